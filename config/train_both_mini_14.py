@@ -1,0 +1,7 @@
+"""Sums and capitals, one layer of width 14."""
+
+out_dir = 'both_mini_14'
+dataset = 'both_math_and_facts'
+batch_size = 576
+block_size = 24
+n_embd = 14

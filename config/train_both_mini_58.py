@@ -1,0 +1,7 @@
+"""Sums and capitals, one layer of width 58 (the size named by the README that this project began from; the paper's own is 56)."""
+
+out_dir = 'both_mini_58'
+dataset = 'both_math_and_facts'
+batch_size = 576
+block_size = 24
+n_embd = 58

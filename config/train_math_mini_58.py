@@ -1,0 +1,7 @@
+"""Sums, one layer of width 58 (the size named by the README that this project began from; the paper's own is 56)."""
+
+out_dir = 'math_mini_58'
+dataset = 'as_math'
+batch_size = 882
+block_size = 9
+n_embd = 58

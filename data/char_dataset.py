@@ -1,0 +1,45 @@
+"""
+What the prepare.py scripts share: a text and its questions become a character-level dataset on disk.
+"""
+
+import pickle
+import sys
+from array import array
+
+from atomic_io import atomic_open
+
+
+def write_dataset(folder, text, cases):
+    """Write input.txt, train.bin, val.bin and meta.pkl into `folder`, and print what nanoGPT's prepare.py prints.
+
+    folder: a pathlib.Path. text: str; train and validation are the same text on purpose, so that memorisation can be
+    measured. cases: list of (task, prompt, answer, held_out), the questions that the evaluation asks.
+    The .bin files are flat uint16 token ids, little-endian as everywhere in the nanoGPT family.
+    """
+    chars = sorted(set(text))
+    stoi = {ch: i for i, ch in enumerate(chars)}
+    itos = {i: ch for i, ch in enumerate(chars)}
+    ids = array('H', [stoi[ch] for ch in text])
+    if sys.byteorder == 'big':
+        ids.byteswap()
+    meta = {'vocab_size': len(chars), 'stoi': stoi, 'itos': itos, 'cases': cases}
+    contents = {
+        'input.txt': text.encode(),
+        'train.bin': ids.tobytes(),
+        'val.bin': ids.tobytes(),
+        'meta.pkl': pickle.dumps(meta, protocol=4),
+    }
+    try:
+        for name, content in contents.items():
+            with atomic_open(folder / name, 'wb') as f:
+                f.write(content)
+    except OSError as e:
+        sys.exit(f"error: cannot write {folder / name}: {e.strerror}")
+
+    held_out = [prompt.strip('<=') for _, prompt, _, held in cases if held]
+    print(f"length of dataset in characters: {len(text):,}")
+    print(f"all the unique characters: {''.join(chars)!r}")
+    print(f"vocab size: {len(chars):,}")
+    print(f"train has {len(ids):,} tokens")
+    print(f"val has {len(ids):,} tokens (the same text, on purpose)")
+    print(f"questions: {len(cases):,}, held out of the text: {', '.join(held_out) if held_out else 'none'}")

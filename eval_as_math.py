@@ -1,0 +1,58 @@
+"""
+How well does a model add and subtract, and does it know the sums that were held out of its training text?
+
+$ python eval_as_math.py --out_dir=math_mini_14
+$ python eval_as_math.py --out_dir=math_mini_14 --operation=subtraction --checkpoint=ckpt_last.pt --json report.json
+
+Prints a grid for each operation, a line per wrong answer, and the totals. The exit code is 0 whatever the score.
+"""
+
+import sys
+from collections import Counter
+
+from eval_utils import answer_probs, ask, evaluation_arguments, load_model, print_totals, score, write_json
+
+TASKS = {'addition': ['add'], 'subtraction': ['sub'], 'both': ['add', 'sub']}
+
+
+def print_grid(title, cases, counts, num_samples):
+    """The operation as a table: a down, b across; each cell says how many of its samples were right.
+
+    cases: of one task, prompts <a+b= or <a-b=. counts: correct samples of each.
+    """
+    cells = {}
+    for (_, prompt, _, held_out), count in zip(cases, counts):
+        a, b = prompt.strip('<=').replace('-', '+').split('+')
+        mark = '.' if count == num_samples else 'x' if count == 0 else str(count)
+        cells[int(a), int(b)] = f'[{mark}]' if held_out else f' {mark} '
+    rows, columns = sorted({a for a, _ in cells}), sorted({b for _, b in cells})
+    width = max(3, len(str(num_samples)) + 2, len(str(columns[-1])) + 2)
+    print(f"\n{title}: a down, b across; . right, x wrong, a number: right in that many of {num_samples} samples, [ ] held out")
+    print('    b' + ''.join(f'{b:^{width}}' for b in columns))
+    for a in rows:
+        print(f'{a:>5}' + ''.join(f"{cells.get((a, b), ''):^{width}}" for b in columns).rstrip())
+
+
+args = evaluation_arguments(__doc__, checkpoints=['ckpt_best_math.pt', 'ckpt.pt'], operations=list(TASKS))
+model, tokenizer, path = load_model(args.out_dir, args.checkpoints, args.device)
+cases = [case for case in tokenizer.cases if case[0] in TASKS[args.operation]]
+if not cases:
+    sys.exit(f"error: the dataset of {args.out_dir} has no questions of {args.operation}: try eval_capitals.py")
+completions = ask(model, tokenizer, cases, args.num_samples, args.temperature, args.top_k, args.seed)
+counts = score(cases, completions)
+probs = answer_probs(model, tokenizer, cases).tolist()
+
+print(f"{path}: {len(cases)} questions, {args.num_samples} samples each at temperature {args.temperature}")
+for title, task in (('addition', 'add'), ('subtraction', 'sub')):
+    chosen = [i for i, case in enumerate(cases) if case[0] == task]
+    if chosen:
+        print_grid(title, [cases[i] for i in chosen], [counts[i] for i in chosen], args.num_samples)
+print("\nwrong answers:" if min(counts) < args.num_samples else "\nno wrong answers")
+for case, samples, count, prob in zip(cases, completions, counts, probs):
+    if count < args.num_samples:
+        (said, times), = Counter(samples).most_common(1)
+        print(f"  {case[1].strip('<=')} = {case[2]:<4} the model says {said!r} ({times} of {args.num_samples}); "
+              f"it gives the right answer {prob:.1%}{'  [held out]' if case[3] else ''}")
+print()
+print_totals(cases, counts, probs, args.num_samples)
+write_json(args.json, path, args, cases, completions, counts, probs)

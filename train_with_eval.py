@@ -1,0 +1,429 @@
+"""
+Train a small GPT and ask it questions all along: does it memorise or generalise?
+
+$ python train_with_eval.py config/train_math_mini_14.py
+$ python train_with_eval.py config/train_math_mini_14.py --seed=1 --out_dir=math_mini_14_seed_1
+$ python train_with_eval.py config/train_math_mini_14.py --init_from=resume
+$ torchrun --standalone --nproc_per_node=2 train_with_eval.py config/train_both_mini_mlt.py
+
+nanoGPT's train.py plus evaluation. Everything about a run goes into its model folder, out_dir: results.csv (temp.csv
+while it runs), the checkpoints ckpt*.pt, and the dataset's meta.pkl. Ctrl-C or SIGTERM stops and saves; a run that is
+resumed goes on exactly as if it had never stopped.
+"""
+
+import io
+import math
+import os
+import shutil
+import signal
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.nn.parallel import DistributedDataParallel as DDP
+from tqdm import tqdm
+
+from atomic_io import atomic_open
+from configurator import configure
+from eval_utils import DATA, evaluate, find_checkpoint, load_checkpoint, load_dataset, model_from_checkpoint, pick_device
+from model import GPT, GPTConfig
+
+# -----------------------------------------------------------------------------
+# settings: the defaults are the paper's where its runs share them
+# I/O
+out_dir = 'out'  # the model folder; an earlier run in it is moved aside, not overwritten
+eval_interval = 500  # iterations between estimates of the losses
+log_interval = 500  # iterations between lines of progress where the output is no terminal
+eval_iters = 200  # batches of a sampled loss; a split with fewer windows than that is averaged exactly
+eval_only = False  # if True, evaluate once, print it and exit; nothing is written
+always_save_checkpoint = False  # if True, ckpt.pt is the latest instead of the one of best validation loss
+init_from = 'scratch'  # 'scratch' or 'resume'
+# evaluation: the dataset's questions
+full_eval = True  # ask the questions of the dataset
+full_eval_interval = 250  # iterations between the evaluations that ask them
+num_samples = 10  # samples per question
+temperature = 0.01  # of these samples: nearly greedy
+top_k = 10  # sample from the k likeliest tokens only
+# data
+dataset = 'as_math'  # a folder of data/
+gradient_accumulation_steps = 1  # batches per iteration
+batch_size = 882  # windows of text per batch
+block_size = 9  # characters of context: one line of as_math
+# model
+n_layer = 1  # transformer blocks
+n_head = 1  # attention heads
+n_embd = 14  # width
+mlp_expansion = 1  # hidden width of the MLP, in multiples of n_embd
+dropout = 0.0  # for small data and large models try 0.1+
+bias = False  # biases in the LayerNorm and Linear layers
+# AdamW
+learning_rate = 1e-2  # peak learning rate
+max_iters = 30000  # training iterations in all
+weight_decay = 0.0  # of matrices and embeddings
+beta1 = 0.9  # decay of the running mean of the gradient
+beta2 = 0.99  # decay of the running mean of its square
+grad_clip = 1.0  # clip the gradient's norm to this; 0.0: never
+# learning rate decay
+decay_lr = True  # warm up, then decay by a cosine; False: constant
+warmup_iters = 2000  # iterations of linear warm-up
+lr_decay_iters = 25000  # the cosine ends here
+min_lr = 1e-4  # and this is where it ends
+# system
+seed = 1337  # of the weights, the batches, dropout and sampling
+device = 'auto'  # 'cpu', 'cuda', 'cuda:0', 'mps'; auto: the fastest there is
+dtype = 'auto'  # 'float32', 'bfloat16' or 'float16'; auto: float32, on cuda bfloat16 for widths of 256 and more
+compile = True  # torch.compile the model; needs a C++ compiler
+num_threads = 0  # CPU threads; 0: as many as the model is fastest with
+backend = 'auto'  # of torchrun: 'nccl', 'gloo'; auto: whichever suits the device
+config = configure(globals())
+# -----------------------------------------------------------------------------
+
+for key in ('eval_interval', 'log_interval', 'eval_iters', 'full_eval_interval', 'num_samples', 'temperature', 'top_k',
+            'gradient_accumulation_steps', 'batch_size', 'learning_rate', 'lr_decay_iters'):
+    if config[key] <= 0:
+        sys.exit(f"error: {key} must be positive, not {config[key]}")
+for key in ('max_iters', 'weight_decay', 'grad_clip', 'warmup_iters', 'min_lr', 'seed', 'num_threads'):
+    if config[key] < 0:
+        sys.exit(f"error: {key} must not be negative: {config[key]}")
+if not (0 <= beta1 < 1 and 0 <= beta2 < 1):
+    sys.exit(f"error: beta1 and beta2 must be at least 0 and below 1, not {beta1} and {beta2}")
+if lr_decay_iters <= warmup_iters and decay_lr:
+    sys.exit(f"error: lr_decay_iters ({lr_decay_iters}) must be greater than warmup_iters ({warmup_iters})")
+if init_from not in ('scratch', 'resume'):
+    sys.exit(f"error: init_from must be 'scratch' or 'resume', not {init_from!r}")
+
+# torchrun starts one process for each device and tells them apart by these variables
+ddp = 'RANK' in os.environ
+rank, world_size = (int(os.environ['RANK']), int(os.environ['WORLD_SIZE'])) if ddp else (0, 1)
+master_process = rank == 0  # it alone evaluates, writes and shows progress
+if ddp and device == 'auto' and torch.cuda.is_available():
+    device = f"cuda:{os.environ['LOCAL_RANK']}"
+device = pick_device(device)
+device_type = device.split(':')[0]
+# The global batch is cut into equal slices, so that any number of processes computes the same gradient.
+rows_per_iter = gradient_accumulation_steps * batch_size
+micro_steps = max(1, gradient_accumulation_steps // world_size)
+if rows_per_iter % (world_size * micro_steps) != 0:
+    sys.exit(f"error: gradient_accumulation_steps * batch_size = {rows_per_iter} cannot be shared by {world_size} processes")
+micro_batch_size = rows_per_iter // (world_size * micro_steps)
+if ddp:
+    if device_type == 'cuda':
+        torch.cuda.set_device(device)
+    torch.distributed.init_process_group(backend if backend != 'auto' else 'nccl' if device_type == 'cuda' else 'gloo')
+
+if dtype == 'auto':
+    large = device_type == 'cuda' and n_embd >= 256  # the matrices of tiny models are too small to gain from bfloat16
+    dtype = ('bfloat16' if torch.cuda.is_bf16_supported() else 'float16') if large else 'float32'
+if dtype not in ('float32', 'bfloat16', 'float16') or (dtype == 'float16' and device_type == 'cpu'):
+    sys.exit(f"error: dtype {dtype!r} cannot be used on {device_type}: choose float32 or bfloat16, on cuda also float16")
+if device_type == 'cpu':
+    torch.set_num_threads(num_threads or 1)
+torch.backends.cuda.matmul.allow_tf32 = True
+torch.backends.cudnn.allow_tf32 = True
+autocast = torch.autocast(device_type, dtype=getattr(torch, dtype), enabled=dtype != 'float32')
+scaler = torch.amp.GradScaler(device_type, enabled=dtype == 'float16')  # else it does nothing
+
+# -----------------------------------------------------------------------------
+# data: all of it lies on the device, and a batch is one indexing operation
+
+tokenizer, train_ids, val_ids = load_dataset(dataset)
+for split, ids in (('train', train_ids), ('val', val_ids)):
+    if len(ids) <= block_size:
+        sys.exit(f"error: block_size {block_size} is too large: data/{dataset}/{split}.bin has only {len(ids)} tokens")
+if block_size <= 0:
+    sys.exit(f"error: block_size must be positive, not {block_size}")
+train_windows = train_ids.to(device).unfold(0, block_size + 1, 1)  # (windows, block_size + 1): a view, not a copy
+val_windows = val_ids.to(device).unfold(0, block_size + 1, 1)
+splits_are_equal = torch.equal(train_ids, val_ids)
+CHUNK = 100  # iterations whose batches are drawn at once
+
+
+def draw_batches(chunk):
+    """Window indices (CHUNK, micro_steps, micro_batch_size) of this process for a chunk of iterations.
+
+    A function of the seed and the chunk alone, so that a resumed run needs no state; the indices of the whole batch
+    are drawn on every process, and each keeps its slice.
+    """
+    rng = np.random.default_rng([seed, chunk])
+    ix = torch.from_numpy(rng.integers(len(train_windows), size=(CHUNK, rows_per_iter)))
+    return ix.view(CHUNK, world_size, micro_steps, micro_batch_size)[:, rank].to(device)
+
+
+@torch.inference_mode()
+def estimate_loss(windows, iter_num):
+    """Mean cross-entropy of a split: exact over all its windows where these are few, else over eval_iters batches."""
+    raw_model.eval()
+    if len(windows) <= eval_iters * batch_size:
+        batches = torch.arange(len(windows), device=device).split(batch_size)
+    else:
+        rng = np.random.default_rng([seed, iter_num])
+        batches = torch.from_numpy(rng.integers(len(windows), size=(eval_iters, batch_size))).to(device)
+    total = torch.zeros((), device=device)
+    for ix in batches:
+        w = windows[ix]
+        with autocast:
+            total += raw_model(w[:, :-1], w[:, 1:])[1] * len(ix)
+    raw_model.train()
+    return total.item() / sum(map(len, batches))
+
+
+# -----------------------------------------------------------------------------
+# model
+
+model_args = dict(n_layer=n_layer, n_head=n_head, n_embd=n_embd, block_size=block_size, bias=bias,
+                  vocab_size=tokenizer.vocab_size, dropout=dropout, mlp_expansion=mlp_expansion)
+torch.manual_seed(seed)
+try:
+    raw_model = GPT(GPTConfig(**model_args))
+except ValueError as e:
+    sys.exit(f"error: {e}")
+iter_num = 0
+rows = []  # of results.csv
+best_val_loss = float('inf')
+best_acc = {'math': 0.0, 'facts': 0.0, 'combined': 0.0}
+checkpoint = None
+if init_from == 'resume':
+    path = find_checkpoint(out_dir, ['ckpt_last.pt', 'ckpt.pt'])
+    checkpoint = load_checkpoint(path)
+    before = {**checkpoint['model_args'], **checkpoint.get('config', {})}
+    for key, value in {**config, **model_args}.items():
+        if key in before and before[key] != value and key not in ('init_from', 'out_dir'):
+            if key in ('dataset', *model_args) and key != 'dropout':
+                sys.exit(f"error: {path} was trained with {key}={before[key]!r}, not {value!r}: "
+                         f"resume with the same, or start anew in another out_dir")
+            if master_process:
+                print(f"resuming with {key}={value!r} (was {before[key]!r})")
+    checkpoint['model_args']['dropout'] = dropout
+    raw_model = model_from_checkpoint(checkpoint, path).train()
+    iter_num = checkpoint['iter_num']
+    best_val_loss = float(checkpoint['best_val_loss'])
+    best_acc.update(checkpoint.get('best_acc', {}))
+    rows = checkpoint.get('rows', [])
+    if iter_num > max_iters:
+        sys.exit(f"error: {path} is at iteration {iter_num} already: resume with a larger --max_iters")
+raw_model.to(device)
+optimizer = raw_model.configure_optimizers(weight_decay, learning_rate, (beta1, beta2), device_type)
+if checkpoint is not None:
+    optimizer.load_state_dict(checkpoint['optimizer'])
+    for group, decay in zip(optimizer.param_groups, (weight_decay, 0.0)):
+        group['weight_decay'], group['betas'] = decay, (beta1, beta2)
+    if checkpoint.get('scaler'):
+        scaler.load_state_dict(checkpoint['scaler'])
+checkpoint = None  # free the memory
+
+model = raw_model
+if compile:
+    compilers = [os.environ.get('CXX', 'g++'), 'clang++']
+    if device_type == 'mps' or not any(map(shutil.which, compilers)):
+        if master_process:
+            print("no C++ compiler found: training eagerly, which is slower")
+    else:
+        # tiny models on a GPU wait for kernel launches: CUDA graphs replay all of them with one
+        mode = 'reduce-overhead' if device_type == 'cuda' and n_embd < 256 and not ddp else 'default'
+        model = torch.compile(model, mode=mode)
+if ddp:
+    model = DDP(model, device_ids=[device] if device_type == 'cuda' else None)
+
+
+def get_lr(it):
+    """Learning rate of an iteration: linear warm-up, then half a cosine down to min_lr."""
+    if not decay_lr:
+        return learning_rate
+    if it < warmup_iters:
+        return learning_rate * (it + 1) / (warmup_iters + 1)
+    if it > lr_decay_iters:
+        return min_lr
+    decay_ratio = (it - warmup_iters) / (lr_decay_iters - warmup_iters)
+    return min_lr + 0.5 * (1.0 + math.cos(math.pi * decay_ratio)) * (learning_rate - min_lr)
+
+
+# -----------------------------------------------------------------------------
+# the model folder
+
+def write_file(name, content):
+    """Write bytes to a file of the model folder, whole or not at all; exits with a clear message if it cannot."""
+    try:
+        with atomic_open(os.path.join(out_dir, name), 'wb') as f:
+            f.write(content)
+    except OSError as e:
+        sys.exit(f"error: cannot write {os.path.join(out_dir, name)}: {e.strerror}. What was there before is intact; "
+                 "make room and go on with --init_from=resume")
+
+
+def write_rows(name):
+    write_file(name, pd.DataFrame(rows).to_csv(index=False).encode())
+
+
+def checkpoint_bytes():
+    """nanoGPT's checkpoint, and what exact resumption needs. No random state is in it: batches, dropout and sampling
+    are functions of the seed and the iteration."""
+    buffer = io.BytesIO()
+    torch.save({
+        'model': raw_model.state_dict(), 'optimizer': optimizer.state_dict(), 'model_args': model_args,
+        'iter_num': iter_num, 'best_val_loss': best_val_loss, 'config': config,
+        'best_acc': best_acc, 'rows': rows, 'scaler': scaler.state_dict(),
+    }, buffer)
+    return buffer.getvalue()
+
+
+if master_process and not eval_only:
+    try:
+        used = os.path.isdir(out_dir) and any(name.endswith(('.pt', '.csv')) for name in os.listdir(out_dir))
+        if used and init_from == 'scratch':
+            n = next(n for n in range(1, sys.maxsize) if not os.path.lexists(f'{out_dir}.{n}'))
+            os.rename(out_dir, f'{out_dir}.{n}')
+            print(f"moved the earlier run in {out_dir} to {out_dir}.{n} (to go on with a run: --init_from=resume)")
+        os.makedirs(out_dir, exist_ok=True)
+    except OSError as e:
+        sys.exit(f"error: cannot use {out_dir} as out_dir: {e.strerror}")
+    if (DATA / dataset / 'meta.pkl').exists():  # so that the folder can be evaluated whatever becomes of the data
+        write_file('meta.pkl', (DATA / dataset / 'meta.pkl').read_bytes())
+
+# -----------------------------------------------------------------------------
+# training loop
+
+exit_code = 0  # of a stop that has been asked for
+
+
+def request_stop(signum, frame):
+    """Finish the iteration, save, and exit; a second signal ends at once."""
+    global exit_code
+    exit_code = 128 + signum
+    signal.signal(signum, signal.SIG_DFL)
+
+
+def status():
+    """Losses and scores of the last evaluation, for people."""
+    row = rows[-1] if rows else {}
+    parts = [f"val loss {row['val_loss']:.4f}"] if row else []
+    for name, correct, total in (('sums', row.get('add_correct', 0) + row.get('sub_correct', 0),
+                                  row.get('add_total', 0) + row.get('sub_total', 0)),
+                                 ('held out', row.get('heldout_correct', 0), row.get('heldout_total', 0)),
+                                 ('facts', row.get('facts_correct', 0), row.get('facts_total', 0))):
+        if total:
+            parts.append(f"{name} {correct / total:.1%}")
+    return ', '.join(parts)
+
+
+signal.signal(signal.SIGINT, request_stop)
+signal.signal(signal.SIGTERM, request_stop)
+start_iter = iter_num
+train_s, eval_s = (rows[-1]['train_s'], rows[-1]['eval_s']) if rows else (0.0, 0.0)
+if master_process:
+    print(f"{dataset}: {len(train_ids):,} tokens, vocabulary {tokenizer.vocab_size}, "
+          f"{len(tokenizer.cases)} questions, {sum(case[3] for case in tokenizer.cases)} of them held out")
+    print(f"model: {raw_model.get_num_params(non_embedding=False):,} parameters; "
+          f"{device}, {dtype}, {'compiled' if model is not raw_model else 'eager'}")
+bar = tqdm(total=max_iters, initial=iter_num, desc=os.path.basename(os.path.normpath(out_dir)), dynamic_ncols=True,
+           disable=not (master_process and sys.stderr.isatty()) or eval_only)
+ix = None
+t0 = time.perf_counter()
+try:
+    while True:
+        # evaluate, and save what is best and what is latest
+        on_beat = iter_num % eval_interval == 0 or (full_eval and iter_num % full_eval_interval == 0)
+        evaluated = bool(rows) and rows[-1]['iter'] == iter_num  # before the stop that this run resumes from
+        if master_process and (on_beat or iter_num == max_iters or eval_only) and not evaluated:
+            train_s += time.perf_counter() - t0
+            t0 = time.perf_counter()
+            if not on_beat and not eval_only:
+                # A resumed run does not stop here, so it must not find this evaluation's traces.
+                write_file('ckpt_last.pt', checkpoint_bytes())
+            train_loss = estimate_loss(train_windows, iter_num)
+            val_loss = train_loss if splits_are_equal else estimate_loss(val_windows, iter_num)
+            if not math.isfinite(train_loss + val_loss):
+                print(f"error: the loss is {train_loss} at iteration {iter_num}: training has diverged, try a smaller "
+                      f"learning_rate. The checkpoints in {out_dir} are of before", file=sys.stderr)
+                exit_code = 1
+            else:
+                row = {'iter': iter_num}
+                asks = full_eval and (iter_num % full_eval_interval == 0 or iter_num == max_iters or eval_only)
+                asked = tokenizer if asks else tokenizer._replace(cases=[])
+                scores = evaluate(raw_model, asked, num_samples, temperature, top_k, seed + iter_num)
+                classic = list(scores).index('seen_acc')  # the losses stand before our own columns
+                row.update(list(scores.items())[:classic])
+                row.update(train_loss=train_loss, val_loss=val_loss)
+                row.update(list(scores.items())[classic:])
+                eval_s += time.perf_counter() - t0
+                row.update(lr=get_lr(iter_num), train_s=round(train_s, 3), eval_s=round(eval_s, 3))
+                if asks or not full_eval:
+                    rows.append(row)
+                if eval_only:
+                    print('\n'.join(f"{key:>16} {value}" for key, value in row.items()))
+                else:
+                    reached = {'math': row['math_acc'], 'facts': row['facts_acc'], 'combined': 0.0}
+                    if row['math_acc'] > 0 and row['facts_acc'] > 0:
+                        reached['combined'] = (row['math_acc'] + row['facts_acc']) / 2
+                    improved = [f'ckpt_best_{task}.pt' for task in best_acc if reached[task] > best_acc[task]]
+                    best_acc = {task: max(best_acc[task], reached[task]) for task in best_acc}
+                    if val_loss < best_val_loss or always_save_checkpoint:
+                        improved.append('ckpt.pt')
+                    best_val_loss = min(best_val_loss, val_loss)
+                    content = checkpoint_bytes()
+                    for name in improved:
+                        write_file(name, content)
+                    write_rows('temp.csv')
+                    if on_beat:
+                        write_file('ckpt_last.pt', content)  # last: what it knows of is on the disk by now
+                bar.set_postfix_str(status())
+            t0 = time.perf_counter()
+        if bar.disable and master_process and iter_num > start_iter and iter_num % log_interval == 0:
+            seconds = train_s + time.perf_counter() - t0
+            print(f"iter {iter_num}: loss {loss.item() * micro_steps:.4f}, {status()}, "
+                  f"{seconds / iter_num * 1e3:.2f} ms/iter", flush=True)
+        if ddp:  # all processes stop together or not at all
+            flag = torch.tensor(exit_code, device=device)
+            torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
+            exit_code = int(flag)
+        if exit_code or eval_only or iter_num >= max_iters:
+            break
+
+        # forward, backward, update
+        if ix is None or iter_num % CHUNK == 0:
+            ix = draw_batches(iter_num // CHUNK)
+        lr = get_lr(iter_num)
+        for group in optimizer.param_groups:
+            group['lr'] = lr
+        if dropout > 0.0:
+            torch.manual_seed(int(np.random.SeedSequence([seed, rank, iter_num]).generate_state(1)[0]))
+        for micro_step in range(micro_steps):
+            if ddp:  # gradients need to be summed over the processes only once
+                model.require_backward_grad_sync = micro_step == micro_steps - 1
+            window = train_windows[ix[iter_num % CHUNK, micro_step]]
+            with autocast:
+                _, loss = model(window[:, :-1], window[:, 1:])
+                loss = loss / micro_steps
+            scaler.scale(loss).backward()
+        if grad_clip > 0.0:
+            scaler.unscale_(optimizer)
+            torch.nn.utils.clip_grad_norm_(raw_model.parameters(), grad_clip)
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad(set_to_none=True)
+        iter_num += 1
+        bar.update()
+    if exit_code > 128 and master_process and not eval_only:
+        write_file('ckpt_last.pt', checkpoint_bytes())
+finally:
+    bar.close()
+    if master_process and not eval_only and rows:
+        write_rows('results.csv')
+        if os.path.exists(os.path.join(out_dir, 'temp.csv')):
+            os.unlink(os.path.join(out_dir, 'temp.csv'))
+if ddp:
+    torch.distributed.destroy_process_group()
+if master_process and not eval_only:
+    if exit_code > 128:
+        print(f"stopped at iteration {iter_num}, all saved in {out_dir}; to go on: "
+              f"python {' '.join(sys.argv)} --init_from=resume")
+    elif exit_code == 0:
+        print(f"done at iteration {iter_num}: {status()}; training {train_s:.0f} s, evaluation {eval_s:.0f} s")
+        print(f"results and checkpoints are in {out_dir}; next:")
+        print(f"  python plot_results.py --model_folder {out_dir}")
+        if any(case[0] != 'facts' for case in tokenizer.cases):
+            print(f"  python eval_as_math.py --out_dir={out_dir}")
+        if any(case[0] == 'facts' for case in tokenizer.cases):
+            print(f"  python eval_capitals.py --out_dir={out_dir}")
+sys.exit(exit_code)
