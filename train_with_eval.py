@@ -119,7 +119,7 @@ if dtype == 'auto':
 if dtype not in ('float32', 'bfloat16', 'float16') or (dtype == 'float16' and device_type == 'cpu'):
     sys.exit(f"error: dtype {dtype!r} cannot be used on {device_type}: choose float32 or bfloat16, on cuda also float16")
 if device_type == 'cpu':
-    torch.set_num_threads(num_threads or 1)
+    torch.set_num_threads(num_threads or min(2, os.cpu_count()))
 torch.backends.cuda.matmul.allow_tf32 = True
 torch.backends.cudnn.allow_tf32 = True
 autocast = torch.autocast(device_type, dtype=getattr(torch, dtype), enabled=dtype != 'float32')
