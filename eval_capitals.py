@@ -17,7 +17,7 @@ args = evaluation_arguments(__doc__, checkpoints=['ckpt_best_facts.pt', 'ckpt.pt
 model, tokenizer, path = load_model(args.out_dir, args.checkpoints, args.device)
 cases = [case for case in tokenizer.cases if case[0] == 'facts']
 if not cases:
-    sys.exit(f"error: the dataset of {args.out_dir} has no facts to ask about: try eval_as_math.py")
+    sys.exit(f"error: the dataset of {args.out_dir} has no questions of facts: try eval_as_math.py")
 completions = ask(model, tokenizer, cases, args.num_samples, args.temperature, args.top_k, args.seed)
 counts = score(cases, completions)
 probs = answer_probs(model, tokenizer, cases).tolist()

@@ -73,7 +73,7 @@ def load_tokenizer(meta_path):
             if task != 'facts':
                 int(answer)
     except Exception as e:  # whatever garbage makes the unpickler raise, and it can raise nearly anything
-        reason = str(e) or type(e).__name__
+        reason = ' '.join(str(e).split()) or type(e).__name__
         sys.exit(f"error: {meta_path} cannot be read ({reason}): run the dataset's prepare.py again")
     decode = lambda ids: ''.join(itos[i] for i in ids)
     return Tokenizer(meta['vocab_size'], lambda text: [stoi[ch] for ch in text], decode, [tuple(c) for c in cases])

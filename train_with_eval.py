@@ -54,7 +54,7 @@ block_size = 9  # characters of context: one line of as_math
 # model
 n_layer = 1  # transformer blocks
 n_head = 1  # attention heads
-n_embd = 14  # width
+n_embd = 14  # width: channels of each position
 mlp_expansion = 1  # hidden width of the MLP, in multiples of n_embd
 dropout = 0.0  # for small data and large models try 0.1+
 bias = False  # biases in the LayerNorm and Linear layers
@@ -325,7 +325,7 @@ try:
         # evaluate, and save what is best and what is latest
         on_beat = iter_num % eval_interval == 0 or (full_eval and iter_num % full_eval_interval == 0)
         evaluated = bool(rows) and rows[-1]['iter'] == iter_num  # before the stop that this run resumes from
-        if master_process and (on_beat or iter_num == max_iters or eval_only) and not evaluated:
+        if master_process and (eval_only or (on_beat or iter_num == max_iters) and not evaluated):
             train_s += time.perf_counter() - t0
             t0 = time.perf_counter()
             if not on_beat and not eval_only:
