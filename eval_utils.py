@@ -12,6 +12,7 @@ import json
 import pickle
 import re
 import sys
+import warnings
 from collections import namedtuple
 from pathlib import Path
 
@@ -134,7 +135,8 @@ def load_checkpoint(path, device='cpu'):
     if not path.exists():
         sys.exit(f"error: checkpoint {path} not found: train a model first, or name another with --checkpoint")
     try:
-        checkpoint = torch.load(path, map_location=device, weights_only=True)
+        with warnings.catch_warnings(action='ignore'):  # about pickle protocols, of files that are refused anyway
+            checkpoint = torch.load(path, map_location=device, weights_only=True)
     except Exception as e:  # garbage makes torch.load raise nearly anything; its texts run over many lines
         reason = 'it would execute code' if 'WeightsUnpickler' in str(e) or 'Unsupported' in str(e) else type(e).__name__
         sys.exit(f"error: checkpoint {path} cannot be read ({reason}): it is damaged or no checkpoint")

@@ -11,6 +11,7 @@ while it runs), the checkpoints ckpt*.pt, and the dataset's meta.pkl. Ctrl-C or 
 resumed goes on exactly as if it had never stopped.
 """
 
+import importlib.util
 import io
 import math
 import os
@@ -22,7 +23,6 @@ import time
 import numpy as np
 import pandas as pd
 import torch
-from torch.nn.parallel import DistributedDataParallel as DDP
 from tqdm import tqdm
 
 from atomic_io import atomic_open
@@ -119,7 +119,9 @@ if dtype == 'auto':
 if dtype not in ('float32', 'bfloat16', 'float16') or (dtype == 'float16' and device_type == 'cpu'):
     sys.exit(f"error: dtype {dtype!r} cannot be used on {device_type}: choose float32 or bfloat16, on cuda also float16")
 if device_type == 'cpu':
-    torch.set_num_threads(num_threads or min(2, os.cpu_count()))
+    # Two threads are best for the tiny models, also where there are many cores (bench.py --threads); a process of
+    # torchrun or a sweep shares its machine. A fixed rule, for the sums of other numbers of threads round differently.
+    torch.set_num_threads(num_threads or (min(2, os.cpu_count()) if n_embd < 128 else max(1, os.cpu_count() // world_size)))
 torch.backends.cuda.matmul.allow_tf32 = True
 torch.backends.cudnn.allow_tf32 = True
 autocast = torch.autocast(device_type, dtype=getattr(torch, dtype), enabled=dtype != 'float32')
@@ -154,7 +156,7 @@ def draw_batches(chunk):
 @torch.inference_mode()
 def estimate_loss(windows, iter_num):
     """Mean cross-entropy of a split: exact over all its windows where these are few, else over eval_iters batches."""
-    raw_model.eval()
+    model.eval()
     if len(windows) <= eval_iters * batch_size:
         batches = torch.arange(len(windows), device=device).split(batch_size)
     else:
@@ -164,8 +166,8 @@ def estimate_loss(windows, iter_num):
     for ix in batches:
         w = windows[ix]
         with autocast:
-            total += raw_model(w[:, :-1], w[:, 1:])[1] * len(ix)
-    raw_model.train()
+            total += model(w[:, :-1], w[:, 1:])[1] * len(ix)
+    model.train()
     return total.item() / sum(map(len, batches))
 
 
@@ -176,7 +178,7 @@ model_args = dict(n_layer=n_layer, n_head=n_head, n_embd=n_embd, block_size=bloc
                   vocab_size=tokenizer.vocab_size, dropout=dropout, mlp_expansion=mlp_expansion)
 torch.manual_seed(seed)
 try:
-    raw_model = GPT(GPTConfig(**model_args))
+    model = GPT(GPTConfig(**model_args))
 except ValueError as e:
     sys.exit(f"error: {e}")
 iter_num = 0
@@ -196,15 +198,15 @@ if init_from == 'resume':
             if master_process:
                 print(f"resuming with {key}={value!r} (was {before[key]!r})")
     checkpoint['model_args']['dropout'] = dropout
-    raw_model = model_from_checkpoint(checkpoint, path).train()
+    model = model_from_checkpoint(checkpoint, path).train()
     iter_num = checkpoint['iter_num']
     best_val_loss = float(checkpoint['best_val_loss'])
     best_acc.update(checkpoint.get('best_acc', {}))
     rows = checkpoint.get('rows', [])
     if iter_num > max_iters:
         sys.exit(f"error: {path} is at iteration {iter_num} already: resume with a larger --max_iters")
-raw_model.to(device)
-optimizer = raw_model.configure_optimizers(weight_decay, learning_rate, (beta1, beta2), device_type)
+model.to(device)
+optimizer = model.configure_optimizers(weight_decay, learning_rate, (beta1, beta2), device_type)
 if checkpoint is not None:
     optimizer.load_state_dict(checkpoint['optimizer'])
     for group, decay in zip(optimizer.param_groups, (weight_decay, 0.0)):
@@ -213,18 +215,37 @@ if checkpoint is not None:
         scaler.load_state_dict(checkpoint['scaler'])
 checkpoint = None  # free the memory
 
-model = raw_model
+params = [p for p in model.parameters() if p.requires_grad]
+
+
+def forward_backward(window):
+    """Loss (detached) and gradients of a batch, windows (micro_batch_size, block_size + 1) of token ids.
+
+    One function, so that forward and backward pass compile into one graph: calling loss.backward() on a compiled
+    model costs a tiny model as much time in Python as it saves.
+    """
+    with autocast:
+        _, loss = model(window[:, :-1], window[:, 1:])
+        loss = loss / micro_steps
+    return loss.detach(), torch.autograd.grad(scaler.scale(loss), params)
+
+
+def compiler_found():
+    """Whether torch.compile can work here: it makes C++ for CPUs and Triton kernels for GPUs."""
+    if device_type == 'cuda':
+        return importlib.util.find_spec('triton') is not None
+    return device_type == 'cpu' and any(map(shutil.which, [os.environ.get('CXX', 'g++'), 'clang++']))
+
+
+if compile and not compiler_found():
+    if master_process:
+        print("no compiler found: training eagerly, which is slower")
+    compile = False
 if compile:
-    compilers = [os.environ.get('CXX', 'g++'), 'clang++']
-    if device_type == 'mps' or not any(map(shutil.which, compilers)):
-        if master_process:
-            print("no C++ compiler found: training eagerly, which is slower")
-    else:
-        # tiny models on a GPU wait for kernel launches: CUDA graphs replay all of them with one
-        mode = 'reduce-overhead' if device_type == 'cuda' and n_embd < 256 and not ddp else 'default'
-        model = torch.compile(model, mode=mode)
-if ddp:
-    model = DDP(model, device_ids=[device] if device_type == 'cuda' else None)
+    torch._dynamo.config.trace_autograd_ops = True  # lets autograd.grad into the graph
+    # tiny models on a GPU wait for kernel launches: CUDA graphs replay all of a step with one
+    mode = 'reduce-overhead' if device_type == 'cuda' and n_embd < 256 else None
+    forward_backward = torch.compile(forward_backward, mode=mode)
 
 
 def get_lr(it):
@@ -261,7 +282,7 @@ def checkpoint_bytes():
     are functions of the seed and the iteration."""
     buffer = io.BytesIO()
     torch.save({
-        'model': raw_model.state_dict(), 'optimizer': optimizer.state_dict(), 'model_args': model_args,
+        'model': model.state_dict(), 'optimizer': optimizer.state_dict(), 'model_args': model_args,
         'iter_num': iter_num, 'best_val_loss': best_val_loss, 'config': config,
         'best_acc': best_acc, 'rows': rows, 'scaler': scaler.state_dict(),
     }, buffer)
@@ -314,8 +335,8 @@ train_s, eval_s = (rows[-1]['train_s'], rows[-1]['eval_s']) if rows else (0.0, 0
 if master_process:
     print(f"{dataset}: {len(train_ids):,} tokens, vocabulary {tokenizer.vocab_size}, "
           f"{len(tokenizer.cases)} questions, {sum(case[3] for case in tokenizer.cases)} of them held out")
-    print(f"model: {raw_model.get_num_params(non_embedding=False):,} parameters; "
-          f"{device}, {dtype}, {'compiled' if model is not raw_model else 'eager'}")
+    print(f"model: {model.get_num_params(non_embedding=False):,} parameters; "
+          f"{device}, {dtype}, {'compiled' if compile else 'eager'}")
 bar = tqdm(total=max_iters, initial=iter_num, desc=os.path.basename(os.path.normpath(out_dir)), dynamic_ncols=True,
            disable=not (master_process and sys.stderr.isatty()) or eval_only)
 ix = None
@@ -341,7 +362,7 @@ try:
                 row = {'iter': iter_num}
                 asks = full_eval and (iter_num % full_eval_interval == 0 or iter_num == max_iters or eval_only)
                 asked = tokenizer if asks else tokenizer._replace(cases=[])
-                scores = evaluate(raw_model, asked, num_samples, temperature, top_k, seed + iter_num)
+                scores = evaluate(model, asked, num_samples, temperature, top_k, seed + iter_num)
                 classic = list(scores).index('seen_acc')  # the losses stand before our own columns
                 row.update(list(scores.items())[:classic])
                 row.update(train_loss=train_loss, val_loss=val_loss)
@@ -389,19 +410,23 @@ try:
         if dropout > 0.0:
             torch.manual_seed(int(np.random.SeedSequence([seed, rank, iter_num]).generate_state(1)[0]))
         for micro_step in range(micro_steps):
-            if ddp:  # gradients need to be summed over the processes only once
-                model.require_backward_grad_sync = micro_step == micro_steps - 1
-            window = train_windows[ix[iter_num % CHUNK, micro_step]]
-            with autocast:
-                _, loss = model(window[:, :-1], window[:, 1:])
-                loss = loss / micro_steps
-            scaler.scale(loss).backward()
+            loss, grads = forward_backward(train_windows[ix[iter_num % CHUNK, micro_step]])
+            if micro_step == 0:
+                # a CUDA graph's next replay overwrites what the last one returned
+                total = grads if micro_steps == 1 else [grad.clone() for grad in grads]
+            else:
+                torch._foreach_add_(total, grads)
+        if ddp:  # every process has an equal slice of the batch, so the mean of their gradients is the batch's
+            for grad in total:
+                torch.distributed.all_reduce(grad)
+                grad /= world_size
+        for param, grad in zip(params, total):
+            param.grad = grad
         if grad_clip > 0.0:
             scaler.unscale_(optimizer)
-            torch.nn.utils.clip_grad_norm_(raw_model.parameters(), grad_clip)
+            torch.nn.utils.clip_grad_norm_(params, grad_clip)
         scaler.step(optimizer)
         scaler.update()
-        optimizer.zero_grad(set_to_none=True)
         iter_num += 1
         bar.update()
     if exit_code > 128 and master_process and not eval_only:
