@@ -119,7 +119,7 @@ if dtype == 'auto':
 if dtype not in ('float32', 'bfloat16', 'float16') or (dtype == 'float16' and device_type == 'cpu'):
     sys.exit(f"error: dtype {dtype!r} cannot be used on {device_type}: choose float32 or bfloat16, on cuda also float16")
 if device_type == 'cpu':
-    # Two threads are best for the tiny models, also where there are many cores (bench.py --threads); a process of
+    # Two threads are best for the tiny models, also where there are many cores (bench.py --threads 1 2); a process of
     # torchrun or a sweep shares its machine. A fixed rule, for the sums of other numbers of threads round differently.
     torch.set_num_threads(num_threads or (min(2, os.cpu_count()) if n_embd < 128 else max(1, os.cpu_count() // world_size)))
 torch.backends.cuda.matmul.allow_tf32 = True

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, strategies as st
 from torch.nn import functional as F
 
-import eval_utils
+from bench import plain_answer
 from data.as_math.prepare import arithmetic_cases, arithmetic_text
 from data.facts_char.prepare import facts_cases, facts_text
 from eval_utils import (TERMINATOR, Tokenizer, answer_probs, ask, evaluate, generate_batch, is_correct, load_checkpoint,
@@ -52,14 +52,6 @@ def trained(tokenizer):
         loss.backward()
         optimizer.step()
     return model
-
-
-def plain_answer(model, tokenizer, case, temperature, top_k):
-    """The oracle: one question, one sample, GPT.generate."""
-    stop = eval_utils.STOP[case[0]]
-    idx = torch.tensor([tokenizer.encode(case[1])])
-    out = model.generate(idx, eval_utils.MAX_NEW_TOKENS[case[0]], temperature, top_k)
-    return tokenizer.decode(out[0, idx.size(1):].tolist()).split(stop)[0]
 
 
 @pytest.mark.parametrize('spread', [None, 0.3])

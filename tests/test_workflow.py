@@ -33,7 +33,7 @@ def same_but_for_time(a, b):
 @pytest.mark.parametrize('kind', ['math', 'facts', 'both'])
 def test_every_config_starts_evaluates_and_stops(project, kind, size):
     name = f'{kind}_mini_{size}'
-    fewer = ['--batch_size=32', '--eval_iters=1', '--num_samples=1'] if size == 'mlt' else []
+    fewer = ['--batch_size=32', '--eval_iters=1', '--num_samples=1', '--n_layer=1'] if size == 'mlt' else []
     project.check('train_with_eval.py', f'config/train_{name}.py', '--max_iters=1', '--compile=False', *fewer)
     table = results(project, name)
     assert list(table.columns)[:17] == CLASSIC + OURS and list(table.iter) == [0, 1]
