@@ -1,10 +1,10 @@
 # `make`: set up, then the paper's headline: train math_mini_14 in full, evaluate and plot it.
-# `make test`: set up, then run the tests.
+# `make test`: set up, then run the tests. `make test-faults`: kill runs at random and fill disks, for minutes.
 
 PYTHON ?= python3
 VENV := .venv/bin/python
 
-.PHONY: all test
+.PHONY: all test test-faults
 all: .venv/installed
 	$(VENV) data/as_math/prepare.py
 	$(VENV) train_with_eval.py config/train_math_mini_14.py
@@ -13,6 +13,9 @@ all: .venv/installed
 
 test: .venv/installed-dev
 	$(VENV) -m pytest
+
+test-faults: .venv/installed-dev
+	$(VENV) -m pytest -m faults -s
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv

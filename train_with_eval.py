@@ -297,6 +297,9 @@ if master_process and not eval_only:
             os.rename(out_dir, f'{out_dir}.{n}')
             print(f"moved the earlier run in {out_dir} to {out_dir}.{n} (to go on with a run: --init_from=resume)")
         os.makedirs(out_dir, exist_ok=True)
+        for name in os.listdir(out_dir):  # half-written files of a run that was killed
+            if name.endswith('.tmp'):
+                os.unlink(os.path.join(out_dir, name))
     except OSError as e:
         sys.exit(f"error: cannot use {out_dir} as out_dir: {e.strerror}")
     if (DATA / dataset / 'meta.pkl').exists():  # so that the folder can be evaluated whatever becomes of the data

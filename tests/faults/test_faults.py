@@ -1,0 +1,137 @@
+"""
+Faults: killed, out of disk, out of luck. Whatever happens, nothing that was saved is lost, and a resumed run is exact.
+
+$ make test-faults                  (or: pytest -m faults -s; the counts are printed)
+$ FAULTS=1000 make test-faults      more random kills than the 200 by default
+"""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from conftest import Project
+from run_script import context, child
+
+pytestmark = pytest.mark.faults
+KILLS = int(os.environ.get('FAULTS', 200))
+TIMING = ['train_s', 'eval_s']
+CONFIG = 'config/train_both_mini_14.py'
+RUN = ['--compile=False', '--max_iters=60', '--eval_interval=5', '--full_eval_interval=5', '--batch_size=32',
+       '--num_samples=1', '--num_threads=1', '--dropout=0.1', '--gradient_accumulation_steps=2']
+
+
+def assert_same_run(a, b):
+    """Equal results (but for the seconds), weights and optimizer state, to the bit."""
+    tables = [pd.read_csv(folder / 'results.csv').drop(columns=TIMING) for folder in (a, b)]
+    pd.testing.assert_frame_equal(*tables, check_exact=True)
+    for name in ('ckpt_last.pt', 'ckpt.pt', 'ckpt_best_math.pt', 'ckpt_best_facts.pt'):
+        assert (a / name).exists() == (b / name).exists()
+        if (a / name).exists():
+            x, y = (torch.load(folder / name, weights_only=True) for folder in (a, b))
+            assert x['iter_num'] == y['iter_num']
+            assert all(torch.equal(x['model'][k], y['model'][k]) for k in x['model'])
+            for i, state in x['optimizer']['state'].items():
+                assert all(torch.equal(state[k], y['optimizer']['state'][i][k]) for k in state)
+    assert not list(b.glob('*.tmp')) and not (b / 'temp.csv').exists()
+
+
+@pytest.fixture(scope='module')
+def whole(prepared):
+    """A run that was never stopped."""
+    start = time.perf_counter()
+    prepared.check('train_with_eval.py', CONFIG, *RUN, '--out_dir=whole')
+    return prepared.folder / 'whole', time.perf_counter() - start
+
+
+@pytest.mark.parametrize('signum', [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_random_kills_lose_nothing(prepared, whole, signum):
+    folder, seconds = whole
+    rng = random.Random(int(signum))
+    wanted = KILLS if signum == signal.SIGKILL else max(1, KILLS // 10)
+    kills = runs = from_scratch = 0
+    while kills < wanted:
+        out_dir = prepared.folder / f'killed_{signum}'
+        shutil.rmtree(out_dir, ignore_errors=True)
+        while True:
+            resumable = (out_dir / 'ckpt_last.pt').exists()
+            from_scratch += not resumable
+            args = [CONFIG, *RUN, f'--out_dir={out_dir.name}', f"--init_from={'resume' if resumable else 'scratch'}"]
+            process = context.Process(target=child, args=(prepared.folder / 'train_with_eval.py', args,
+                                                          str(prepared.folder), str(prepared.folder / 'log')))
+            process.start()
+            process.join(rng.uniform(0, seconds))
+            if process.exitcode is None:
+                os.kill(process.pid, signum)
+                kills += 1
+            process.join(60)
+            if process.exitcode == 0:
+                break
+            stderr = (prepared.folder / 'log.stderr').read_text()
+            assert process.exitcode in (-signum, 128 + signum), stderr
+            assert 'Traceback' not in stderr or signum == signal.SIGINT and not resumable, stderr
+        runs += 1
+        assert_same_run(folder, out_dir)
+    print(f"\n{signal.Signals(signum).name}: {kills} random kills in {runs} runs ({from_scratch - runs} before the first "
+          f"checkpoint), each run resumed to the end equal to the bit to one never stopped; lost: nothing")
+
+
+def test_a_full_disk_keeps_the_old_checkpoint(prepared, whole):
+    """Files may not grow beyond a limit below a checkpoint's size: writing fails as on a full disk."""
+    out_dir = prepared.folder / 'full_disk'
+    tried = 0
+    for limit in (100, 1000, 5000, 20000, 30000):
+        shutil.rmtree(out_dir, ignore_errors=True)
+        prepared.check('train_with_eval.py', CONFIG, *RUN, '--out_dir=full_disk', '--max_iters=20')
+        before = {path.name: path.read_bytes() for path in out_dir.iterdir()}
+        code = (f"import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); "
+                "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')")
+        process = subprocess.run([sys.executable, '-c', code, 'train_with_eval.py', CONFIG, *RUN, '--out_dir=full_disk',
+                                  '--init_from=resume'], cwd=prepared.folder, capture_output=True, text=True)
+        assert process.returncode == 1 and 'Traceback' not in process.stderr, process.stderr
+        assert 'cannot write' in process.stderr and 'intact' in process.stderr
+        for name in before:
+            if name.endswith('.pt'):
+                torch.load(out_dir / name, weights_only=True)
+        assert not list(out_dir.glob('*.tmp'))
+        prepared.check('train_with_eval.py', CONFIG, *RUN, '--out_dir=full_disk', '--init_from=resume')
+        assert_same_run(whole[0], out_dir)
+        tried += 1
+    print(f"\nfull disk: {tried} limits, old checkpoints intact, resumed to the same end; lost: nothing")
+
+
+def test_files_truncated_at_every_tenth_are_refused_or_read_to_that_point(prepared, tmp_path):
+    shutil.copytree(prepared.folder, tmp_path, dirs_exist_ok=True)
+    project = Project(tmp_path)
+    cases = {
+        'data/as_math/meta.pkl': ('train_with_eval.py', 'config/train_math_mini_14.py', '--out_dir=new', '--max_iters=0'),
+        'data/as_math/train.bin': ('train_with_eval.py', 'config/train_math_mini_14.py', '--out_dir=new', '--max_iters=0'),
+        'data/as_math/val.bin': None,
+        'math_mini_14/ckpt.pt': ('eval_as_math.py', '--out_dir=math_mini_14', '--checkpoint=ckpt.pt'),
+        'math_mini_14/ckpt_last.pt': ('train_with_eval.py', 'config/train_math_mini_14.py', '--init_from=resume'),
+        'math_mini_14/meta.pkl': ('eval_as_math.py', '--out_dir=math_mini_14', '--checkpoint=ckpt_last.pt'),
+        'math_mini_14/results.csv': ('plot_results.py', '--model_folder', 'math_mini_14'),
+    }
+    refused = read = 0
+    for name, command in cases.items():
+        if command is None:
+            continue
+        path = project.folder / name
+        content = path.read_bytes()
+        for tenth in range(10):
+            path.write_bytes(content[:len(content) * tenth // 10])
+            process = project.run(*command)
+            assert 'Traceback' not in process.stderr, (name, tenth, process.stderr)
+            assert process.returncode in ((0, 1) if name.endswith('.csv') else (1,)), (name, tenth, process.stdout)
+            refused += process.returncode == 1
+            read += process.returncode == 0
+        path.write_bytes(content)
+    print(f"\ntruncated files: {refused} refused with one sentence, {read} tables plotted to the row they reached")
