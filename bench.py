@@ -76,8 +76,12 @@ def our_training(path, iters, repeats, threads):
         argv = [path, f'--out_dir={folder}/run', '--full_eval=False', f'--eval_interval={iters}',
                 f'--max_iters={iters * (repeats + 1)}', f'--num_threads={threads}', '--eval_iters=1', '--device=cpu']
         sys.argv = ['train_with_eval.py', *map(str, argv)]
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
-            runpy.run_path(str(HERE / 'train_with_eval.py'), run_name='__main__')
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                runpy.run_path(str(HERE / 'train_with_eval.py'), run_name='__main__')
+        except SystemExit as e:
+            if e.code:
+                raise
         seconds = pd.read_csv(f'{folder}/run/results.csv').train_s
         config = torch.load(f'{folder}/run/ckpt_last.pt', weights_only=True)['config']
     times = (seconds.diff()[1:] / iters * 1e3).tolist()

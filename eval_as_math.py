@@ -7,6 +7,7 @@ $ python eval_as_math.py --out_dir=math_mini_14 --operation=subtraction --checkp
 Prints a grid for each operation, a line per wrong answer, and the totals. The exit code is 0 whatever the score.
 """
 
+import re
 import sys
 from collections import Counter
 
@@ -22,7 +23,7 @@ def print_grid(title, cases, counts, num_samples):
     """
     cells = {}
     for (_, prompt, _, held_out), count in zip(cases, counts):
-        a, b = prompt.strip('<=').replace('-', '+').split('+')
+        a, b = re.fullmatch(r'<(\d+)[+-](\d+)=', prompt).groups()
         mark = '.' if count == num_samples else 'x' if count == 0 else str(count)
         cells[int(a), int(b)] = f'[{mark}]' if held_out else f' {mark} '
     rows, columns = sorted({a for a, _ in cells}), sorted({b for _, b in cells})
@@ -37,7 +38,7 @@ args = evaluation_arguments(__doc__, checkpoints=['ckpt_best_math.pt', 'ckpt.pt'
 model, tokenizer, path = load_model(args.out_dir, args.checkpoints, args.device)
 cases = [case for case in tokenizer.cases if case[0] in TASKS[args.operation]]
 if not cases:
-    sys.exit(f"error: the dataset of {args.out_dir} has no questions of {args.operation}: try eval_capitals.py")
+    sys.exit(f"error: the dataset of {args.out_dir} has no sums to ask about ({args.operation}): try eval_capitals.py")
 completions = ask(model, tokenizer, cases, args.num_samples, args.temperature, args.top_k, args.seed)
 counts = score(cases, completions)
 probs = answer_probs(model, tokenizer, cases).tolist()
@@ -45,7 +46,7 @@ probs = answer_probs(model, tokenizer, cases).tolist()
 print(f"{path}: {len(cases)} questions, {args.num_samples} samples each at temperature {args.temperature}")
 for title, task in (('addition', 'add'), ('subtraction', 'sub')):
     chosen = [i for i, case in enumerate(cases) if case[0] == task]
-    if chosen:
+    if chosen and all(re.fullmatch(r'<\d+[+-]\d+=', cases[i][1]) for i in chosen):  # a dataset may ask otherwise
         print_grid(title, [cases[i] for i in chosen], [counts[i] for i in chosen], args.num_samples)
 print("\nwrong answers:" if min(counts) < args.num_samples else "\nno wrong answers")
 for case, samples, count, prob in zip(cases, completions, counts, probs):

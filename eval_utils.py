@@ -35,7 +35,7 @@ MAX_NEW_TOKENS = {'add': 4, 'sub': 4, 'facts': 20}
 # -----------------------------------------------------------------------------
 # datasets and tokenizers
 
-Tokenizer = namedtuple('Tokenizer', 'vocab_size encode decode cases')
+Tokenizer = namedtuple('Tokenizer', 'vocab_size encode decode cases own_cases')
 
 
 class PlainUnpickler(pickle.Unpickler):
@@ -48,7 +48,7 @@ class PlainUnpickler(pickle.Unpickler):
 def load_tokenizer(meta_path):
     """The tokenizer and questions of a meta.pkl; GPT-2's byte-pair encoding where there is no such file.
 
-    Returns Tokenizer(vocab_size, encode: str -> list of int, decode: list of int -> str, cases). A meta.pkl of
+    Returns Tokenizer(vocab_size, encode: str -> list of int, decode: list of int -> str, cases, own_cases: bool). A meta.pkl of
     nanoGPT's form, without cases, gets the paper's questions for whatever tasks its vocabulary can spell.
     """
     meta_path = Path(meta_path)
@@ -77,7 +77,8 @@ def load_tokenizer(meta_path):
         reason = ' '.join(str(e).split()) or type(e).__name__
         sys.exit(f"error: {meta_path} cannot be read ({reason}): run the dataset's prepare.py again")
     decode = lambda ids: ''.join(itos[i] for i in ids)
-    return Tokenizer(meta['vocab_size'], lambda text: [stoi[ch] for ch in text], decode, [tuple(c) for c in cases])
+    return Tokenizer(meta['vocab_size'], lambda text: [stoi[ch] for ch in text], decode, [tuple(c) for c in cases],
+                     'cases' in meta)
 
 
 def gpt2_tokenizer():
@@ -87,8 +88,19 @@ def gpt2_tokenizer():
     except Exception as e:  # the vocabulary is fetched when first used: no network, a proxy's page, a full disk, ...
         sys.exit(f"error: no meta.pkl, and GPT-2's vocabulary cannot be had through tiktoken ({type(e).__name__}): "
                  "run the dataset's prepare.py first, or connect to the network once")
-    return Tokenizer(enc.n_vocab, lambda text: enc.encode(text, allowed_special={'<|endoftext|>'}), enc.decode,
-                     arithmetic_cases() + facts_cases())
+    # models of nanoGPT have 50304 tokens, the last of which mean nothing
+    decode = lambda ids: enc.decode([i for i in ids if i < enc.n_vocab])
+    return Tokenizer(enc.n_vocab, lambda text: enc.encode(text, allowed_special={'<|endoftext|>'}), decode,
+                     arithmetic_cases() + facts_cases(), False)
+
+
+def find_meta(dataset):
+    """Path of a dataset's meta.pkl; exits where its prepare.py would write one and has not."""
+    folder = DATA / dataset
+    prepare = folder / 'prepare.py'
+    if not (folder / 'meta.pkl').exists() and prepare.exists() and 'write_dataset' in prepare.read_text():
+        sys.exit(f"error: data/{dataset}/meta.pkl not found: run python data/{dataset}/prepare.py first")
+    return folder / 'meta.pkl'
 
 
 def load_dataset(dataset):
@@ -104,7 +116,7 @@ def load_dataset(dataset):
         sys.exit(f"error: no dataset data/{dataset}: there are {known}")
     if missing:
         sys.exit(f"error: data/{dataset}/{missing[0]} not found: {prepare}")
-    tokenizer = load_tokenizer(folder / 'meta.pkl')
+    tokenizer = load_tokenizer(find_meta(dataset))
     splits = []
     for name in ('train.bin', 'val.bin'):
         content = (folder / name).read_bytes()
@@ -115,11 +127,11 @@ def load_dataset(dataset):
             sys.exit(f"error: data/{dataset}/{name} has token {ids.max()} outside the vocabulary of "
                      f"{tokenizer.vocab_size}: {prepare.replace('first', 'again')}")
         splits.append(torch.from_numpy(ids.astype(np.int64)))
-    if (folder / 'meta.pkl').exists():
+    if tokenizer.own_cases:
         # Evaluation must never disagree with the data: every seen line is there, no held-out one is.
-        text = tokenizer.decode(splits[0].tolist())
+        lines = {line.strip() for line in tokenizer.decode(splits[0].tolist()).split('\n')}
         for task, prompt, answer, held_out in tokenizer.cases:
-            if (prompt + answer + TERMINATOR[task] in text) == held_out:
+            if ((prompt + answer + TERMINATOR[task]).strip() in lines) == held_out:
                 found = "holds the held-out line" if held_out else "lacks the line"
                 sys.exit(f"error: data/{dataset}/train.bin {found} {prompt + answer!r} of meta.pkl's questions: "
                          f"{prepare.replace('first', 'again')}")
@@ -135,7 +147,8 @@ def load_checkpoint(path, device='cpu'):
     if not path.exists():
         sys.exit(f"error: checkpoint {path} not found: train a model first, or name another with --checkpoint")
     try:
-        with warnings.catch_warnings(action='ignore'):  # about pickle protocols, of files that are refused anyway
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # about pickle protocols, of files that are refused anyway
             checkpoint = torch.load(path, map_location=device, weights_only=True)
     except Exception as e:  # garbage makes torch.load raise nearly anything; its texts run over many lines
         reason = 'it would execute code' if 'WeightsUnpickler' in str(e) or 'Unsupported' in str(e) else type(e).__name__
@@ -189,11 +202,10 @@ def load_model(out_dir, names, device):
         dataset = (checkpoint.get('config') or {}).get('dataset')
         if not isinstance(dataset, str):
             sys.exit(f"error: {path} does not say its dataset (config['dataset']): put that dataset's meta.pkl into {out_dir}")
-        meta_path = DATA / dataset / 'meta.pkl'
-        if not meta_path.exists() and (DATA / dataset / 'prepare.py').exists():
-            sys.exit(f"error: data/{dataset}/meta.pkl not found: run python data/{dataset}/prepare.py first")
+        meta_path = find_meta(dataset)
     tokenizer = load_tokenizer(meta_path)
-    if tokenizer.vocab_size > model.config.vocab_size:
+    # GPT-2's vocabulary may be padded in the model, a dataset's own may not
+    if tokenizer.vocab_size > model.config.vocab_size or (meta_path.exists() and tokenizer.vocab_size < model.config.vocab_size):
         sys.exit(f"error: {path} has a vocabulary of {model.config.vocab_size}, but {meta_path} one of "
                  f"{tokenizer.vocab_size}: prepare the data that the model was trained on")
     return model, tokenizer, path
@@ -204,6 +216,8 @@ def pick_device(device):
     if device == 'auto':
         return 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'
     try:
+        if device.split(':')[0] not in ('cpu', 'cuda', 'mps'):
+            raise ValueError(device)
         torch.empty(0, device=device)
     except Exception:  # AssertionError, RuntimeError, NotImplementedError: torch has one for each device
         sys.exit(f"error: device {device!r} is not available here: leave it out, or use --device=cpu")
@@ -321,7 +335,7 @@ def answer_probs(model, tokenizer, cases):
         y[rows, last] = wanted
         logits = model(x, y)[0][rows, last]
         log_prob = F.log_softmax(logits.float(), dim=-1)[rows, wanted]
-        log_probs.index_add_(0, torch.tensor(owners[start:start + 1024]), log_prob.double().cpu())
+        log_probs.index_add_(0, torch.tensor(owners[start:start + 1024]), log_prob.cpu().double())
     return log_probs.exp().float()
 
 
@@ -366,8 +380,8 @@ def positive(kind):
     """An argparse type: a number of `kind` (int or float) above 0."""
     def parse(text):
         value = kind(text)
-        if not 0 < value < float('inf'):
-            raise argparse.ArgumentTypeError(f"must be above 0, not {text}")
+        if not 1e-6 < value < float('inf'):
+            raise argparse.ArgumentTypeError(f"must be above 0 (at least 1e-6), not {text}")
         return value
     parse.__name__ = kind.__name__
     return parse

@@ -64,7 +64,12 @@ def count_parameters(folder, name):
             sys.exit(f"error: checkpoint {Path(folder) / name} not found: leave --checkpoint out")
         return None
     from eval_utils import load_checkpoint, model_from_checkpoint  # torch takes seconds to import: only where needed
-    return model_from_checkpoint(load_checkpoint(path), path).get_num_params(non_embedding=False)
+    try:
+        return model_from_checkpoint(load_checkpoint(path), path).get_num_params(non_embedding=False)
+    except SystemExit:
+        if name:
+            raise
+        return None  # a damaged checkpoint is no reason not to draw the curves
 
 
 def draw(ax, results, title, curves):

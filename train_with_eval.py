@@ -11,12 +11,19 @@ while it runs), the checkpoints ckpt*.pt, and the dataset's meta.pkl. Ctrl-C or 
 resumed goes on exactly as if it had never stopped.
 """
 
+import signal
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports ends at once, without a traceback
+
+import dataclasses
+import fcntl
+import hashlib
 import importlib.util
 import io
 import math
 import os
+import re
+import shlex
 import shutil
-import signal
 import sys
 import time
 
@@ -34,7 +41,7 @@ from model import GPT, GPTConfig
 # settings: the defaults are the paper's where its runs share them
 # I/O
 out_dir = 'out'  # the model folder; an earlier run in it is moved aside, not overwritten
-eval_interval = 500  # iterations between estimates of the losses
+eval_interval = 500  # iterations between estimates of the losses, for ckpt.pt (full evaluations estimate them too)
 log_interval = 500  # iterations between lines of progress where the output is no terminal
 eval_iters = 200  # batches of a sampled loss; a split with fewer windows than that is averaged exactly
 eval_only = False  # if True, evaluate once, print it and exit; nothing is written
@@ -78,6 +85,7 @@ compile = True  # torch.compile the model; needs a C++ compiler
 num_threads = 0  # CPU threads; 0: as many as the model is fastest with
 backend = 'auto'  # of torchrun: 'nccl', 'gloo'; auto: whichever suits the device
 config = configure(globals())
+out_dir = config['out_dir'] = os.path.normpath(out_dir)
 # -----------------------------------------------------------------------------
 
 for key in ('eval_interval', 'log_interval', 'eval_iters', 'full_eval_interval', 'num_samples', 'temperature', 'top_k',
@@ -87,6 +95,10 @@ for key in ('eval_interval', 'log_interval', 'eval_iters', 'full_eval_interval',
 for key in ('max_iters', 'weight_decay', 'grad_clip', 'warmup_iters', 'min_lr', 'seed', 'num_threads'):
     if config[key] < 0:
         sys.exit(f"error: {key} must not be negative: {config[key]}")
+if seed >= 2**32:
+    sys.exit(f"error: seed must be below 2**32: {seed}")
+if temperature < 1e-6:
+    sys.exit(f"error: temperature must be at least 1e-6, not {temperature}")
 if not (0 <= beta1 < 1 and 0 <= beta2 < 1):
     sys.exit(f"error: beta1 and beta2 must be at least 0 and below 1, not {beta1} and {beta2}")
 if lr_decay_iters <= warmup_iters and decay_lr:
@@ -179,8 +191,9 @@ model_args = dict(n_layer=n_layer, n_head=n_head, n_embd=n_embd, block_size=bloc
 torch.manual_seed(seed)
 try:
     model = GPT(GPTConfig(**model_args))
-except ValueError as e:
-    sys.exit(f"error: {e}")
+except (ValueError, RuntimeError, MemoryError) as e:  # an impossible shape, or one that does not fit the memory
+    sys.exit(f"error: cannot build the model: {str(e).splitlines()[0]}")
+data_sha256 = hashlib.sha256(train_ids.numpy().tobytes()).hexdigest()
 iter_num = 0
 rows = []  # of results.csv
 best_val_loss = float('inf')
@@ -189,16 +202,22 @@ checkpoint = None
 if init_from == 'resume':
     path = find_checkpoint(out_dir, ['ckpt_last.pt', 'ckpt.pt'])
     checkpoint = load_checkpoint(path)
-    before = {**checkpoint['model_args'], **checkpoint.get('config', {})}
-    for key, value in {**config, **model_args}.items():
-        if key in before and before[key] != value and key not in ('init_from', 'out_dir'):
+    missing = [key for key in ('optimizer', 'iter_num', 'best_val_loss', 'config') if key not in checkpoint]
+    if missing:
+        sys.exit(f"error: {path} cannot be resumed, it has no {missing[0]!r}: start anew in another out_dir")
+    checkpoint['model_args']['dropout'] = dropout
+    model = model_from_checkpoint(checkpoint, path).train()
+    model_args = dataclasses.asdict(model.config)
+    before = {**checkpoint['config'], **model_args, 'dropout': checkpoint['config'].get('dropout', dropout)}
+    for key, value in {**config, 'vocab_size': tokenizer.vocab_size}.items():
+        if key in before and before[key] != value and key not in ('init_from', 'out_dir', 'eval_only'):
             if key in ('dataset', *model_args) and key != 'dropout':
                 sys.exit(f"error: {path} was trained with {key}={before[key]!r}, not {value!r}: "
                          f"resume with the same, or start anew in another out_dir")
             if master_process:
                 print(f"resuming with {key}={value!r} (was {before[key]!r})")
-    checkpoint['model_args']['dropout'] = dropout
-    model = model_from_checkpoint(checkpoint, path).train()
+    if checkpoint.get('data_sha256', data_sha256) != data_sha256:
+        sys.exit(f"error: {path} was trained on another text: data/{dataset} has been prepared with other options since")
     iter_num = checkpoint['iter_num']
     best_val_loss = float(checkpoint['best_val_loss'])
     best_acc.update(checkpoint.get('best_acc', {}))
@@ -208,7 +227,10 @@ if init_from == 'resume':
 model.to(device)
 optimizer = model.configure_optimizers(weight_decay, learning_rate, (beta1, beta2), device_type)
 if checkpoint is not None:
-    optimizer.load_state_dict(checkpoint['optimizer'])
+    try:
+        optimizer.load_state_dict(checkpoint['optimizer'])
+    except (ValueError, KeyError, TypeError) as e:
+        sys.exit(f"error: {path} cannot be resumed, its optimizer is another's: {e}")
     for group, decay in zip(optimizer.param_groups, (weight_decay, 0.0)):
         group['weight_decay'], group['betas'] = decay, (beta1, beta2)
     if checkpoint.get('scaler'):
@@ -245,7 +267,12 @@ if compile:
     torch._dynamo.config.trace_autograd_ops = True  # lets autograd.grad into the graph
     # tiny models on a GPU wait for kernel launches: CUDA graphs replay all of a step with one
     mode = 'reduce-overhead' if device_type == 'cuda' and n_embd < 256 else None
-    forward_backward = torch.compile(forward_backward, mode=mode)
+    eager, forward_backward = forward_backward, torch.compile(forward_backward, mode=mode)
+    try:  # compile now: a compiler that is there may yet not work, for want of Python's headers, say
+        forward_backward(train_windows[torch.zeros(micro_batch_size, dtype=torch.long, device=device)])
+    except (torch._dynamo.exc.BackendCompilerFailed, torch._inductor.exc.InductorError) as e:
+        print(f"the compiler failed ({' '.join(str(e).split())[:100]} ...): training eagerly, which is slower")
+        forward_backward, compile = eager, False
 
 
 def get_lr(it):
@@ -284,21 +311,37 @@ def checkpoint_bytes():
     torch.save({
         'model': model.state_dict(), 'optimizer': optimizer.state_dict(), 'model_args': model_args,
         'iter_num': iter_num, 'best_val_loss': best_val_loss, 'config': config,
-        'best_acc': best_acc, 'rows': rows, 'scaler': scaler.state_dict(),
+        'best_acc': best_acc, 'rows': rows, 'data_sha256': data_sha256, 'scaler': scaler.state_dict(),
     }, buffer)
     return buffer.getvalue()
 
 
-if master_process and not eval_only:
+def lock_folder(folder):
+    """Lock a folder for this process; exits where another training run holds it."""
+    fd = os.open(folder, os.O_RDONLY)
     try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        sys.exit(f"error: another run is training in {folder}: wait for it, or choose another out_dir")
+    return fd
+
+
+if master_process and not eval_only:
+    lock = None
+    try:
+        if os.path.isdir(out_dir):
+            lock = lock_folder(out_dir)
         used = os.path.isdir(out_dir) and any(name.endswith(('.pt', '.csv')) for name in os.listdir(out_dir))
         if used and init_from == 'scratch':
             n = next(n for n in range(1, sys.maxsize) if not os.path.lexists(f'{out_dir}.{n}'))
             os.rename(out_dir, f'{out_dir}.{n}')
             print(f"moved the earlier run in {out_dir} to {out_dir}.{n} (to go on with a run: --init_from=resume)")
+            os.close(lock)
+            lock = None
         os.makedirs(out_dir, exist_ok=True)
+        lock = lock or lock_folder(out_dir)  # held until this process ends, however it ends
         for name in os.listdir(out_dir):  # half-written files of a run that was killed
-            if name.endswith('.tmp'):
+            if re.fullmatch(r'(ckpt\w*\.pt|\w+\.csv|meta\.pkl)\.\d+\.tmp', name):
                 os.unlink(os.path.join(out_dir, name))
     except OSError as e:
         sys.exit(f"error: cannot use {out_dir} as out_dir: {e.strerror}")
@@ -314,8 +357,9 @@ exit_code = 0  # of a stop that has been asked for
 def request_stop(signum, frame):
     """Finish the iteration, save, and exit; a second signal ends at once."""
     global exit_code
+    if exit_code:
+        sys.exit(exit_code)
     exit_code = 128 + signum
-    signal.signal(signum, signal.SIG_DFL)
 
 
 def status():
@@ -331,8 +375,12 @@ def status():
     return ', '.join(parts)
 
 
-signal.signal(signal.SIGINT, request_stop)
-signal.signal(signal.SIGTERM, request_stop)
+def weights_are_finite():
+    return all(bool(torch.isfinite(param).all()) for param in params)
+
+
+for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(signum, request_stop)
 start_iter = iter_num
 train_s, eval_s = (rows[-1]['train_s'], rows[-1]['eval_s']) if rows else (0.0, 0.0)
 if master_process:
@@ -340,6 +388,7 @@ if master_process:
           f"{len(tokenizer.cases)} questions, {sum(case[3] for case in tokenizer.cases)} of them held out")
     print(f"model: {model.get_num_params(non_embedding=False):,} parameters; "
           f"{device}, {dtype}, {'compiled' if compile else 'eager'}")
+log_lines = not (sys.stdout.isatty() and sys.stderr.isatty())
 bar = tqdm(total=max_iters, initial=iter_num, desc=os.path.basename(os.path.normpath(out_dir)), dynamic_ncols=True,
            disable=not (master_process and sys.stderr.isatty()) or eval_only)
 ix = None
@@ -352,7 +401,7 @@ try:
         if master_process and (eval_only or (on_beat or iter_num == max_iters) and not evaluated):
             train_s += time.perf_counter() - t0
             t0 = time.perf_counter()
-            if not on_beat and not eval_only:
+            if not on_beat and not eval_only and weights_are_finite():
                 # A resumed run does not stop here, so it must not find this evaluation's traces.
                 write_file('ckpt_last.pt', checkpoint_bytes())
             train_loss = estimate_loss(train_windows, iter_num)
@@ -393,7 +442,7 @@ try:
                         write_file('ckpt_last.pt', content)  # last: what it knows of is on the disk by now
                 bar.set_postfix_str(status())
             t0 = time.perf_counter()
-        if bar.disable and master_process and iter_num > start_iter and iter_num % log_interval == 0:
+        if log_lines and master_process and iter_num > start_iter and iter_num % log_interval == 0:
             seconds = train_s + time.perf_counter() - t0
             print(f"iter {iter_num}: loss {loss.item() * micro_steps:.4f}, {status()}, "
                   f"{seconds / iter_num * 1e3:.2f} ms/iter", flush=True)
@@ -432,7 +481,7 @@ try:
         scaler.update()
         iter_num += 1
         bar.update()
-    if exit_code > 128 and master_process and not eval_only:
+    if exit_code > 128 and iter_num < max_iters and master_process and not eval_only and weights_are_finite():
         write_file('ckpt_last.pt', checkpoint_bytes())
 finally:
     bar.close()
@@ -445,7 +494,7 @@ if ddp:
 if master_process and not eval_only:
     if exit_code > 128:
         print(f"stopped at iteration {iter_num}, all saved in {out_dir}; to go on: "
-              f"python {' '.join(sys.argv)} --init_from=resume")
+              f"python {shlex.join(sys.argv)} --init_from=resume")
     elif exit_code == 0:
         print(f"done at iteration {iter_num}: {status()}; training {train_s:.0f} s, evaluation {eval_s:.0f} s")
         print(f"results and checkpoints are in {out_dir}; next:")

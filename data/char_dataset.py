@@ -16,7 +16,7 @@ def write_dataset(folder, text, cases):
     measured. cases: list of (task, prompt, answer, held_out), the questions that the evaluation asks.
     The .bin files are flat uint16 token ids, little-endian as everywhere in the nanoGPT family.
     """
-    chars = sorted(set(text))
+    chars = sorted(set(text).union(*(prompt + answer for _, prompt, answer, _ in cases)))
     stoi = {ch: i for i, ch in enumerate(chars)}
     itos = {i: ch for i, ch in enumerate(chars)}
     ids = array('H', [stoi[ch] for ch in text])
@@ -42,4 +42,7 @@ def write_dataset(folder, text, cases):
     print(f"vocab size: {len(chars):,}")
     print(f"train has {len(ids):,} tokens")
     print(f"val has {len(ids):,} tokens (the same text, on purpose)")
+    sums = [line for line in text.split('\n') if line.startswith('<')]
+    if sums:
+        print(f"a sum takes {len(sums[0]) + 1} characters with its newline: --block_size must hold that")
     print(f"questions: {len(cases):,}, held out of the text: {', '.join(held_out) if held_out else 'none'}")

@@ -19,7 +19,7 @@ from model import GPT, GPTConfig
 def char_tokenizer(text, cases):
     chars = sorted(set(text))
     stoi = {ch: i for i, ch in enumerate(chars)}
-    return Tokenizer(len(chars), lambda s: [stoi[ch] for ch in s], lambda ids: ''.join(chars[i] for i in ids), cases)
+    return Tokenizer(len(chars), lambda s: [stoi[ch] for ch in s], lambda ids: ''.join(chars[i] for i in ids), cases, True)
 
 
 @pytest.fixture(scope='module')

@@ -76,7 +76,7 @@ def test_options_change_text_and_questions(project):
     assert '3+4, 4+3, 10+12, 12+10' in out.replace('held out of the text: ', '')
     meta = pickle.loads((project.folder / 'data/both_math_and_facts/meta.pkl').read_bytes())
     assert len(meta['cases']) == 2 * 13 * 13 + 50 and sum(case[3] for case in meta['cases']) == 8
-    assert '--block_size=11' in project.check('data/as_math/prepare.py', '--max_operand=19')
+    assert 'a sum takes 11 characters' in project.check('data/as_math/prepare.py', '--max_operand=19')
     assert 'held out of the text: none' in project.check('data/as_math/prepare.py', '--held_out')
 
 

@@ -23,6 +23,14 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
     assert len(table) == len(checkpoint['rows']) and table.train_loss.notna().all()
 
 
+def test_divergence_off_the_evaluation_beat_keeps_it_too(project):
+    options = [*TINY, '--out_dir=diverged', '--warmup_iters=0', '--learning_rate=1e38', '--grad_clip=0', '--weight_decay=1.0',
+               '--max_iters=7', '--eval_interval=500', '--full_eval_interval=500']
+    project.fails('train_with_eval.py', MATH, *options, says='training has diverged')
+    checkpoint = torch.load(project.folder / 'diverged/ckpt_last.pt', weights_only=True)
+    assert checkpoint['iter_num'] == 0 and all(torch.isfinite(weight).all() for weight in checkpoint['model'].values())
+
+
 def torchrun(project, *args):
     command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', 'train_with_eval.py']
     return subprocess.run([*command, MATH, *args], cwd=project.folder, capture_output=True, text=True, timeout=120)
@@ -57,6 +65,17 @@ def test_compiled_and_eager_losses_agree_for_a_hundred_iterations(project):
         assert ('compiled' in out) == compile
         tables.append(torch.tensor(pd.read_csv(project.folder / str(compile) / 'results.csv').train_loss))
     torch.testing.assert_close(*tables, rtol=1e-6, atol=1e-6)
+
+
+def test_a_compiler_that_does_not_work_is_said_and_done_without(project):
+    broken = project.folder / 'g++'
+    broken.write_text('#!/bin/sh\nexit 1\n')
+    broken.chmod(0o755)
+    env = {**os.environ, 'CXX': str(broken), 'TORCHINDUCTOR_CACHE_DIR': str(project.folder / 'cache')}
+    process = subprocess.run([sys.executable, 'train_with_eval.py', MATH, *TINY[1:]], cwd=project.folder, env=env,
+                             capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.count('the compiler failed') == 1 and 'eager' in process.stdout
 
 
 def test_without_a_compiler_one_line_says_so_and_it_trains(project):

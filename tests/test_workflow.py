@@ -1,6 +1,7 @@
 """The documented commands, called as a user calls them: train, resume, evaluate, plot."""
 
 import json
+import pickle
 import shutil
 import signal
 import subprocess
@@ -145,15 +146,58 @@ def test_capitals_report_has_a_line_for_each(project):
         assert sum('Capital of' in line for line in out.splitlines()) >= 50
         assert 'facts' in out and len(json.loads((project.folder / 'report.json').read_text())['questions']) == 50
     project.fails('eval_capitals.py', '--out_dir=math_mini_14', says='no questions of facts')
-    project.fails('eval_as_math.py', '--out_dir=facts_mini_14', says='no questions of both')
+    project.fails('eval_as_math.py', '--out_dir=facts_mini_14', says='no sums to ask about')
 
 
 def test_a_model_folder_is_evaluated_on_its_own_questions_whatever_becomes_of_the_data(project):
     out = project.check('eval_as_math.py', '--out_dir=math_mini_14')
     project.check('data/as_math/prepare.py', '--held_out', '1,2', '--max_operand=12')
     assert project.check('eval_as_math.py', '--out_dir=math_mini_14') == out
-    shutil.rmtree(project.folder / 'data/as_math')
-    (project.folder / 'data/as_math').mkdir()
+    for path in (project.folder / 'data/as_math').glob('*.[bp][ik]*'):
+        path.unlink()
+    assert project.check('eval_as_math.py', '--out_dir=math_mini_14') == out
+
+
+def test_resuming_on_other_data_is_refused(project):
+    project.check('data/as_math/prepare.py', '--seed=2')
+    project.fails('train_with_eval.py', MATH, *TINY, '--init_from=resume', says='another text')
+
+
+def test_a_nanogpt_folder_evaluates_resumes_and_evaluates_again(project):
+    """Checkpoint and meta.pkl as nanoGPT writes them: no mlp_expansion, no questions, a compiled model's names."""
+    meta = pickle.loads((project.folder / 'data/as_math/meta.pkl').read_bytes())
+    del meta['cases']
+    (project.folder / 'data/as_math/meta.pkl').write_bytes(pickle.dumps(meta))
+    project.check('train_with_eval.py', MATH, *TINY, '--mlp_expansion=4', '--out_dir=other')
+    checkpoint = torch.load(project.folder / 'other/ckpt.pt', weights_only=True)
+    del checkpoint['model_args']['mlp_expansion'], checkpoint['config']['mlp_expansion']
+    for key in ('rows', 'best_acc', 'scaler', 'data_sha256'):
+        del checkpoint[key]
+    checkpoint['model'] = {'_orig_mod.' + k: v for k, v in checkpoint['model'].items()}
+    shutil.rmtree(project.folder / 'other')
+    (project.folder / 'other').mkdir()
+    torch.save(checkpoint, project.folder / 'other/ckpt.pt')
+    assert '100 questions right' in project.check('eval_as_math.py', '--out_dir=other')
+    project.fails('train_with_eval.py', MATH, *TINY, '--init_from=resume', '--out_dir=other', says='mlp_expansion=4')
+    project.check('train_with_eval.py', MATH, *TINY, '--init_from=resume', '--out_dir=other', '--max_iters=8', '--mlp_expansion=4')
+    assert '100 questions right' in project.check('eval_as_math.py', '--out_dir=other', '--checkpoint=ckpt_last.pt')
+
+
+def test_a_second_run_in_the_same_folder_is_refused_while_the_first_goes_on(project):
+    options = [*TINY[:1], '--max_iters=100000', '--num_threads=1', '--num_samples=2', '--out_dir=busy/']
+    first = subprocess.Popen([sys.executable, 'train_with_eval.py', MATH, *options], cwd=project.folder,
+                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while not (project.folder / 'busy/temp.csv').exists():
+            assert first.poll() is None
+            time.sleep(0.05)
+        project.fails('train_with_eval.py', MATH, *options, says='another run is training in busy')
+    finally:
+        first.kill()
+        first.wait()
+    assert not (project.folder / 'busy.1').exists()
+    out = project.check('train_with_eval.py', MATH, *TINY, '--out_dir=busy/')
+    assert 'to busy.1' in out
 
 
 def png_size(path):

@@ -67,4 +67,3 @@ def parse_arguments(description):
 if __name__ == '__main__':
     cases, text = parse_arguments(__doc__)
     write_dataset(HERE, text, cases)
-    print(f"one line is {text.index(chr(10)) + 1} characters with its newline: train with --block_size={text.index(chr(10)) + 1}")
