@@ -134,6 +134,11 @@ if device_type == 'cpu':
     # Two threads are best for the tiny models, also where there are many cores (bench.py --threads 1 2); a process of
     # torchrun or a sweep shares its machine. A fixed rule, for the sums of other numbers of threads round differently.
     torch.set_num_threads(num_threads or (min(2, os.cpu_count()) if n_embd < 128 else max(1, os.cpu_count() // world_size)))
+# One seed, one result: else two threads, or a GPU's, add up the embedding's gradient in whatever order they come to it
+# (compiled, on CPUs, also more slowly).
+os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
+torch.use_deterministic_algorithms(True, warn_only=True)
+torch.utils.deterministic.fill_uninitialized_memory = False  # that is for finding bugs, and takes time
 torch.backends.cuda.matmul.allow_tf32 = True
 torch.backends.cudnn.allow_tf32 = True
 autocast = torch.autocast(device_type, dtype=getattr(torch, dtype), enabled=dtype != 'float32')

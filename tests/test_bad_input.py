@@ -90,6 +90,7 @@ def test_data_that_holds_the_held_out_lines(project):
     ('--block_size=1764', 'block_size 1764 is too large'), ('--block_size=0', 'block_size'), ('--n_head=4', 'multiple of n_head'),
     ('--n_embd=-14', 'n_embd'), ('--n_layer=0', 'n_layer'), ('--batch_size=0', 'batch_size'), ('--max_iters=-1', 'max_iters'),
     ('--learning_rate=-1', 'learning_rate'), ('--seed=99999999999999999999', 'seed'), ('--device=meta', 'meta'),
+    ('--dropout=1.5', 'dropout'), ('--device=abacus', 'abacus'),
     ('--device=cuda:99', 'cuda:99'), ('--dtype=int8', 'int8'), ('--init_from=nothing', 'init_from'), ('--seed=-1', 'seed'),
     ('--temperature=0', 'temperature'), ('--lr_decay_iters=100', 'lr_decay_iters'), ('--beta2=1', 'beta'),
 ])

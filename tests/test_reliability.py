@@ -67,6 +67,16 @@ def test_compiled_and_eager_losses_agree_for_a_hundred_iterations(project):
     torch.testing.assert_close(*tables, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.skipif(not shutil.which(os.environ.get('CXX', 'g++')), reason='torch.compile needs a C++ compiler')
+def test_compiled_on_two_threads_one_seed_gives_one_result(project):
+    options = [*TINY[1:], '--max_iters=300', '--full_eval_interval=100', '--num_threads=2', '--batch_size=882', '--warmup_iters=50']
+    tables = []
+    for folder in ('a', 'b'):
+        project.check('train_with_eval.py', MATH, *options, f'--out_dir={folder}')
+        tables.append(pd.read_csv(project.folder / folder / 'results.csv').drop(columns=['train_s', 'eval_s']))
+    pd.testing.assert_frame_equal(*tables, check_exact=True)
+
+
 def test_a_compiler_that_does_not_work_is_said_and_done_without(project):
     broken = project.folder / 'g++'
     broken.write_text('#!/bin/sh\nexit 1\n')
