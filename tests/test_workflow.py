@@ -203,7 +203,7 @@ def test_a_second_run_in_the_same_folder_is_refused_while_the_first_goes_on(proj
 def png_size(path):
     content = Path(path).read_bytes()
     assert content.startswith(b'\x89PNG')
-    return int.from_bytes(content[16:20]), int.from_bytes(content[20:24])
+    return int.from_bytes(content[16:20], 'big'), int.from_bytes(content[20:24], 'big')
 
 
 def test_plots_of_one_and_of_several_folders(project):
