@@ -248,8 +248,8 @@ params = [p for p in model.parameters() if p.requires_grad]
 def forward_backward(window):
     """Loss (detached) and gradients of a batch, windows (micro_batch_size, block_size + 1) of token ids.
 
-    One function, so that forward and backward pass compile into one graph: calling loss.backward() on a compiled
-    model costs a tiny model as much time in Python as it saves.
+    One function, so that forward and backward pass compile into one graph: with loss.backward() on a compiled model, a
+    tiny model waits for Python between the two.
     """
     with autocast:
         _, loss = model(window[:, :-1], window[:, 1:])
