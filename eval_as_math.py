@@ -29,7 +29,7 @@ def print_grid(title, cases, counts, num_samples):
     rows, columns = sorted({a for a, _ in cells}), sorted({b for _, b in cells})
     width = max(3, len(str(num_samples)) + 2, len(str(columns[-1])) + 2)
     print(f"\n{title}: a down, b across; . right, x wrong, a number: right in that many of {num_samples} samples, [ ] held out")
-    print('    b' + ''.join(f'{b:^{width}}' for b in columns))
+    print('  a b' + ''.join(f'{b:^{width}}' for b in columns).rstrip())
     for a in rows:
         print(f'{a:>5}' + ''.join(f"{cells.get((a, b), ''):^{width}}" for b in columns).rstrip())
 
@@ -38,7 +38,7 @@ args = evaluation_arguments(__doc__, checkpoints=['ckpt_best_math.pt', 'ckpt.pt'
 model, tokenizer, path = load_model(args.out_dir, args.checkpoints, args.device)
 cases = [case for case in tokenizer.cases if case[0] in TASKS[args.operation]]
 if not cases:
-    sys.exit(f"error: the dataset of {args.out_dir} has no sums to ask about ({args.operation}): try eval_capitals.py")
+    sys.exit(f"error: the dataset of {args.out_dir} has no sums to ask about: try eval_capitals.py")
 completions = ask(model, tokenizer, cases, args.num_samples, args.temperature, args.top_k, args.seed)
 counts = score(cases, completions)
 probs = answer_probs(model, tokenizer, cases).tolist()
@@ -53,7 +53,7 @@ for case, samples, count, prob in zip(cases, completions, counts, probs):
     if count < args.num_samples:
         (said, times), = Counter(samples).most_common(1)
         print(f"  {case[1].strip('<=')} = {case[2]:<4} the model says {said!r} ({times} of {args.num_samples}); "
-              f"it gives the right answer {prob:.1%}{'  [held out]' if case[3] else ''}")
+              f"probability of the right answer {prob:.1%}{'  [held out]' if case[3] else ''}")
 print()
 print_totals(cases, counts, probs, args.num_samples)
 write_json(args.json, path, args, cases, completions, counts, probs)

@@ -133,8 +133,8 @@ def load_dataset(dataset):
         for task, prompt, answer, held_out in tokenizer.cases:
             if ((prompt + answer + TERMINATOR[task]).strip() in lines) == held_out:
                 found = "holds the held-out line" if held_out else "lacks the line"
-                sys.exit(f"error: data/{dataset}/train.bin {found} {prompt + answer!r} of meta.pkl's questions: "
-                         f"{prepare.replace('first', 'again')}")
+                sys.exit(f"error: data/{dataset}/train.bin {found} {prompt + answer!r} of its questions: "
+                         f"{prepare.replace('first', 'again')}, and if that does not help, mend it")
     return tokenizer, *splits
 
 # -----------------------------------------------------------------------------
@@ -182,7 +182,7 @@ def find_checkpoint(out_dir, names):
     """The first of the checkpoint files `names` that the model folder out_dir has."""
     out_dir = Path(out_dir)
     if not out_dir.is_dir():
-        sys.exit(f"error: model folder {out_dir} not found: train it with train_with_eval.py first")
+        sys.exit(f"error: model folder {out_dir} not found: check its name, or train it with train_with_eval.py first")
     for name in names:
         if (out_dir / name).exists():
             return out_dir / name

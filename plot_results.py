@@ -37,7 +37,7 @@ def read_results(folder):
     """The rows of a model folder as a DataFrame: of temp.csv while the run goes on, else of results.csv."""
     folder = Path(folder)
     if not folder.is_dir():
-        sys.exit(f"error: model folder {folder} not found: train it with train_with_eval.py first")
+        sys.exit(f"error: model folder {folder} not found: check its name, or train it with train_with_eval.py first")
     path = next((folder / name for name in ('temp.csv', 'results.csv') if (folder / name).exists()), None)
     if path is None:
         sys.exit(f"error: no results.csv in {folder}: train it with train_with_eval.py first")

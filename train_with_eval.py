@@ -210,6 +210,8 @@ if init_from == 'resume':
     missing = [key for key in ('optimizer', 'iter_num', 'best_val_loss', 'config') if key not in checkpoint]
     if missing:
         sys.exit(f"error: {path} cannot be resumed, it has no {missing[0]!r}: start anew in another out_dir")
+    if checkpoint['iter_num'] > max_iters:
+        sys.exit(f"error: {path} is at iteration {checkpoint['iter_num']} already: resume with a larger --max_iters")
     checkpoint['model_args']['dropout'] = dropout
     model = model_from_checkpoint(checkpoint, path).train()
     model_args = dataclasses.asdict(model.config)
@@ -227,8 +229,6 @@ if init_from == 'resume':
     best_val_loss = float(checkpoint['best_val_loss'])
     best_acc.update(checkpoint.get('best_acc', {}))
     rows = checkpoint.get('rows', [])
-    if iter_num > max_iters:
-        sys.exit(f"error: {path} is at iteration {iter_num} already: resume with a larger --max_iters")
 model.to(device)
 optimizer = model.configure_optimizers(weight_decay, learning_rate, (beta1, beta2), device_type)
 if checkpoint is not None:
@@ -447,10 +447,10 @@ try:
                         write_file('ckpt_last.pt', content)  # last: what it knows of is on the disk by now
                 bar.set_postfix_str(status())
             t0 = time.perf_counter()
-        if log_lines and master_process and iter_num > start_iter and iter_num % log_interval == 0:
+        if log_lines and master_process and not eval_only and (iter_num % log_interval == 0 or iter_num == start_iter):
             seconds = train_s + time.perf_counter() - t0
-            print(f"iter {iter_num}: loss {loss.item() * micro_steps:.4f}, {status()}, "
-                  f"{seconds / iter_num * 1e3:.2f} ms/iter", flush=True)
+            trained = f"loss {loss.item() * micro_steps:.4f}, " if iter_num > start_iter else ""
+            print(f"iter {iter_num}: {trained}{status()}, {seconds / max(iter_num, 1) * 1e3:.2f} ms/iter", flush=True)
         if ddp:  # all processes stop together or not at all
             flag = torch.tensor(exit_code, device=device)
             torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)

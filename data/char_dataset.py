@@ -5,6 +5,7 @@ What the prepare.py scripts share: a text and its questions become a character-l
 import pickle
 import sys
 from array import array
+from pathlib import Path
 
 from atomic_io import atomic_open
 
@@ -12,10 +13,14 @@ from atomic_io import atomic_open
 def write_dataset(folder, text, cases):
     """Write input.txt, train.bin, val.bin and meta.pkl into `folder`, and print what nanoGPT's prepare.py prints.
 
-    folder: a pathlib.Path. text: str; train and validation are the same text on purpose, so that memorisation can be
+    folder: path, of an existing folder. text: str; train and validation are the same text on purpose, so that memorisation can be
     measured. cases: list of (task, prompt, answer, held_out), the questions that the evaluation asks.
     The .bin files are flat uint16 token ids, little-endian as everywhere in the nanoGPT family.
     """
+    folder = Path(folder)
+    for _, prompt, answer, held_out in cases:
+        if held_out and prompt + answer in text:
+            sys.exit(f"error: the text holds {prompt + answer!r}, which is to be held out")
     chars = sorted(set(text).union(*(prompt + answer for _, prompt, answer, _ in cases)))
     stoi = {ch: i for i, ch in enumerate(chars)}
     itos = {i: ch for i, ch in enumerate(chars)}
