@@ -13,6 +13,7 @@ from collections import Counter
 
 from eval_utils import answer_probs, ask, evaluation_arguments, load_model, print_totals, score, write_json
 
+EXPRESSION = re.compile(r'<(\d+)[+-](\d+)=')  # the prompts that a grid has a place for
 TASKS = {'addition': ['add'], 'subtraction': ['sub'], 'both': ['add', 'sub']}
 
 
@@ -23,7 +24,7 @@ def print_grid(title, cases, counts, num_samples):
     """
     cells = {}
     for (_, prompt, _, held_out), count in zip(cases, counts):
-        a, b = re.fullmatch(r'<(\d+)[+-](\d+)=', prompt).groups()
+        a, b = EXPRESSION.fullmatch(prompt).groups()
         mark = '.' if count == num_samples else 'x' if count == 0 else str(count)
         cells[int(a), int(b)] = f'[{mark}]' if held_out else f' {mark} '
     rows, columns = sorted({a for a, _ in cells}), sorted({b for _, b in cells})
@@ -46,7 +47,7 @@ probs = answer_probs(model, tokenizer, cases).tolist()
 print(f"{path}: {len(cases)} questions, {args.num_samples} samples each at temperature {args.temperature}")
 for title, task in (('addition', 'add'), ('subtraction', 'sub')):
     chosen = [i for i, case in enumerate(cases) if case[0] == task]
-    if chosen and all(re.fullmatch(r'<\d+[+-]\d+=', cases[i][1]) for i in chosen):  # a dataset may ask otherwise
+    if chosen and all(EXPRESSION.fullmatch(cases[i][1]) for i in chosen):  # a dataset may ask otherwise
         print_grid(title, [cases[i] for i in chosen], [counts[i] for i in chosen], args.num_samples)
 print("\nwrong answers:" if min(counts) < args.num_samples else "\nno wrong answers")
 for case, samples, count, prob in zip(cases, completions, counts, probs):

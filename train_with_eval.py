@@ -394,7 +394,7 @@ if master_process:
     print(f"model: {model.get_num_params(non_embedding=False):,} parameters; "
           f"{device}, {dtype}, {'compiled' if compile else 'eager'}")
 log_lines = not (sys.stdout.isatty() and sys.stderr.isatty())
-bar = tqdm(total=max_iters, initial=iter_num, desc=os.path.basename(os.path.normpath(out_dir)), dynamic_ncols=True,
+bar = tqdm(total=max_iters, initial=iter_num, desc=os.path.basename(out_dir), dynamic_ncols=True,
            disable=not (master_process and sys.stderr.isatty()) or eval_only)
 ix = None
 t0 = time.perf_counter()

@@ -13,8 +13,8 @@ from atomic_io import atomic_open
 def write_dataset(folder, text, cases):
     """Write input.txt, train.bin, val.bin and meta.pkl into `folder`, and print what nanoGPT's prepare.py prints.
 
-    folder: path, of an existing folder. text: str; train and validation are the same text on purpose, so that memorisation can be
-    measured. cases: list of (task, prompt, answer, held_out), the questions that the evaluation asks.
+    folder: path, of an existing folder. text: str; train and validation are the same text on purpose, so that
+    memorisation can be measured. cases: list of (task, prompt, answer, held_out), the questions that the evaluation asks.
     The .bin files are flat uint16 token ids, little-endian as everywhere in the nanoGPT family.
     """
     folder = Path(folder)
