@@ -30,6 +30,7 @@ import time
 import numpy as np
 import pandas as pd
 import torch
+from torch.nn import functional as F
 from tqdm import tqdm
 
 from atomic_io import atomic_open
@@ -157,17 +158,26 @@ train_windows = train_ids.to(device).unfold(0, block_size + 1, 1)  # (windows, b
 val_windows = val_ids.to(device).unfold(0, block_size + 1, 1)
 splits_are_equal = torch.equal(train_ids, val_ids)
 CHUNK = 100  # iterations whose batches are drawn at once
+# A batch drawn from a tiny text holds many windows twice: about a fifth of the paper's. On CPUs each goes through the
+# model once, weighted by its count. Dropout must not drop the same from both, and CUDA graphs want batches of one size.
+merge_repeats = device_type == 'cpu' and dropout == 0.0
 
 
 def draw_batches(chunk):
-    """Window indices (CHUNK, micro_steps, micro_batch_size) of this process for a chunk of iterations.
+    """Batches of this process for a chunk of iterations: CHUNK lists of micro_steps pairs (window indices, weights).
 
-    A function of the seed and the chunk alone, so that a resumed run needs no state; the indices of the whole batch
-    are drawn on every process, and each keeps its slice.
+    A row's weight is its share of the mean loss. A function of the seed and the chunk alone, so that a resumed run
+    needs no state; the indices of the whole batch are drawn on every process, and each keeps its slice.
     """
     rng = np.random.default_rng([seed, chunk])
-    ix = torch.from_numpy(rng.integers(len(train_windows), size=(CHUNK, rows_per_iter)))
-    return ix.view(CHUNK, world_size, micro_steps, micro_batch_size)[:, rank].to(device)
+    drawn = rng.integers(len(train_windows), size=(CHUNK, rows_per_iter))
+    drawn = drawn.reshape(CHUNK, world_size, micro_steps, micro_batch_size)[:, rank]
+    if merge_repeats:
+        merged = [[np.unique(ix, return_counts=True) for ix in steps] for steps in drawn]
+        return [[(torch.from_numpy(ix), torch.from_numpy(counts) / micro_batch_size) for ix, counts in steps]
+                for steps in merged]
+    weight = torch.full((micro_batch_size,), 1 / micro_batch_size, device=device)
+    return [[(ix, weight) for ix in steps] for steps in torch.from_numpy(drawn).to(device)]
 
 
 @torch.inference_mode()
@@ -245,15 +255,17 @@ checkpoint = None  # free the memory
 params = [p for p in model.parameters() if p.requires_grad]
 
 
-def forward_backward(window):
-    """Loss (detached) and gradients of a batch, windows (micro_batch_size, block_size + 1) of token ids.
+def forward_backward(window, weight):
+    """Loss (detached) and gradients of a batch: windows (B, block_size + 1) of token ids, their weights (B,), sum 1.
 
     One function, so that forward and backward pass compile into one graph: with loss.backward() on a compiled model, a
     tiny model waits for Python between the two.
     """
+    targets = window[:, 1:]
     with autocast:
-        _, loss = model(window[:, :-1], window[:, 1:])
-        loss = loss / micro_steps
+        logits, _ = model(window[:, :-1], targets)
+        losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction='none')
+        loss = losses.view(targets.shape).mean(1) @ weight / micro_steps
     return loss.detach(), torch.autograd.grad(scaler.scale(loss), params)
 
 
@@ -274,7 +286,12 @@ if compile:
     mode = 'reduce-overhead' if device_type == 'cuda' and n_embd < 256 else None
     eager, forward_backward = forward_backward, torch.compile(forward_backward, mode=mode)
     try:  # compile now: a compiler that is there may yet not work, for want of Python's headers, say
-        forward_backward(train_windows[torch.zeros(micro_batch_size, dtype=torch.long, device=device)])
+        ix, weight = draw_batches(0)[0][0]
+        window = train_windows[ix]
+        if merge_repeats:  # batches differ in size, and nothing else does
+            torch._dynamo.maybe_mark_dynamic(window, 0)
+            torch._dynamo.maybe_mark_dynamic(weight, 0)
+        forward_backward(window, weight)
     except (torch._dynamo.exc.BackendCompilerFailed, torch._inductor.exc.InductorError) as e:
         print(f"the compiler failed ({' '.join(str(e).split())[:100]} ...): training eagerly, which is slower")
         forward_backward, compile = eager, False
@@ -396,7 +413,7 @@ if master_process:
 log_lines = not (sys.stdout.isatty() and sys.stderr.isatty())
 bar = tqdm(total=max_iters, initial=iter_num, desc=os.path.basename(out_dir), dynamic_ncols=True,
            disable=not (master_process and sys.stderr.isatty()) or eval_only)
-ix = None
+batches = None
 t0 = time.perf_counter()
 try:
     while True:
@@ -459,15 +476,15 @@ try:
             break
 
         # forward, backward, update
-        if ix is None or iter_num % CHUNK == 0:
-            ix = draw_batches(iter_num // CHUNK)
+        if batches is None or iter_num % CHUNK == 0:
+            batches = draw_batches(iter_num // CHUNK)
         lr = get_lr(iter_num)
         for group in optimizer.param_groups:
             group['lr'] = lr
         if dropout > 0.0:
             torch.manual_seed(int(np.random.SeedSequence([seed, rank, iter_num]).generate_state(1)[0]))
-        for micro_step in range(micro_steps):
-            loss, grads = forward_backward(train_windows[ix[iter_num % CHUNK, micro_step]])
+        for micro_step, (ix, weight) in enumerate(batches[iter_num % CHUNK]):
+            loss, grads = forward_backward(train_windows[ix], weight)
             if micro_step == 0:
                 # a CUDA graph's next replay overwrites what the last one returned
                 total = grads if micro_steps == 1 else [grad.clone() for grad in grads]
