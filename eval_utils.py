@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from atomic_io import atomic_open
 from data.as_math.prepare import arithmetic_cases
@@ -228,60 +229,67 @@ def pick_device(device):
 
 
 @torch.inference_mode()
-def generate_batch(model, prompts, max_new_tokens, temperature=1.0, top_k=None, stop=None, seed=1337):
-    """Continue many prompts of one length at once; the same distribution as GPT.generate, one by one.
+def generate_batch(model, prompts, max_new_tokens, temperature=1.0, top_k=None, stop=None, seed=1337, lengths=None):
+    """Continue many prompts at once; the same distribution as GPT.generate, one by one.
 
-    prompts: (N, T) int64 on the model's device; repeat a row for several samples of it. stop: a token id; a row that
-    has written it is ended, and what follows in it is to be ignored. seed: of the sampling, which leaves torch's
-    global random state alone. Returns (N, at most max_new_tokens) new tokens.
+    prompts: (N, T) int64 on the model's device; repeat a row for several samples of it. lengths: (N,) int64 where
+    prompts differ in length and are padded on the right, default T. stop: a token id; a row that has written it is
+    ended, and what follows in it is to be ignored. seed: of the sampling, which leaves torch's global random state
+    alone. Returns (N, at most max_new_tokens) new tokens.
     """
-    generator = torch.Generator(device=prompts.device).manual_seed(seed)
-    n, length = prompts.shape
+    device, block_size = prompts.device, model.config.block_size
+    generator = torch.Generator(device=device).manual_seed(seed)
+    n, longest = prompts.shape
+    lengths = torch.full((n,), longest, device=device) if lengths is None else lengths
+    rows = torch.arange(n, device=device)
     tokens = F.pad(prompts, (0, max_new_tokens))
     # Rows that are equal so far, as samples of one prompt mostly are at low temperature, go through the model once.
-    _, group = torch.unique(prompts, dim=0, return_inverse=True)
-    ended = torch.zeros(n, dtype=torch.bool, device=prompts.device)
-    for t in range(length, length + max_new_tokens):
-        representative = torch.empty(int(group.max()) + 1, dtype=torch.long, device=prompts.device)
-        representative[group] = torch.arange(n, device=prompts.device)
-        context = tokens[representative, max(0, t - model.config.block_size):t]
-        logits = model(context)[0][:, -1, :].float() / temperature
+    _, group = torch.unique(torch.cat((prompts, lengths[:, None]), dim=1), dim=0, return_inverse=True)
+    ended = torch.zeros(n, dtype=torch.bool, device=device)
+    for t in range(max_new_tokens):
+        representative = torch.empty(int(group.max()) + 1, dtype=torch.long, device=device)
+        representative[group] = rows
+        end = lengths[representative] + t
+        start = (end - block_size).clamp(min=0)  # the context slides once it is full
+        window = start[:, None] + torch.arange(min(longest + t, block_size), device=device)
+        # a causal model cannot see the padding after a row's end
+        logits = model(tokens[representative[:, None], window], last=end - start - 1)[0][:, -1, :].float() / temperature
         if top_k is not None:
             v, _ = torch.topk(logits, min(top_k, logits.size(-1)))
             logits = logits.masked_fill(logits < v[:, [-1]], -float('inf'))
         probs = F.softmax(logits, dim=-1)
         new = torch.multinomial(probs[group], num_samples=1, generator=generator)[:, 0]
-        tokens[:, t] = new
+        tokens[rows, lengths + t] = new
         if stop is not None:
             ended |= new == stop
             if ended.all():
                 break
         _, group = torch.unique(group * logits.size(-1) + new, return_inverse=True)
-    return tokens[:, length:t + 1]
+    return tokens[rows[:, None], lengths[:, None] + torch.arange(t + 1, device=device)]
 
 
 def ask(model, tokenizer, cases, num_samples=10, temperature=0.01, top_k=10, seed=1337):
     """Put every question to the model num_samples times.
 
-    All questions with a prompt of one length go through the model as one batch. Returns, for each case, the list of
-    its num_samples completions: str, up to and without the character that ends an answer.
+    All sums go through the model as one batch, and all facts. Returns, for each case, the list of its num_samples
+    completions: str, up to and without the character that ends an answer.
     """
     device = model.lm_head.weight.device
     completions = [None] * len(cases)
-    batches = {}
-    for i, (task, prompt, _, _) in enumerate(cases):
+    for stop in sorted(set(STOP.values())):
+        chosen = [i for i, case in enumerate(cases) if STOP[case[0]] == stop]
+        if not chosen:
+            continue
         # a prompt beyond the context is cropped to it, as generation would
-        ids = tokenizer.encode(prompt)[-model.config.block_size:]
-        batches.setdefault((task == 'facts', len(ids)), []).append((i, ids))
-    for (is_fact, _), batch in batches.items():
-        tasks = {cases[i][0] for i, _ in batch}
-        stop = STOP[tasks.pop()]
-        new_tokens = max(max(MAX_NEW_TOKENS[cases[i][0]], len(tokenizer.encode(cases[i][2] + stop))) for i, _ in batch)
-        prompts = torch.tensor([ids for _, ids in batch], device=device).repeat_interleave(num_samples, dim=0)
+        prompts = [torch.tensor(tokenizer.encode(cases[i][1])[-model.config.block_size:]) for i in chosen]
+        new_tokens = max(max(MAX_NEW_TOKENS[cases[i][0]], len(tokenizer.encode(cases[i][2] + stop))) for i in chosen)
+        lengths = torch.tensor([len(ids) for ids in prompts], device=device).repeat_interleave(num_samples)
+        prompts = pad_sequence(prompts, batch_first=True).to(device).repeat_interleave(num_samples, dim=0)
         stop_ids = tokenizer.encode(stop)
-        out = generate_batch(model, prompts, new_tokens, temperature, top_k, stop_ids[0] if len(stop_ids) == 1 else None, seed)
+        out = generate_batch(model, prompts, new_tokens, temperature, top_k, stop_ids[0] if len(stop_ids) == 1 else None,
+                             seed, lengths)
         texts = [tokenizer.decode(row).split(stop)[0] for row in out.tolist()]
-        for j, (i, _) in enumerate(batch):
+        for j, i in enumerate(chosen):
             completions[i] = texts[j * num_samples:(j + 1) * num_samples]
     return completions
 
@@ -321,20 +329,15 @@ def answer_probs(model, tokenizer, cases):
             windows.append(ids[max(0, t - block_size):t])
             targets.append(ids[t])
             owners.append(i)
-    width = max(map(len, windows), default=1)
     device = model.lm_head.weight.device
     log_probs = torch.zeros(len(cases), dtype=torch.float64)
     for start in range(0, len(windows), 1024):  # 1024 windows at a time bound the memory of a large vocabulary
         chunk = windows[start:start + 1024]
-        # padded on the right, which a causal model cannot see from the left; -1 asks for nothing there
-        x = torch.tensor([w + [0] * (width - len(w)) for w in chunk], device=device)
-        y = torch.full_like(x, -1)
-        last = torch.tensor([len(w) - 1 for w in chunk], device=device)
-        rows = torch.arange(len(chunk), device=device)
+        # padded on the right, which a causal model cannot see from the left
+        x = pad_sequence([torch.tensor(w) for w in chunk], batch_first=True).to(device)
+        logits = model(x, last=torch.tensor([len(w) - 1 for w in chunk], device=device))[0][:, -1]
         wanted = torch.tensor(targets[start:start + 1024], device=device)
-        y[rows, last] = wanted
-        logits = model(x, y)[0][rows, last]
-        log_prob = F.log_softmax(logits.float(), dim=-1)[rows, wanted]
+        log_prob = F.log_softmax(logits.float(), dim=-1).gather(1, wanted[:, None])[:, 0]
         log_probs.index_add_(0, torch.tensor(owners[start:start + 1024]), log_prob.cpu().double())
     return log_probs.exp().float()
 

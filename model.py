@@ -150,10 +150,11 @@ class GPT(nn.Module):
             n_params -= self.transformer.wpe.weight.numel()
         return n_params
 
-    def forward(self, idx, targets=None):
+    def forward(self, idx, targets=None, last=None):
         """Next-token logits, and the loss where there are targets.
 
         idx: (B, T) int64 token ids, T <= block_size. targets: (B, T) int64, -1 where nothing is asked.
+        last: (B,) int64, the last position of each row where rows are padded on the right; default T - 1.
         Returns (logits, loss): with targets, logits (B, T, vocab_size) and the mean cross-entropy in nats;
         without, the last position's logits (B, 1, vocab_size) and None.
         """
@@ -166,7 +167,9 @@ class GPT(nn.Module):
             x = block(x)
         x = self.transformer.ln_f(x)
         if targets is None:
-            return self.lm_head(x[:, [-1], :]), None  # only the last position is needed to go on
+            # only the last position is needed to go on
+            x = x[:, [-1], :] if last is None else x[torch.arange(len(x), device=x.device), last][:, None]
+            return self.lm_head(x), None
         logits = self.lm_head(x)
         loss = F.cross_entropy(logits.view(-1, logits.size(-1)), targets.reshape(-1), ignore_index=-1)
         return logits, loss

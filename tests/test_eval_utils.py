@@ -96,7 +96,7 @@ def test_generation_stops_when_every_row_has_ended(tokenizer, trained):
     logits = torch.full((1, 1, tokenizer.vocab_size), -50.0)
     stop = tokenizer.encode('>')[0]
     logits[0, 0, stop] = 50.0
-    always_stops = lambda idx: calls.append(len(idx)) or (logits.expand(len(idx), 1, -1), None)
+    always_stops = lambda idx, last: calls.append(len(idx)) or (logits.expand(len(idx), 1, -1), None)
     always_stops.config = trained.config
     out = generate_batch(always_stops, rows, 20, stop=stop)
     assert out.tolist() == [[stop]] * 3
