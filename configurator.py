@@ -9,12 +9,12 @@ where it is used. Unlike nanoGPT's, a config file may set nothing else: a typo i
 Config files are Python and run with your rights: run only those you trust.
 """
 
+import ast
 import difflib
 import math
 import re
 import sys
 import traceback
-from ast import literal_eval
 from types import ModuleType
 
 
@@ -51,6 +51,22 @@ def configure(namespace, argv=None):
     return settings
 
 
+def settings_of(script, argv):
+    """The settings with which `script` would run, read from its source without running it: a dict.
+
+    script: path of a script that calls configure(globals()). argv: list of str. Exits as configure does on bad input.
+    """
+    with open(script, encoding='utf-8') as f:
+        tree = ast.parse(f.read())
+    namespace = {}
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            if isinstance(node.value, ast.Call):
+                break  # config = configure(globals()): the settings stand before it
+            namespace[node.targets[0].id] = ast.literal_eval(node.value)
+    return configure(namespace, argv)
+
+
 def run_config_file(path, settings):
     """Execute a config file on a copy of the settings; returns those it set (unknown names too)."""
     try:
@@ -73,7 +89,7 @@ def run_config_file(path, settings):
 def parse(value, default):
     """A command-line value as Python would read it; as it stands where that is no literal or a str is wanted."""
     try:
-        literal = literal_eval(value)
+        literal = ast.literal_eval(value)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return value
     return value if isinstance(default, str) and not isinstance(literal, str) else literal

@@ -3,9 +3,12 @@ Plot what a run learned: accuracies and loss over the iterations, from the resul
 
 $ python plot_results.py --model_folder math_mini_14
 $ python plot_results.py --model_folder math_mini_14 math_mini_28 math_mini_56 --output=widths.png
+$ python plot_results.py --sweep sweeps/main
 
-One folder: plot.png in it. Several: one grid with shared axes, comparison.png here. Works while training still runs
-(temp.csv), and on a results.csv of the eleven classic columns without any checkpoint.
+One folder: plot.png in it. Several: one grid with shared axes, comparison.png here. A folder of seed_N folders, as
+sweep.py makes, is drawn as the mean over its seeds with a band, the seeds as thin lines. --sweep: curves.png, a grid of
+all configs of a sweep, and capacity.png, accuracies against the number of parameters, both in its folder. Works while
+training still runs (temp.csv), and on a results.csv of the eleven classic columns without any checkpoint.
 """
 
 import argparse
@@ -17,12 +20,13 @@ import matplotlib
 matplotlib.use('Agg')  # draws files, needs no screen
 import matplotlib.pyplot as plt
 import pandas as pd
-from matplotlib.ticker import FuncFormatter
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, NullLocator
 
 from atomic_io import atomic_open
+from summarize import count_parameters, read_results, read_seeds, seed_folders, summarize
 
-CLASSIC_COLUMNS = ['iter', 'add_correct', 'add_total', 'sub_correct', 'sub_total', 'math_acc',
-                   'facts_correct', 'facts_total', 'facts_acc', 'train_loss', 'val_loss']
 # label, columns (prefix of _correct and _total), colour and dashes: Okabe & Ito's colours, which colour-blind readers
 # tell apart, and dashes for those who print in grey
 CURVES = {
@@ -33,111 +37,163 @@ CURVES = {
 CURVES['both'] = CURVES['math'] + CURVES['facts']
 
 
-def read_results(folder):
-    """The rows of a model folder as a DataFrame: of temp.csv while the run goes on, else of results.csv."""
-    folder = Path(folder)
-    if not folder.is_dir():
-        sys.exit(f"error: model folder {folder} not found: check its name, or train it with train_with_eval.py first")
-    path = next((folder / name for name in ('temp.csv', 'results.csv') if (folder / name).exists()), None)
-    if path is None:
-        sys.exit(f"error: no results.csv in {folder}: train it with train_with_eval.py first")
-    try:
-        results = pd.read_csv(path)
-        missing = [column for column in CLASSIC_COLUMNS if column not in results]
-        if missing:
-            sys.exit(f"error: {path} has no column {missing[0]}: it is no results.csv of train_with_eval.py")
-        results = results.astype(float)
-    except (ValueError, OSError) as e:  # pandas' parser errors are ValueErrors
-        reason = 'it is empty' if isinstance(e, pd.errors.EmptyDataError) else str(e).splitlines()[0]
-        sys.exit(f"error: {path} cannot be read ({reason}): train again, or wait for the first evaluation")
-    if results.empty:
-        sys.exit(f"error: {path} has no rows: train again, or wait for the first evaluation")
-    return results
+def draw(ax, runs, title, curves):
+    """Accuracies of the curves on `ax`, the validation loss on a second axis; returns that axis.
 
-
-def count_parameters(folder, name):
-    """Number of parameters of the model in checkpoint `name` of a folder (default: whichever is there), or None."""
-    names = [name] if name else ['ckpt.pt', 'ckpt_last.pt', 'ckpt_best_math.pt', 'ckpt_best_facts.pt']
-    path = next((Path(folder) / n for n in names if (Path(folder) / n).exists()), None)
-    if path is None:
-        if name:
-            sys.exit(f"error: checkpoint {Path(folder) / name} not found: leave --checkpoint out")
-        return None
-    from eval_utils import load_checkpoint, model_from_checkpoint  # torch takes seconds to import: only where needed
-    try:
-        return model_from_checkpoint(load_checkpoint(path), path).get_num_params(non_embedding=False)
-    except SystemExit:
-        if name:
-            raise
-        return None  # a damaged checkpoint is no reason not to draw the curves
-
-
-def draw(ax, results, title, curves):
-    """Accuracies of the curves on `ax`, the validation loss on a second axis; returns that axis."""
-    all_sums = (results.add_total + results.sub_total > 0) & (results.add_correct + results.sub_correct
-                                                              == results.add_total + results.sub_total)
-    if all_sums.any() and any(prefix == 'add' for _, prefix, _, _ in curves):
-        ax.scatter(results.iter[all_sums], [100] * all_sums.sum(), s=70, facecolors='none', edgecolors='#CC79A7',
+    runs: DataFrames of read_results, one, or several seeds of which mean, standard deviation and thin lines are drawn.
+    """
+    everything = pd.concat(runs)
+    all_sums = (everything.add_total + everything.sub_total > 0) & (everything.math_acc == 1.0)
+    if len(runs) == 1 and all_sums.any() and any(prefix == 'add' for _, prefix, _, _ in curves):
+        ax.scatter(everything.iter[all_sums], [100] * all_sums.sum(), s=70, facecolors='none', edgecolors='#CC79A7',
                    linewidths=1.5, zorder=4, clip_on=False, label='all sums right')
     for label, prefix, colour, dashes in curves:
-        if f'{prefix}_total' in results and results[f'{prefix}_total'].max() > 0:
-            accuracy = 100 * results[f'{prefix}_correct'] / results[f'{prefix}_total']
-            ax.plot(results.iter, accuracy, color=colour, linestyle=dashes, linewidth=1.8, label=label, zorder=3,
-                    marker='o' if len(results) < 3 else None)
+        if f'{prefix}_total' not in everything or everything[f'{prefix}_total'].max() == 0:
+            continue
+        accuracies = [(100 * run[f'{prefix}_correct'] / run[f'{prefix}_total']).set_axis(run.iter) for run in runs]
+        accuracy = pd.concat(accuracies, axis=1)  # by iteration
+        mean = accuracy.mean(axis=1)
+        ax.plot(mean.index, mean, color=colour, linestyle=dashes, linewidth=1.8, label=label, zorder=3,
+                marker='o' if len(mean) < 3 else None)
+        if len(runs) > 1:
+            ax.plot(accuracy.index, accuracy, color=colour, linewidth=0.4, alpha=0.35, zorder=1)
+            std = accuracy.std(axis=1)
+            ax.fill_between(mean.index, (mean - std).clip(0), (mean + std).clip(upper=100), color=colour, alpha=0.15,
+                            linewidth=0, zorder=2)
     ax.set(ylim=(-3, 103), title=title)
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f'{x / 1000:g}k' if x >= 1000 else f'{x:g}'))
     ax.grid(alpha=0.25)
+    loss = everything.groupby('iter').val_loss.mean()
     loss_ax = ax.twinx()
-    loss_ax.plot(results.iter, results.val_loss, color='#555555', linestyle=':', linewidth=1.4, label='validation loss')
+    loss_ax.plot(loss.index, loss, color='#555555', linestyle=':', linewidth=1.4, label='validation loss')
     loss_ax.set_ylim(bottom=0)
     ax.set_zorder(loss_ax.get_zorder() + 1)  # accuracies above the loss
     ax.patch.set_visible(False)
     return loss_ax
 
 
+def read_panel(folder, checkpoint=None):
+    """What one panel shows: (runs, title). folder: a model folder, or one of seed_N model folders."""
+    folder = Path(folder)
+    seeds = read_seeds(folder) if seed_folders(folder) else {}
+    runs = list(seeds.values()) or [read_results(folder)]
+    n_params = count_parameters(next(iter(seeds), folder), checkpoint)
+    of_seeds = f'{len(seeds)} seed' + 's' * (len(seeds) > 1) if seeds else ''
+    known = ', '.join(filter(None, [f'{n_params:,} parameters' if n_params else '', of_seeds]))
+    return runs, folder.resolve().name + (f' ({known})' if known else '')
+
+
+def draw_grid(panels, curves):
+    """A figure with a panel for each (runs, title), all with the same axes."""
+    columns = min(3, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    figsize = (8, 4.8) if len(panels) == 1 else (4.4 * columns + 0.8, 3.3 * rows + 0.9)
+    figure, axes = plt.subplots(rows, columns, figsize=figsize, sharex=True, sharey=True, squeeze=False,
+                                layout='constrained')
+    loss_axes, labels = [], {}
+    for ax, (runs, title) in zip(axes.flat, panels):
+        loss_axes.append(draw(ax, runs, title, curves))
+        for a in (ax, loss_axes[-1]):
+            labels.update({label: handle for handle, label in zip(*a.get_legend_handles_labels())})
+    for ax in axes.flat[len(panels):]:
+        ax.set_visible(False)
+    highest = max(loss_ax.get_ylim()[1] for loss_ax in loss_axes)
+    for i, loss_ax in enumerate(loss_axes):
+        loss_ax.set_ylim(0, highest)
+        last_in_row = i % columns == columns - 1 or i == len(panels) - 1
+        loss_ax.tick_params(labelright=last_in_row)
+        if last_in_row:
+            loss_ax.set_ylabel('loss (nats per character)')
+        if i + columns >= len(panels):
+            axes.flat[i].set_xlabel('iteration')
+            axes.flat[i].tick_params(labelbottom=True)
+        if i % columns == 0:
+            axes.flat[i].set_ylabel('accuracy (%)')
+    if any(len(runs) > 1 for runs, _ in panels):
+        labels['one seed'] = Line2D([], [], color='#555555', linewidth=0.6)
+        labels['mean ± standard deviation'] = Patch(color='#555555', alpha=0.2, linewidth=0)
+    figure.legend(labels.values(), labels.keys(), loc='outside lower center', ncols=min(4, len(labels)), frameon=False)
+    return figure
+
+
+def draw_capacity(summary, configs):
+    """A figure of final accuracies against the number of parameters, a panel for each dataset of the sweep.
+
+    summary: DataFrame of summarize. configs: dict of panel title to the configs in it.
+    """
+    figure, axes = plt.subplots(1, len(configs), figsize=(3.9 * len(configs) + 0.6, 3.8), sharey=True, squeeze=False,
+                                layout='constrained')
+    lines = [('seen sums', 'final_seen_sums_acc', '#0072B2', 'o', '-'), ('facts', 'final_facts_acc', '#009E73', 's', '--'),
+             ('held out', 'final_heldout_acc', '#D55E00', '^', '-.')]
+    labels = {}
+    for ax, (title, names) in zip(axes.flat, configs.items()):
+        of_panel = summary[summary.config.isin(names)]
+        for i, (label, metric, colour, marker, dashes) in enumerate(lines):
+            rows = of_panel[of_panel.metric == metric].sort_values('n_params')
+            if rows.empty:
+                continue
+            x = rows.n_params.astype(float) * 1.03 ** (i - 1)  # side by side, so that no interval hides another
+            mean, low, high = (100 * rows[column].fillna(rows['mean']) for column in ('mean', 'low', 'high'))
+            labels[label] = ax.errorbar(x, mean, yerr=[mean - low, high - mean], color=colour, marker=marker,
+                                        linestyle=dashes, linewidth=1.6, capsize=3, elinewidth=1, clip_on=False, zorder=3)
+        sizes = of_panel.groupby('config').agg(n_params=('n_params', 'first'), seeds=('seeds', 'max')).sort_values('n_params')
+        ax.set(xscale='log', ylim=(-3, 103), title=title, xlabel='parameters')
+        ax.set_xticks(sizes.n_params.astype(float), [f'{r.n_params:,}\n{r.seeds} seeds' for r in sizes.itertuples()])
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.grid(alpha=0.25)
+    axes.flat[0].set_ylabel('accuracy at the end of training (%)')
+    figure.legend(labels.values(), [f'{label}, mean and 95 % interval' for label in labels], loc='outside lower center',
+                  ncols=len(labels), frameon=False)
+    return figure
+
+
+def save(figure, output):
+    image_format = output.suffix[1:].lower() or 'png'
+    if image_format not in figure.canvas.get_supported_filetypes():
+        sys.exit(f"error: cannot write a .{image_format} file: use .png, .pdf or .svg")
+    try:
+        with atomic_open(output, 'wb') as f:
+            figure.savefig(f, format=image_format, dpi=150)
+    except OSError as e:
+        sys.exit(f"error: cannot write {output}: {e.strerror}")
+    print(f"wrote {output}")
+
+
+def by_size(config):
+    """Sorts configs as the paper does: by dataset, then by width, mlt last."""
+    kind, _, size = config.rpartition('_')
+    return ['math', 'facts', 'both'].index(kind.split('_')[0]) if kind.split('_')[0] in ('math', 'facts', 'both') else 3, \
+        kind, int(size) if size.isdecimal() else 10**9, size
+
+
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
                                  allow_abbrev=False)
-parser.add_argument('--model_folder', nargs='+', required=True, metavar='F', help='model folders')
+what = parser.add_mutually_exclusive_group(required=True)
+what.add_argument('--model_folder', nargs='+', metavar='F', help='model folders')
+what.add_argument('--sweep', metavar='F', help='the folder of a sweep')
 parser.add_argument('--operation', choices=list(CURVES), default='both', help='curves to draw (default: all there are)')
 parser.add_argument('--checkpoint', help='file in the folder whose parameters the title counts (default: any)')
 parser.add_argument('--output', metavar='FILE', help='where to save (default: plot.png in the folder, or comparison.png)')
 args = parser.parse_args()
 
-panels = [(Path(folder), read_results(folder)) for folder in args.model_folder]
-columns = min(3, len(panels))
-rows = math.ceil(len(panels) / columns)
-figsize = (8, 4.8) if len(panels) == 1 else (4.4 * columns + 0.8, 3.3 * rows + 0.9)
-figure, axes = plt.subplots(rows, columns, figsize=figsize, sharex=True, sharey=True, squeeze=False, layout='constrained')
-loss_axes, labels = [], {}
-for ax, (folder, results) in zip(axes.flat, panels):
-    n_params = count_parameters(folder, args.checkpoint)
-    title = folder.resolve().name + (f' ({n_params:,} parameters)' if n_params else '')
-    loss_axes.append(draw(ax, results, title, CURVES[args.operation]))
-    for a in (ax, loss_axes[-1]):
-        labels.update({label: handle for handle, label in zip(*a.get_legend_handles_labels())})
-for ax in axes.flat[len(panels):]:
-    ax.set_visible(False)
-highest = max(loss_ax.get_ylim()[1] for loss_ax in loss_axes)
-for i, loss_ax in enumerate(loss_axes):
-    loss_ax.set_ylim(0, highest)
-    last_in_row = i % columns == columns - 1 or i == len(panels) - 1
-    loss_ax.tick_params(labelright=last_in_row)
-    if last_in_row:
-        loss_ax.set_ylabel('loss (nats per character)')
-    if i + columns >= len(panels):
-        axes.flat[i].set_xlabel('iteration')
-        axes.flat[i].tick_params(labelbottom=True)
-    if i % columns == 0:
-        axes.flat[i].set_ylabel('accuracy (%)')
-figure.legend(labels.values(), labels.keys(), loc='outside lower center', ncols=min(6, len(labels)), frameon=False)
-
-output = Path(args.output) if args.output else panels[0][0] / 'plot.png' if len(panels) == 1 else Path('comparison.png')
-image_format = output.suffix[1:].lower() or 'png'
-if image_format not in figure.canvas.get_supported_filetypes():
-    sys.exit(f"error: cannot write a .{image_format} file: use .png, .pdf or .svg")
-try:
-    with atomic_open(output, 'wb') as f:
-        figure.savefig(f, format=image_format, dpi=150)
-except OSError as e:
-    sys.exit(f"error: cannot write {output}: {e.strerror}")
-print(f"wrote {output}")
+if args.sweep:
+    if args.output or args.checkpoint:
+        parser.error("--sweep draws curves.png and capacity.png in the folder of the sweep: leave the other option out")
+    folder = Path(args.sweep)
+    summary = summarize(folder)
+    names = sorted(summary.config.unique(), key=by_size)
+    n_params = summary.groupby('config').n_params.first()
+    panels = []
+    for name in names:
+        runs = list(read_seeds(folder / name).values())
+        panels.append((runs, f"{name} ({n_params[name]:,} parameters, {len(runs)} seed{'s' * (len(runs) > 1)})"))
+    save(draw_grid(panels, CURVES[args.operation]), folder / 'curves.png')
+    kinds = dict.fromkeys(name.rpartition('_')[0] for name in names)
+    save(draw_capacity(summary, {kind: [name for name in names if name.rpartition('_')[0] == kind] for kind in kinds}),
+         folder / 'capacity.png')
+else:
+    panels = [read_panel(folder, args.checkpoint) for folder in args.model_folder]
+    output = Path(args.output or 'comparison.png')
+    if len(panels) == 1 and not args.output:
+        output = Path(args.model_folder[0]) / 'plot.png'
+    save(draw_grid(panels, CURVES[args.operation]), output)

@@ -132,9 +132,10 @@ if dtype == 'auto':
 if dtype not in ('float32', 'bfloat16', 'float16') or (dtype == 'float16' and device_type == 'cpu'):
     sys.exit(f"error: dtype {dtype!r} cannot be used on {device_type}: choose float32 or bfloat16, on cuda also float16")
 if device_type == 'cpu':
-    # Two threads are best for the tiny models, also where there are many cores (bench.py --threads 1 2); a process of
-    # torchrun or a sweep shares its machine. A fixed rule, for the sums of other numbers of threads round differently.
-    torch.set_num_threads(num_threads or (min(2, os.cpu_count()) if n_embd < 128 else max(1, os.cpu_count() // world_size)))
+    # Two threads are best for the tiny models, also where there are many cores (bench.py --threads 1 2). torch's default
+    # is a thread for each core, or OMP_NUM_THREADS, by which torchrun and sweep.py share out a machine. A fixed rule,
+    # for the sums of other numbers of threads round differently.
+    torch.set_num_threads(num_threads or (min(2, torch.get_num_threads()) if n_embd < 128 else torch.get_num_threads()))
 # One seed, one result: else two threads, or a GPU's, add up the embedding's gradient in whatever order they come to it
 # (compiled, on CPUs, also more slowly).
 os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
@@ -516,7 +517,7 @@ if ddp:
 if master_process and not eval_only:
     if exit_code > 128:
         print(f"stopped at iteration {iter_num}, all saved in {out_dir}; to go on: "
-              f"python {shlex.join(sys.argv)} --init_from=resume")
+              f"python {shlex.join(arg for arg in sys.argv if not arg.startswith('--init_from='))} --init_from=resume")
     elif exit_code == 0:
         print(f"done at iteration {iter_num}: {status()}; training {train_s:.0f} s, evaluation {eval_s:.0f} s")
         print(f"results and checkpoints are in {out_dir}; next:")

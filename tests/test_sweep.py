@@ -1,0 +1,167 @@
+"""Sweeps: each run is an ordinary model folder, nothing is trained twice, and the summary's statistics are the textbook's."""
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from conftest import TINY
+from summarize import interval, measure, read_seeds, summarize
+
+CONFIGS = ['config/train_both_mini_14.py', 'config/train_both_mini_28.py']
+QUICK = [option for option in TINY if not option.startswith('--num_threads')]
+
+
+def summary(project, name):
+    return pd.read_csv(project.folder / 'sweeps' / name / 'summary.csv')
+
+
+def test_a_sweep_trains_what_a_user_would_and_skips_it_the_second_time(project):
+    out = project.check('sweep.py', *CONFIGS, '--seeds=2', *QUICK)
+    assert '4 runs in sweeps/main, 0 finished already' in out and 'python plot_results.py --sweep sweeps/main' in out
+    project.check('train_with_eval.py', CONFIGS[1], *QUICK, '--seed=1338', '--out_dir=alone', '--num_threads=1')
+    alone, swept = (pd.read_csv(project.folder / folder / 'results.csv').drop(columns=['train_s', 'eval_s'])
+                    for folder in ('alone', 'sweeps/main/both_mini_28/seed_1338'))
+    pd.testing.assert_frame_equal(alone, swept, check_exact=True)
+    assert set(summary(project, 'main').seeds) == {2}
+    before = (project.folder / 'sweeps/main/both_mini_14/seed_1337/results.csv').stat().st_mtime_ns
+    assert '4 finished already' in project.check('sweep.py', *CONFIGS, '--seeds=2', *QUICK)
+    assert (project.folder / 'sweeps/main/both_mini_14/seed_1337/results.csv').stat().st_mtime_ns == before
+    assert '6 runs in sweeps/main, 4 finished already' in project.check('sweep.py', *CONFIGS, '--seeds=3', *QUICK)
+    assert set(summary(project, 'main').seeds) == {3}
+    project.fails('sweep.py', *CONFIGS, '--seeds=2', *QUICK, '--weight_decay=0.1', says='choose another --name')
+
+
+@pytest.mark.parametrize('signum', [signal.SIGKILL, signal.SIGTERM])
+def test_a_sweep_killed_halfway_and_started_again_gives_the_same_summary(project, signum):
+    options = ['--seeds=2', *QUICK, '--max_iters=60']
+    project.check('sweep.py', *CONFIGS, *options, '--name=whole')
+    process = subprocess.Popen([sys.executable, 'sweep.py', *CONFIGS, *options, '--name=killed'], cwd=project.folder,
+                               start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    folder = project.folder / 'sweeps/killed'
+    while not list(folder.glob('*/seed_*/temp.csv')):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    if signum == signal.SIGKILL:
+        os.killpg(process.pid, signum)
+    else:
+        process.send_signal(signum)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == (-9 if signum == signal.SIGKILL else 130)
+    assert not (folder / 'summary.csv').exists()
+    project.check('sweep.py', *CONFIGS, *options, '--name=killed')
+    pd.testing.assert_frame_equal(summary(project, 'whole'), summary(project, 'killed'), check_exact=True)
+
+
+def test_a_sweep_waits_for_a_training_that_outlived_it(project):
+    """kill -9 of sweep.py alone leaves its trainings at work."""
+    options = ['--seeds=1', *QUICK, '--max_iters=60']
+    process = subprocess.Popen([sys.executable, 'sweep.py', CONFIGS[0], *options], cwd=project.folder,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    run = project.folder / 'sweeps/main/both_mini_14/seed_1337'
+    while not (run / 'temp.csv').exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    project.check('sweep.py', CONFIGS[0], *options)
+    assert list(read_seeds(run.parent)) == [run] and not (run.parent / 'seed_1337.1').exists()
+
+
+def test_one_failure_does_not_stop_the_others_and_is_reported_with_its_log(project):
+    run = project.folder / 'sweeps/main/both_mini_14/seed_1338'
+    run.mkdir(parents=True)
+    (run / 'ckpt_last.pt').mkdir()  # cannot be resumed
+    process = project.run('sweep.py', CONFIGS[0], '--seeds=2', *QUICK)
+    assert process.returncode == 1 and 'Traceback' not in process.stderr, process.stderr
+    assert 'cannot be read' in process.stdout + process.stderr
+    (run / 'ckpt_last.pt').rmdir()
+    (run / 'meta.pkl').mkdir()  # cannot be written
+    process = project.run('sweep.py', CONFIGS[0], '--seeds=2', *QUICK)
+    assert process.returncode == 1 and '1 of 2 runs failed' in process.stdout
+    assert 'seed_1338: error: cannot write' in process.stdout and 'seed_1338.log' in process.stdout
+    assert set(summary(project, 'main').seeds) == {1}
+
+
+@pytest.mark.parametrize('args, says', [
+    (['--n_embed=28'], 'did you mean n_embd'), (['--seed=3'], 'a sweep sets it'), (['--verbose'], '--key=value'),
+    (['--seeds=0'], 'above 0'), (['--cluster=slurm'], 'cannot be used here'), (['--cluster_options', 'x'], 'not key=value'),
+    (CONFIGS[:1], 'two configs'),
+])
+def test_a_wrong_sweep_is_refused_before_anything_is_trained(prepared, args, says):
+    prepared.fails('sweep.py', CONFIGS[0], *QUICK, '--name=wrong', *args, says=says)
+    assert not list((prepared.folder / 'sweeps/wrong').glob('*/seed_*'))
+
+
+@pytest.mark.parametrize('cluster', ['local', 'debug'])
+def test_the_same_runs_go_through_submitit(project, cluster):
+    pytest.importorskip('submitit')
+    project.check('sweep.py', CONFIGS[0], '--seeds=2', *QUICK, f'--cluster={cluster}', '--name=cluster')
+    project.check('sweep.py', CONFIGS[0], '--seeds=2', *QUICK, '--name=here', '--jobs=2')
+    pd.testing.assert_frame_equal(summary(project, 'cluster'), summary(project, 'here'))
+
+
+def test_a_summary_is_the_same_from_the_small_files_alone_and_is_plotted(project):
+    project.check('sweep.py', *CONFIGS, '--seeds=2', *QUICK)
+    out = project.check('summarize.py', 'sweeps/main', '--output=results/main')
+    assert 'both_mini_28' in out and out.count('of 2 seeds') == 2
+    before = (project.folder / 'results/main/summary.csv').read_bytes()
+    assert not list((project.folder / 'results').glob('**/*.pt'))
+    project.check('summarize.py', 'results/main')
+    assert (project.folder / 'results/main/summary.csv').read_bytes() == before
+    project.check('plot_results.py', '--sweep=results/main')
+    for name in ('curves.png', 'capacity.png'):
+        assert (project.folder / 'results/main' / name).read_bytes().startswith(b'\x89PNG')
+    project.check('plot_results.py', '--model_folder', 'results/main/both_mini_14', 'both_mini_14')
+    project.fails('summarize.py', 'config', says='no runs in config')
+    project.fails('plot_results.py', '--sweep=nowhere', says='no runs in nowhere')
+
+
+def run_of(iters, heldout, seen=196, sums=200):
+    """A results.csv of sums: held-out and seen questions right at each evaluation, ten samples each."""
+    return pd.DataFrame(dict(
+        iter=iters, add_correct=[5 * (s + h) for s, h in zip(seen, heldout)], add_total=5 * sums,
+        sub_correct=[5 * (s + h) for s, h in zip(seen, heldout)], sub_total=5 * sums,
+        math_acc=[(s + h) / sums for s, h in zip(seen, heldout)], facts_correct=0, facts_total=0, facts_acc=0.0,
+        train_loss=[1.0] * len(iters), val_loss=[1.0] * len(iters), seen_acc=[s / 196 for s in seen],
+        heldout_correct=[10 * h for h in heldout], heldout_total=40, heldout_acc=[h / 4 for h in heldout],
+        seen_prob=0.5, heldout_prob=0.25)).astype(float)
+
+
+def test_a_runs_measures_tell_end_best_and_first_time_apart():
+    found = measure(run_of([0, 250, 500, 750], heldout=[0, 4, 4, 3], seen=[0, 190, 196, 196]))
+    assert found['final_heldout_acc'] == 0.75 and found['final_all_heldout'] == 0 and found['final_seen_sums_acc'] == 1
+    assert found['best_heldout_acc'] == 1 and found['best_add_acc'] == 1 and found['ever_all_heldout'] == 1
+    assert found['first_iter_all_heldout'] == 250 and found['first_iter_all_seen'] == 500 and found['final_all_seen'] == 1
+    assert 'final_facts_acc' not in found
+    never = measure(run_of([0, 250], heldout=[0, 0], seen=[1, 2]))
+    assert math.isnan(never['first_iter_all_seen']) and never['ever_all_seen'] == 0
+
+
+def test_intervals_are_wilsons_for_shares_and_students_for_the_rest():
+    low, high = interval('final_all_heldout', pd.Series([1.0] * 7 + [0.0] * 3))
+    z, p, n = 1.959964, 0.7, 10  # the textbook's formula
+    centre, half = p + z * z / (2 * n), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    assert low == pytest.approx((centre - half) / (1 + z * z / n), abs=1e-5)
+    assert high == pytest.approx((centre + half) / (1 + z * z / n), abs=1e-5)
+    low, high = interval('final_train_loss', pd.Series([1.0, 2.0, 4.0]))
+    half = 4.302653 * np.std([1, 2, 4], ddof=1) / np.sqrt(3)
+    assert (low, high) == (pytest.approx(7 / 3 - half, abs=1e-5), pytest.approx(7 / 3 + half, abs=1e-5))
+    assert interval('final_add_acc', pd.Series([0.0, 1.0])) == (0.0, 1.0)
+    assert all(map(math.isnan, interval('final_add_acc', pd.Series([0.5]))))
+
+
+def test_a_run_that_stopped_short_is_left_out_and_named(tmp_path, capsys):
+    config = tmp_path / 'math_mini_14'
+    for seed, iters in ((1, [0, 250, 500]), (2, [0, 250]), (10, [0, 250, 500])):
+        (config / f'seed_{seed}').mkdir(parents=True)
+        run_of(iters, [0] * len(iters), [0] * len(iters)).to_csv(config / f'seed_{seed}/results.csv', index=False)
+    assert [run.name for run in read_seeds(config)] == ['seed_1', 'seed_10']
+    assert set(summarize(tmp_path).seeds) == {2}
+    assert capsys.readouterr().out.count('left out') == 1 and 'seed_2' not in ''.join(map(str, read_seeds(config)))
