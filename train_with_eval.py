@@ -350,19 +350,16 @@ def lock_folder(folder):
 
 
 if master_process and not eval_only:
-    lock = None
     try:
-        if os.path.isdir(out_dir):
-            lock = lock_folder(out_dir)
-        used = os.path.isdir(out_dir) and any(name.endswith(('.pt', '.csv')) for name in os.listdir(out_dir))
-        if used and init_from == 'scratch':
+        os.makedirs(out_dir, exist_ok=True)
+        lock = lock_folder(out_dir)  # held until this process ends, however it ends
+        if init_from == 'scratch' and any(name.endswith(('.pt', '.csv')) for name in os.listdir(out_dir)):
             n = next(n for n in range(1, sys.maxsize) if not os.path.lexists(f'{out_dir}.{n}'))
             os.rename(out_dir, f'{out_dir}.{n}')
             print(f"moved the earlier run in {out_dir} to {out_dir}.{n} (to go on with a run: --init_from=resume)")
             os.close(lock)
-            lock = None
-        os.makedirs(out_dir, exist_ok=True)
-        lock = lock or lock_folder(out_dir)  # held until this process ends, however it ends
+            os.mkdir(out_dir)
+            lock = lock_folder(out_dir)
         for name in os.listdir(out_dir):  # half-written files of a run that was killed
             if re.fullmatch(r'(ckpt\w*\.pt|\w+\.csv|meta\.pkl)\.\d+\.tmp', name):
                 os.unlink(os.path.join(out_dir, name))
@@ -506,13 +503,19 @@ try:
         bar.update()
     if exit_code > 128 and iter_num < max_iters and master_process and not eval_only and weights_are_finite():
         write_file('ckpt_last.pt', checkpoint_bytes())
+except RuntimeError as e:  # what gloo and nccl raise when the other end is gone
+    if not ddp:
+        raise
+    print(f"error: process {rank} cannot go on, another may have died ({str(e).splitlines()[0]}): "
+          f"go on from the newest checkpoint with --init_from=resume", file=sys.stderr)
+    exit_code = 1
 finally:
     bar.close()
     if master_process and not eval_only and rows:
         write_rows('results.csv')
         if os.path.exists(os.path.join(out_dir, 'temp.csv')):
             os.unlink(os.path.join(out_dir, 'temp.csv'))
-if ddp:
+if ddp and exit_code != 1:  # it would wait for processes that are gone
     torch.distributed.destroy_process_group()
 if master_process and not eval_only:
     if exit_code > 128:

@@ -1,15 +1,21 @@
 """Long runs: diverging losses, data-parallel processes, the compiled step. Random kills are in tests/faults."""
 
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from conftest import TINY
+from model import GPT, GPTConfig
 
 MATH = 'config/train_math_mini_14.py'
 
@@ -31,9 +37,11 @@ def test_divergence_off_the_evaluation_beat_keeps_it_too(project):
     assert checkpoint['iter_num'] == 0 and all(torch.isfinite(weight).all() for weight in checkpoint['model'].values())
 
 
+TORCHRUN = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', 'train_with_eval.py']
+
+
 def torchrun(project, *args):
-    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', 'train_with_eval.py']
-    return subprocess.run([*command, MATH, *args], cwd=project.folder, capture_output=True, text=True, timeout=120)
+    return subprocess.run([*TORCHRUN, MATH, *args], cwd=project.folder, capture_output=True, text=True, timeout=120)
 
 
 @pytest.mark.parametrize('accumulation', [1, 2])
@@ -54,6 +62,49 @@ def test_a_process_that_cannot_go_on_takes_all_down_with_the_reason(project):
     (project.folder / 'file').write_text('precious')
     process = torchrun(project, *TINY, '--out_dir=file')
     assert process.returncode == 1 and 'cannot use file as out_dir' in process.stderr
+
+
+@pytest.mark.parametrize('victim', [0, 1])
+def test_a_process_that_is_killed_takes_the_run_down_and_the_run_resumes(project, victim):
+    options = [*TINY, '--eval_interval=10', '--full_eval_interval=10', '--out_dir=pair']
+    process = subprocess.Popen([*TORCHRUN, MATH, *options, '--max_iters=1000000'], cwd=project.folder, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    while not (project.folder / 'pair/ckpt_last.pt').exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    ranks = {}
+    for child in subprocess.check_output(['pgrep', '-P', str(process.pid)], text=True).split():
+        environ = Path(f'/proc/{child}/environ').read_bytes().split(b'\0')
+        ranks[next(int(line[5:]) for line in environ if line.startswith(b'RANK='))] = int(child)
+    os.kill(ranks[victim], signal.SIGKILL)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1 and re.search(rf'rank +: {victim} ', err) and 'Signal 9' in err, err
+    newest = torch.load(project.folder / 'pair/ckpt_last.pt', weights_only=True)
+    process = torchrun(project, *options, '--init_from=resume', f"--max_iters={newest['iter_num'] + 10}")
+    assert process.returncode == 0, process.stderr
+    table = pd.read_csv(project.folder / 'pair/results.csv')
+    assert list(table.iter) == list(range(0, newest['iter_num'] + 11, 10)), 'no gap, no duplicate'
+
+
+def test_windows_drawn_twice_train_as_if_each_went_through_the_model(project):
+    """The merged batches of train_with_eval.py against the plain loop: every drawn window, loss.backward()."""
+    options = [*TINY, '--out_dir=merged', '--max_iters=20', '--batch_size=882', '--decay_lr=False', '--weight_decay=0.1',
+               '--eval_interval=20', '--full_eval=False']
+    project.check('train_with_eval.py', MATH, *options)
+    checkpoint = torch.load(project.folder / 'merged/ckpt_last.pt', weights_only=True)
+    ids = torch.from_numpy(np.fromfile(project.folder / 'data/as_math/train.bin', dtype='<u2').astype(np.int64))
+    windows = ids.unfold(0, 10, 1)
+    drawn = np.random.default_rng([1337, 0]).integers(len(windows), size=(100, 882))
+    assert len(set(drawn[0])) < 882
+    torch.manual_seed(1337)
+    model = GPT(GPTConfig(**checkpoint['model_args']))
+    optimizer = model.configure_optimizers(0.1, 1e-2, (0.9, 0.99), 'cpu')
+    for ix in torch.from_numpy(drawn[:20]):
+        optimizer.zero_grad()
+        model(windows[ix, :-1], windows[ix, 1:])[1].backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    torch.testing.assert_close(dict(model.state_dict()), checkpoint['model'], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.skipif(not shutil.which(os.environ.get('CXX', 'g++')), reason='torch.compile needs a C++ compiler')
