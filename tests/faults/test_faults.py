@@ -17,15 +17,17 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given, settings, strategies as st
 
 from conftest import Project
+from eval_utils import load_checkpoint, load_tokenizer, model_from_checkpoint
 from run_script import context, child
 
 pytestmark = pytest.mark.faults
 KILLS = int(os.environ.get('FAULTS', 200))
 TIMING = ['train_s', 'eval_s']
 CONFIG = 'config/train_both_mini_14.py'
-RUN = ['--compile=False', '--max_iters=60', '--eval_interval=5', '--full_eval_interval=5', '--batch_size=32',
+RUN = ['--max_iters=60', '--eval_interval=5', '--full_eval_interval=5', '--batch_size=32',
        '--num_samples=1', '--num_threads=1', '--dropout=0.1', '--gradient_accumulation_steps=2']
 
 
@@ -46,17 +48,22 @@ def assert_same_run(a, b):
 
 @pytest.fixture(scope='module')
 def whole(prepared):
-    """A run that was never stopped."""
-    start = time.perf_counter()
-    prepared.check('train_with_eval.py', CONFIG, *RUN, '--out_dir=whole')
-    return prepared.folder / 'whole', time.perf_counter() - start
+    """Runs that were never stopped, eager and compiled: dict of compile to (folder, seconds)."""
+    runs = {}
+    for compile in (False, True):
+        for _ in range(2 if compile else 1):  # the second time, the compiler's cache is warm, as when killed and resumed
+            start = time.perf_counter()
+            prepared.check('train_with_eval.py', CONFIG, *RUN, f'--compile={compile}', f'--out_dir=whole_{compile}')
+        runs[compile] = prepared.folder / f'whole_{compile}', time.perf_counter() - start
+    return runs
 
 
-@pytest.mark.parametrize('signum', [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_random_kills_lose_nothing(prepared, whole, signum):
-    folder, seconds = whole
+@pytest.mark.parametrize('signum, compile, share', [(signal.SIGKILL, False, 0.85), (signal.SIGKILL, True, 0.15),
+                                                    (signal.SIGTERM, False, 0.1), (signal.SIGINT, False, 0.1)])
+def test_random_kills_lose_nothing(prepared, whole, signum, compile, share):
+    folder, seconds = whole[compile]
     rng = random.Random(int(signum))
-    wanted = KILLS if signum == signal.SIGKILL else max(1, KILLS // 10)
+    wanted = max(1, round(KILLS * share))
     kills = runs = from_scratch = 0
     while kills < wanted:
         out_dir = prepared.folder / f'killed_{signum}'
@@ -64,7 +71,7 @@ def test_random_kills_lose_nothing(prepared, whole, signum):
         while True:
             resumable = (out_dir / 'ckpt_last.pt').exists()
             from_scratch += not resumable
-            args = [CONFIG, *RUN, f'--out_dir={out_dir.name}', f"--init_from={'resume' if resumable else 'scratch'}"]
+            args = [CONFIG, *RUN, f'--compile={compile}', f'--out_dir={out_dir.name}', f"--init_from={'resume' if resumable else 'scratch'}"]
             process = context.Process(target=child, args=(prepared.folder / 'train_with_eval.py', args,
                                                           str(prepared.folder), str(prepared.folder / 'log')))
             process.start()
@@ -80,30 +87,31 @@ def test_random_kills_lose_nothing(prepared, whole, signum):
             assert 'Traceback' not in stderr or signum == signal.SIGINT and not resumable, stderr
         runs += 1
         assert_same_run(folder, out_dir)
-    print(f"\n{signal.Signals(signum).name}: {kills} random kills in {runs} runs ({from_scratch - runs} before the first "
+    print(f"\n{signal.Signals(signum).name}, {'compiled' if compile else 'eager'}: {kills} random kills in {runs} runs ({from_scratch - runs} before the first "
           f"checkpoint), each run resumed to the end equal to the bit to one never stopped; lost: nothing")
 
 
 def test_a_full_disk_keeps_the_old_checkpoint(prepared, whole):
     """Files may not grow beyond a limit below a checkpoint's size: writing fails as on a full disk."""
     out_dir = prepared.folder / 'full_disk'
+    run = [*RUN, '--compile=False', '--out_dir=full_disk']
     tried = 0
     for limit in (100, 1000, 5000, 20000, 30000):
         shutil.rmtree(out_dir, ignore_errors=True)
-        prepared.check('train_with_eval.py', CONFIG, *RUN, '--out_dir=full_disk', '--max_iters=20')
+        prepared.check('train_with_eval.py', CONFIG, *run, '--max_iters=20')
         before = {path.name: path.read_bytes() for path in out_dir.iterdir()}
         code = (f"import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); "
                 "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')")
-        process = subprocess.run([sys.executable, '-c', code, 'train_with_eval.py', CONFIG, *RUN, '--out_dir=full_disk',
-                                  '--init_from=resume'], cwd=prepared.folder, capture_output=True, text=True)
+        process = subprocess.run([sys.executable, '-c', code, 'train_with_eval.py', CONFIG, *run, '--init_from=resume'],
+                                 cwd=prepared.folder, capture_output=True, text=True)
         assert process.returncode == 1 and 'Traceback' not in process.stderr, process.stderr
         assert 'cannot write' in process.stderr and 'intact' in process.stderr
         for name in before:
             if name.endswith('.pt'):
                 torch.load(out_dir / name, weights_only=True)
         assert not list(out_dir.glob('*.tmp'))
-        prepared.check('train_with_eval.py', CONFIG, *RUN, '--out_dir=full_disk', '--init_from=resume')
-        assert_same_run(whole[0], out_dir)
+        prepared.check('train_with_eval.py', CONFIG, *run, '--init_from=resume')
+        assert_same_run(whole[False][0], out_dir)
         tried += 1
     print(f"\nfull disk: {tried} limits, old checkpoints intact, resumed to the same end; lost: nothing")
 
@@ -135,3 +143,29 @@ def test_files_truncated_at_every_tenth_are_refused_or_read_to_that_point(prepar
             read += process.returncode == 0
         path.write_bytes(content)
     print(f"\ntruncated files: {refused} refused with one sentence, {read} tables plotted to the row they reached")
+
+
+@pytest.mark.parametrize('name', ['meta.pkl', 'ckpt.pt'])
+def test_files_with_random_bytes_changed_are_read_or_refused(prepared, tmp_path, name):
+    """Whatever the bytes: a model or a tokenizer, or one sentence; nothing is executed, nothing else is raised."""
+    content = (prepared.folder / 'math_mini_14' / name).read_bytes()
+    path = tmp_path / name
+    counts = dict(read=0, refused=0)
+
+    @settings(max_examples=5 * KILLS, deadline=None, database=None)
+    @given(st.lists(st.tuples(st.integers(0, len(content) - 1), st.integers(0, 255)), min_size=1, max_size=20))
+    def change_bytes(changes):
+        changed = bytearray(content)
+        for position, byte in changes:
+            changed[position] = byte
+        path.write_bytes(changed)
+        try:
+            model_from_checkpoint(load_checkpoint(path), path) if name == 'ckpt.pt' else load_tokenizer(path)
+            counts['read'] += 1
+        except SystemExit as e:
+            assert str(e).startswith('error: ') and '\n' not in str(e)
+            counts['refused'] += 1
+
+    change_bytes()
+    assert counts['refused'] > 0
+    print(f"\n{name} with random bytes changed: {counts['refused']} refused with one sentence, {counts['read']} read")
