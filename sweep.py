@@ -179,9 +179,11 @@ if __name__ == '__main__':
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, stop)
     executor = make_executor(args, threads)
-    # resolved, for a cluster's worker may start elsewhere
-    futures = {folder: executor.submit(train, argv, folder.resolve(), max_iters, threads)
-               for folder, (argv, max_iters) in todo.items()}
+    try:  # resolved, for a cluster's worker may start elsewhere
+        futures = {folder: executor.submit(train, argv, folder.resolve(), max_iters, threads)
+                   for folder, (argv, max_iters) in todo.items()}
+    except Exception as e:  # sbatch is there, say, and no cluster behind it
+        sys.exit(f"error: --cluster={args.cluster} cannot be used here: {' '.join(str(e).split())[-200:]}")
     failed = []
     with tqdm(total=len(runs), unit='run', bar_format='{l_bar}{bar}| {n:.2f}/{total} runs [{elapsed}<{remaining}]',
               disable=not sys.stderr.isatty()) as bar:

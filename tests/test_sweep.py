@@ -2,6 +2,7 @@
 
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from conftest import TINY
+from conftest import TINY, Project
 from summarize import interval, measure, read_seeds, summarize
 
 CONFIGS = ['config/train_both_mini_14.py', 'config/train_both_mini_28.py']
@@ -22,41 +23,54 @@ def summary(project, name):
     return pd.read_csv(project.folder / 'sweeps' / name / 'summary.csv')
 
 
-def test_a_sweep_trains_what_a_user_would_and_skips_it_the_second_time(project):
-    out = project.check('sweep.py', *CONFIGS, '--seeds=2', *QUICK)
-    assert '4 runs in sweeps/main, 0 finished already' in out and 'python plot_results.py --sweep sweeps/main' in out
-    project.check('train_with_eval.py', CONFIGS[1], *QUICK, '--seed=1338', '--out_dir=alone', '--num_threads=1')
-    alone, swept = (pd.read_csv(project.folder / folder / 'results.csv').drop(columns=['train_s', 'eval_s'])
-                    for folder in ('alone', 'sweeps/main/both_mini_28/seed_1338'))
-    pd.testing.assert_frame_equal(alone, swept, check_exact=True)
-    assert set(summary(project, 'main').seeds) == {2}
-    before = (project.folder / 'sweeps/main/both_mini_14/seed_1337/results.csv').stat().st_mtime_ns
-    assert '4 finished already' in project.check('sweep.py', *CONFIGS, '--seeds=2', *QUICK)
-    assert (project.folder / 'sweeps/main/both_mini_14/seed_1337/results.csv').stat().st_mtime_ns == before
-    assert '6 runs in sweeps/main, 4 finished already' in project.check('sweep.py', *CONFIGS, '--seeds=3', *QUICK)
-    assert set(summary(project, 'main').seeds) == {3}
-    project.fails('sweep.py', *CONFIGS, '--seeds=2', *QUICK, '--weight_decay=0.1', says='choose another --name')
+@pytest.fixture(scope='module')
+def swept(prepared, tmp_path_factory):
+    """The project with a sweep of two configs and two seeds, sweeps/whole; tests make others beside it."""
+    folder = tmp_path_factory.mktemp('swept')
+    shutil.copytree(prepared.folder, folder, dirs_exist_ok=True)
+    project = Project(folder)
+    out = project.check('sweep.py', *CONFIGS, '--seeds=2', *QUICK, '--name=whole')
+    assert '4 runs in sweeps/whole, 0 finished already' in out and 'python plot_results.py --sweep sweeps/whole' in out
+    return project
+
+
+def test_a_sweep_trains_what_a_user_would(swept):
+    swept.check('train_with_eval.py', CONFIGS[1], *QUICK, '--seed=1338', '--out_dir=alone', '--num_threads=1')
+    alone, run = (pd.read_csv(swept.folder / folder / 'results.csv').drop(columns=['train_s', 'eval_s'])
+                  for folder in ('alone', 'sweeps/whole/both_mini_28/seed_1338'))
+    pd.testing.assert_frame_equal(alone, run, check_exact=True)
+    assert set(summary(swept, 'whole').seeds) == {2}
+
+
+def test_what_is_finished_is_not_trained_again_and_other_settings_are_refused(swept):
+    shutil.copytree(swept.folder / 'sweeps/whole', swept.folder / 'sweeps/more')
+    file = swept.folder / 'sweeps/more/both_mini_14/seed_1337/results.csv'
+    before = file.stat().st_mtime_ns
+    out = swept.check('sweep.py', CONFIGS[0], '--seeds=3', *QUICK, '--name=more')
+    assert '3 runs in sweeps/more, 2 finished already' in out and file.stat().st_mtime_ns == before
+    table = summary(swept, 'more')
+    assert set(table[table.config == 'both_mini_14'].seeds) == {3}
+    swept.fails('sweep.py', CONFIGS[0], '--seeds=2', *QUICK, '--name=more', '--weight_decay=0.1', says='choose another --name')
 
 
 @pytest.mark.parametrize('signum', [signal.SIGKILL, signal.SIGTERM])
-def test_a_sweep_killed_halfway_and_started_again_gives_the_same_summary(project, signum):
-    options = ['--seeds=2', *QUICK, '--max_iters=60']
-    project.check('sweep.py', *CONFIGS, *options, '--name=whole')
-    process = subprocess.Popen([sys.executable, 'sweep.py', *CONFIGS, *options, '--name=killed'], cwd=project.folder,
-                               start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    folder = project.folder / 'sweeps/killed'
-    while not list(folder.glob('*/seed_*/temp.csv')):
+def test_a_sweep_killed_halfway_and_started_again_gives_the_same_summary(swept, signum):
+    options = [*CONFIGS, '--seeds=2', *QUICK, f'--name=killed_{signum}']
+    process = subprocess.Popen([sys.executable, 'sweep.py', *options], cwd=swept.folder, start_new_session=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    folder = swept.folder / f'sweeps/killed_{signum}'
+    while not list(folder.glob('*/seed_*/ckpt_last.pt')):
         assert process.poll() is None, process.communicate()
-        time.sleep(0.02)
+        time.sleep(0.01)
     if signum == signal.SIGKILL:
         os.killpg(process.pid, signum)
     else:
         process.send_signal(signum)
-    out, _ = process.communicate(timeout=60)
+    process.communicate(timeout=60)
     assert process.returncode == (-9 if signum == signal.SIGKILL else 130)
     assert not (folder / 'summary.csv').exists()
-    project.check('sweep.py', *CONFIGS, *options, '--name=killed')
-    pd.testing.assert_frame_equal(summary(project, 'whole'), summary(project, 'killed'), check_exact=True)
+    swept.check('sweep.py', *options)
+    pd.testing.assert_frame_equal(summary(swept, 'whole'), summary(swept, f'killed_{signum}'), check_exact=True)
 
 
 def test_a_sweep_waits_for_a_training_that_outlived_it(project):
@@ -100,27 +114,27 @@ def test_a_wrong_sweep_is_refused_before_anything_is_trained(prepared, args, say
 
 
 @pytest.mark.parametrize('cluster', ['local', 'debug'])
-def test_the_same_runs_go_through_submitit(project, cluster):
+def test_the_same_runs_go_through_submitit(swept, cluster):
     pytest.importorskip('submitit')
-    project.check('sweep.py', CONFIGS[0], '--seeds=2', *QUICK, f'--cluster={cluster}', '--name=cluster')
-    project.check('sweep.py', CONFIGS[0], '--seeds=2', *QUICK, '--name=here', '--jobs=2')
-    pd.testing.assert_frame_equal(summary(project, 'cluster'), summary(project, 'here'))
+    swept.check('sweep.py', CONFIGS[0], '--seeds=2', *QUICK, f'--cluster={cluster}', f'--name={cluster}')
+    here = summary(swept, 'whole')
+    here = here[here.config == 'both_mini_14'].reset_index(drop=True)
+    pd.testing.assert_frame_equal(summary(swept, cluster), here, atol=1e-5)
 
 
-def test_a_summary_is_the_same_from_the_small_files_alone_and_is_plotted(project):
-    project.check('sweep.py', *CONFIGS, '--seeds=2', *QUICK)
-    out = project.check('summarize.py', 'sweeps/main', '--output=results/main')
+def test_a_summary_is_the_same_from_the_small_files_alone_and_is_plotted(swept):
+    out = swept.check('summarize.py', 'sweeps/whole', '--output=results/whole')
     assert 'both_mini_28' in out and out.count('of 2 seeds') == 2
-    before = (project.folder / 'results/main/summary.csv').read_bytes()
-    assert not list((project.folder / 'results').glob('**/*.pt'))
-    project.check('summarize.py', 'results/main')
-    assert (project.folder / 'results/main/summary.csv').read_bytes() == before
-    project.check('plot_results.py', '--sweep=results/main')
+    before = (swept.folder / 'results/whole/summary.csv').read_bytes()
+    assert not list((swept.folder / 'results').glob('**/*.pt'))
+    swept.check('summarize.py', 'results/whole')
+    assert (swept.folder / 'results/whole/summary.csv').read_bytes() == before
+    swept.check('plot_results.py', '--sweep=results/whole')
     for name in ('curves.png', 'capacity.png'):
-        assert (project.folder / 'results/main' / name).read_bytes().startswith(b'\x89PNG')
-    project.check('plot_results.py', '--model_folder', 'results/main/both_mini_14', 'both_mini_14')
-    project.fails('summarize.py', 'config', says='no runs in config')
-    project.fails('plot_results.py', '--sweep=nowhere', says='no runs in nowhere')
+        assert (swept.folder / 'results/whole' / name).read_bytes().startswith(b'\x89PNG')
+    swept.check('plot_results.py', '--model_folder', 'results/whole/both_mini_14', 'both_mini_14')
+    swept.fails('summarize.py', 'config', says='no runs in config')
+    swept.fails('plot_results.py', '--sweep=nowhere', says='no runs in nowhere')
 
 
 def run_of(iters, heldout, seen=196, sums=200):
