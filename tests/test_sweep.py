@@ -105,12 +105,19 @@ def test_one_failure_does_not_stop_the_others_and_is_reported_with_its_log(proje
 
 @pytest.mark.parametrize('args, says', [
     (['--n_embed=28'], 'did you mean n_embd'), (['--seed=3'], 'a sweep sets it'), (['--verbose'], '--key=value'),
-    (['--seeds=0'], 'above 0'), (['--cluster=slurm'], 'cannot be used here'), (['--cluster_options', 'x'], 'not key=value'),
+    (['--seeds=0'], 'above 0'), (['--cluster_options', 'x'], 'not key=value'),
     (CONFIGS[:1], 'two configs'),
 ])
 def test_a_wrong_sweep_is_refused_before_anything_is_trained(prepared, args, says):
     prepared.fails('sweep.py', CONFIGS[0], *QUICK, '--name=wrong', *args, says=says)
     assert not list((prepared.folder / 'sweeps/wrong').glob('*/seed_*'))
+
+
+def test_without_slurm_one_sentence_says_so(prepared):
+    process = subprocess.run([sys.executable, 'sweep.py', CONFIGS[0], '--cluster=slurm', '--name=wrong'], text=True,
+                             cwd=prepared.folder, env={**os.environ, 'PATH': '/nowhere'}, capture_output=True)
+    assert process.returncode == 1 and process.stderr.startswith('error: --cluster=slurm cannot be used here')
+    assert len(process.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize('cluster', ['local', 'debug'])
