@@ -1,10 +1,14 @@
 # `make`: set up, then the paper's headline: train math_mini_14 in full, evaluate and plot it.
 # `make test`: set up, then run the tests. `make test-faults`: kill runs at random and fill disks, for minutes.
+# `make study`: the paper's runs over seeds, for hours; stopped, it goes on where it was. `make results`: the tables and
+# figures of what it has so far, into results/.
 
 PYTHON ?= python3
 VENV := .venv/bin/python
+PAPER := $(foreach kind,math facts both,$(foreach size,14 28 56,config/train_$(kind)_mini_$(size).py))
+SMALL := config/train_math_mini_14.py config/train_math_mini_28.py
 
-.PHONY: all test test-faults
+.PHONY: all test test-faults study results bench
 all: .venv/installed
 	$(VENV) data/as_math/prepare.py
 	$(VENV) train_with_eval.py config/train_math_mini_14.py
@@ -16,6 +20,22 @@ test: .venv/installed-dev
 
 test-faults: .venv/installed-dev
 	$(VENV) -m pytest -m faults -s
+
+study: .venv/installed-dev
+	for dataset in as_math facts_char both_math_and_facts; do $(VENV) data/$$dataset/prepare.py; done
+	$(VENV) sweep.py $(SMALL) --seeds=10 --name=paper
+	$(VENV) sweep.py $(PAPER) --seeds=3 --name=paper
+	$(VENV) sweep.py $(SMALL) --seeds=5 --name=weight_decay --weight_decay=0.1
+	$(MAKE) results
+
+results: .venv/installed-dev
+	for name in paper weight_decay; do \
+	  $(VENV) summarize.py sweeps/$$name --output=results/$$name && $(VENV) plot_results.py --sweep results/$$name || exit 1; \
+	done
+
+bench: .venv/installed-dev
+	for dataset in as_math both_math_and_facts; do $(VENV) data/$$dataset/prepare.py; done
+	$(VENV) bench.py --json results/bench.json
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv
