@@ -50,6 +50,9 @@ eval_iters = 200  # batches of a sampled loss; a split with fewer windows than t
 eval_only = False  # if True, evaluate once, print it and exit; nothing is written
 always_save_checkpoint = False  # if True, ckpt.pt is the latest instead of the one of best validation loss
 init_from = 'scratch'  # 'scratch', 'resume', 'gpt2', 'gpt2-medium', 'gpt2-large', 'gpt2-xl' or a folder with one
+wandb_log = False  # log the evaluations to Weights & Biases, too
+wandb_project = 'too_big_to_think'  # its project
+wandb_run_name = ''  # its name for the run; '': the model folder's
 # evaluation: the dataset's questions
 full_eval = True  # ask the questions of the dataset
 full_eval_interval = 250  # iterations between the evaluations that ask them
@@ -111,6 +114,11 @@ if init_from not in ('scratch', 'resume', *GPT2_MODELS) and not os.path.isdir(in
              f"weights of a GPT-2, not {init_from!r}")
 if init_from not in ('scratch', 'resume') and os.path.realpath(init_from) == os.path.realpath(out_dir):
     sys.exit(f"error: {out_dir} cannot be both init_from and out_dir")
+if wandb_log:
+    try:
+        import wandb
+    except ImportError as e:
+        sys.exit(f"error: wandb_log needs wandb, which cannot be imported ({e}): pip install wandb, or leave it off")
 
 # torchrun starts one process for each device and tells them apart by these variables
 ddp = 'RANK' in os.environ
@@ -396,6 +404,15 @@ if master_process and not eval_only:
         for name in GPT2_VOCABULARY:
             write_file(name, (Path(gpt2_folder) / name).read_bytes())
 
+wandb_run = None
+if wandb_log and master_process and not eval_only:
+    try:
+        wandb_run = wandb.init(project=wandb_project, name=wandb_run_name or os.path.basename(out_dir), dir=out_dir,
+                               config=config)
+    except wandb.Error as e:
+        sys.exit(f"error: wandb cannot start a run ({' '.join(str(e).split())}): log in with `wandb login`, set "
+                 "WANDB_MODE=offline, or leave wandb_log off")
+
 # -----------------------------------------------------------------------------
 # training loop
 
@@ -471,6 +488,8 @@ try:
                 row.update(lr=get_lr(iter_num), train_s=round(train_s, 3), eval_s=round(eval_s, 3))
                 if asks or not full_eval:
                     rows.append(row)
+                    if wandb_run:
+                        wandb_run.log(row, step=iter_num)
                 if eval_only:
                     print('\n'.join(f"{key:>16} {value}" for key, value in row.items()))
                 else:
@@ -537,6 +556,8 @@ finally:
         write_rows('results.csv')
         if os.path.exists(os.path.join(out_dir, 'temp.csv')):
             os.unlink(os.path.join(out_dir, 'temp.csv'))
+if wandb_run:
+    wandb_run.finish(exit_code=exit_code)
 if ddp:
     torch.distributed.destroy_process_group()
 if master_process and not eval_only:
