@@ -3,22 +3,26 @@ How many capitals does a model know by heart?
 
 $ python eval_capitals.py --out_dir=facts_mini_28
 $ python eval_capitals.py --out_dir=both_mini_28 --checkpoint=ckpt_last.pt --json report.json
+$ python eval_capitals.py --init_from=gpt2
 
 Prints a line per capital, with what the model said instead where it was wrong, and the totals. The exit code is 0
-whatever the score.
+whatever the score. GPT-2 as it is cannot know that the line ends after the capital: it is right when it begins with it.
 """
 
 import sys
 from collections import Counter
 
-from eval_utils import answer_probs, ask, evaluation_arguments, load_model, print_totals, score, write_json
+from eval_utils import (answer_probs, ask, cut_after_answers, evaluation_arguments, load_evaluated, print_totals, score,
+                        write_json)
 
 args = evaluation_arguments(__doc__, checkpoints=['ckpt_best_facts.pt', 'ckpt.pt'])
-model, tokenizer, path = load_model(args.out_dir, args.checkpoints, args.device)
+model, tokenizer, path = load_evaluated(args)
 cases = [case for case in tokenizer.cases if case[0] == 'facts']
 if not cases:
-    sys.exit(f"error: the dataset of {args.out_dir} has no questions of facts: try eval_as_math.py")
+    sys.exit(f"error: the dataset of {path} has no questions of facts: try eval_as_math.py")
 completions = ask(model, tokenizer, cases, args.num_samples, args.temperature, args.top_k, args.seed)
+if not tokenizer.terminated:
+    completions = cut_after_answers(cases, completions)
 counts = score(cases, completions)
 probs = answer_probs(model, tokenizer, cases).tolist()
 

@@ -8,6 +8,7 @@ Whatever is wrong with a file ends the program with one sentence and exit code 1
 """
 
 import argparse
+import hashlib
 import json
 import pickle
 import re
@@ -32,11 +33,14 @@ TERMINATOR = {'add': '>', 'sub': '>', 'facts': ' \n'}
 STOP = {'add': '>', 'sub': '>', 'facts': '\n'}
 # The paper's length of an answer in new tokens, exceeded only where a dataset's own answers are longer
 MAX_NEW_TOKENS = {'add': 4, 'sub': 4, 'facts': 20}
+GPT2_VOCABULARY = ('vocab.json', 'merges.txt')  # the files of GPT-2's encoding
 
 # -----------------------------------------------------------------------------
 # datasets and tokenizers
 
-Tokenizer = namedtuple('Tokenizer', 'vocab_size encode decode cases own_cases')
+# bpe: GPT-2's byte-pair encoding, in which a blank belongs to the word after it. terminated: whether the model was
+# trained to end its answers as TERMINATOR says.
+Tokenizer = namedtuple('Tokenizer', 'vocab_size encode decode cases own_cases bpe terminated', defaults=[False, True])
 
 
 class PlainUnpickler(pickle.Unpickler):
@@ -46,15 +50,16 @@ class PlainUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it refers to {module}.{name}, and only plain dicts, tuples and strings are read")
 
 
-def load_tokenizer(meta_path):
+def load_tokenizer(meta_path, gpt2_folder=None):
     """The tokenizer and questions of a meta.pkl; GPT-2's byte-pair encoding where there is no such file.
 
-    Returns Tokenizer(vocab_size, encode: str -> list of int, decode: list of int -> str, cases, own_cases: bool). A meta.pkl of
-    nanoGPT's form, without cases, gets the paper's questions for whatever tasks its vocabulary can spell.
+    gpt2_folder: where to look for the files of that encoding, see gpt2_tokenizer.
+    Returns Tokenizer(vocab_size, encode: str -> list of int, decode: list of int -> str, cases, own_cases: bool, ...).
+    A meta.pkl of nanoGPT's form, without cases, gets the paper's questions for whatever tasks its vocabulary can spell.
     """
     meta_path = Path(meta_path)
     if not meta_path.exists():
-        return gpt2_tokenizer()
+        return gpt2_tokenizer(gpt2_folder)
     try:
         with open(meta_path, 'rb') as f:
             meta = PlainUnpickler(f).load()
@@ -82,17 +87,55 @@ def load_tokenizer(meta_path):
                      'cases' in meta)
 
 
-def gpt2_tokenizer():
+def gpt2_tokenizer(folder=None):
+    """GPT-2's byte-pair encoding through tiktoken, with the paper's questions.
+
+    folder: its vocab.json and merges.txt are read where it has both, as models of transformers do; else the vocabulary
+    is OpenAI's, which tiktoken downloads when it is first used.
+    """
     import tiktoken
-    try:
-        enc = tiktoken.get_encoding('gpt2')
-    except Exception as e:  # the vocabulary is fetched when first used: no network, a proxy's page, a full disk, ...
-        sys.exit(f"error: no meta.pkl, and GPT-2's vocabulary cannot be had through tiktoken ({type(e).__name__}): "
-                 "run the dataset's prepare.py first, or connect to the network once")
+    files = [Path(folder or '') / name for name in GPT2_VOCABULARY]
+    if folder and all(path.exists() for path in files):
+        try:
+            enc = read_gpt2_vocabulary(*files)
+        except Exception as e:  # garbage raises nearly anything
+            sys.exit(f"error: {files[0]} and {files[1].name} cannot be read ({type(e).__name__}): they are not of "
+                     "GPT-2's form, or do not belong together")
+    else:
+        try:
+            enc = tiktoken.get_encoding('gpt2')
+        except Exception as e:  # no network, a proxy's page, a full disk, ...
+            sys.exit(f"error: no meta.pkl, and GPT-2's vocabulary cannot be had through tiktoken ({type(e).__name__}): "
+                     "run the dataset's prepare.py first, connect to the network once, or put GPT-2's vocab.json and "
+                     "merges.txt into the model's folder")
     # models of nanoGPT have 50304 tokens, the last of which mean nothing
     decode = lambda ids: enc.decode([i for i in ids if i < enc.n_vocab])
     return Tokenizer(enc.n_vocab, lambda text: enc.encode(text, allowed_special={'<|endoftext|>'}), decode,
-                     arithmetic_cases() + facts_cases(), False)
+                     arithmetic_cases() + facts_cases(), False, bpe=True)
+
+
+def read_gpt2_vocabulary(vocab_path, merges_path):
+    """The tiktoken.Encoding of a vocab.json and merges.txt; raises nearly anything where they are not GPT-2's kind."""
+    import tiktoken
+    from tiktoken.load import data_gym_to_mergeable_bpe_ranks
+    from tiktoken_ext.openai_public import r50k_pat_str
+    # tiktoken caches what it reads by its path: with the hash it notices when a file has changed
+    vocab_hash, merges_hash = (hashlib.sha256(path.read_bytes()).hexdigest() for path in (vocab_path, merges_path))
+    ranks = data_gym_to_mergeable_bpe_ranks(str(merges_path), str(vocab_path), merges_hash, vocab_hash)
+    special = {token: i for token, i in json.loads(vocab_path.read_bytes()).items() if token == '<|endoftext|>'}
+    return tiktoken.Encoding(str(vocab_path), pat_str=r50k_pat_str, mergeable_ranks=ranks, special_tokens=special)
+
+
+def check_spelling(tokenizer, text, what):
+    """Exit where the vocabulary lacks characters of `text`, naming them. what: whose text it is, for the message."""
+    unknown = []
+    for ch in dict.fromkeys(text):
+        try:
+            tokenizer.encode(ch)
+        except KeyError:
+            unknown.append(repr(ch))
+    if unknown:
+        sys.exit(f"error: the vocabulary of {tokenizer.vocab_size} characters lacks {', '.join(unknown)} of {what}")
 
 
 def find_meta(dataset):
@@ -104,9 +147,10 @@ def find_meta(dataset):
     return folder / 'meta.pkl'
 
 
-def load_dataset(dataset):
+def load_dataset(dataset, gpt2_folder=None):
     """The data of data/`dataset`: returns (tokenizer, train ids, val ids), ids 1-D int64 tensors.
 
+    gpt2_folder: where GPT-2's vocabulary is, for a dataset without meta.pkl, see gpt2_tokenizer.
     Exits where a file is missing or does not hold the lines that its questions ask about.
     """
     folder = DATA / dataset
@@ -117,7 +161,7 @@ def load_dataset(dataset):
         sys.exit(f"error: no dataset data/{dataset}: there are {known}")
     if missing:
         sys.exit(f"error: data/{dataset}/{missing[0]} not found: {prepare}")
-    tokenizer = load_tokenizer(find_meta(dataset))
+    tokenizer = load_tokenizer(find_meta(dataset), gpt2_folder)
     splits = []
     for name in ('train.bin', 'val.bin'):
         content = (folder / name).read_bytes()
@@ -199,17 +243,47 @@ def load_model(out_dir, names, device):
     checkpoint = load_checkpoint(path)
     model = model_from_checkpoint(checkpoint, path).to(device)
     meta_path = Path(out_dir) / 'meta.pkl'
-    if not meta_path.exists():
+    if not meta_path.exists() and not (Path(out_dir) / GPT2_VOCABULARY[0]).exists():
         dataset = (checkpoint.get('config') or {}).get('dataset')
         if not isinstance(dataset, str):
             sys.exit(f"error: {path} does not say its dataset (config['dataset']): put that dataset's meta.pkl into {out_dir}")
         meta_path = find_meta(dataset)
-    tokenizer = load_tokenizer(meta_path)
-    # GPT-2's vocabulary may be padded in the model, a dataset's own may not
-    if tokenizer.vocab_size > model.config.vocab_size or (meta_path.exists() and tokenizer.vocab_size < model.config.vocab_size):
-        sys.exit(f"error: {path} has a vocabulary of {model.config.vocab_size}, but {meta_path} one of "
-                 f"{tokenizer.vocab_size}: prepare the data that the model was trained on")
+    tokenizer = load_tokenizer(meta_path, out_dir)
+    check_vocabulary(model, tokenizer, path, meta_path, "prepare the data that the model was trained on")
     return model, tokenizer, path
+
+
+def check_vocabulary(model, tokenizer, path, meta_path, remedy):
+    """Exit where the model of `path` and the tokenizer of `meta_path` do not fit, with a remedy."""
+    # GPT-2's vocabulary may be padded in the model, a dataset's own may not
+    size = model.config.vocab_size
+    if tokenizer.vocab_size > size or (tokenizer.vocab_size < size and not tokenizer.bpe):
+        source = "GPT-2's encoding" if tokenizer.bpe else meta_path
+        sys.exit(f"error: {path} has a vocabulary of {size}, but {source} one of {tokenizer.vocab_size}: {remedy}")
+
+
+def load_gpt2(init_from, dropout=0.0):
+    """GPT.from_pretrained for scripts: exits with its sentence where the model cannot be had."""
+    try:
+        return GPT.from_pretrained(init_from, dict(dropout=dropout))
+    except (ImportError, OSError, ValueError) as e:
+        sys.exit(f"error: {e}")
+
+
+def load_pretrained(init_from, device):
+    """Model, tokenizer and name of GPT-2 as it is, of which init_from says the name or folder.
+
+    Its questions are the paper's. None is held out, but held_out is None instead: it was trained on none of our lines,
+    and so cannot know how they end either. A folder with a meta.pkl beside the weights holds a model of ours.
+    """
+    model = load_gpt2(init_from).to(device)
+    meta_path = Path(init_from) / 'meta.pkl'
+    tokenizer = load_tokenizer(meta_path, init_from)
+    check_vocabulary(model, tokenizer, init_from, meta_path, "put the vocabulary that it was trained with into its "
+                     "folder, as meta.pkl or as vocab.json and merges.txt")
+    if tokenizer.bpe:
+        tokenizer = tokenizer._replace(cases=[(*case[:3], None) for case in tokenizer.cases], terminated=False)
+    return model, tokenizer, init_from
 
 
 def pick_device(device):
@@ -268,6 +342,16 @@ def generate_batch(model, prompts, max_new_tokens, temperature=1.0, top_k=None, 
     return tokens[rows[:, None], lengths[:, None] + torch.arange(t + 1, device=device)]
 
 
+def split_prompt(tokenizer, prompt):
+    """A prompt as it is put to the model, and the blanks at its end that the model writes itself.
+
+    There are such blanks in GPT-2's encoding only: ' Paris' is one token there, which cannot follow a blank that stands
+    alone.
+    """
+    asked = prompt.rstrip(' ') if tokenizer.bpe else prompt
+    return asked, prompt[len(asked):]
+
+
 def ask(model, tokenizer, cases, num_samples=10, temperature=0.01, top_k=10, seed=1337):
     """Put every question to the model num_samples times.
 
@@ -281,8 +365,10 @@ def ask(model, tokenizer, cases, num_samples=10, temperature=0.01, top_k=10, see
         if not chosen:
             continue
         # a prompt beyond the context is cropped to it, as generation would
-        prompts = [torch.tensor(tokenizer.encode(cases[i][1])[-model.config.block_size:]) for i in chosen]
-        new_tokens = max(max(MAX_NEW_TOKENS[cases[i][0]], len(tokenizer.encode(cases[i][2] + stop))) for i in chosen)
+        prompts = [torch.tensor(tokenizer.encode(split_prompt(tokenizer, cases[i][1])[0])[-model.config.block_size:])
+                   for i in chosen]
+        answers = [split_prompt(tokenizer, cases[i][1])[1] + cases[i][2] + stop for i in chosen]
+        new_tokens = max(MAX_NEW_TOKENS[cases[chosen[0]][0]], *(len(tokenizer.encode(answer)) for answer in answers))
         lengths = torch.tensor([len(ids) for ids in prompts], device=device).repeat_interleave(num_samples)
         prompts = pad_sequence(prompts, batch_first=True).to(device).repeat_interleave(num_samples, dim=0)
         stop_ids = tokenizer.encode(stop)
@@ -309,6 +395,17 @@ def is_correct(case, completion):
     return number is not None and int(number[1]) == int(answer)
 
 
+def cut_after_answers(cases, completions):
+    """Completions that begin with the answer, and not with a longer word, cut off behind it.
+
+    For GPT-2 as it is: it does not know that a line ends with the answer, and goes on.
+    """
+    def cut(answer, completion):
+        match = re.match(rf'\s*{re.escape(answer)}(?!\w)', completion, re.IGNORECASE)
+        return match[0] if match else completion
+    return [[cut(case[2], completion) for completion in samples] for case, samples in zip(cases, completions)]
+
+
 def score(cases, completions):
     """How many of its samples each case got right: list of int."""
     return [sum(is_correct(case, completion) for completion in samples) for case, samples in zip(cases, completions)]
@@ -323,8 +420,11 @@ def answer_probs(model, tokenizer, cases):
     block_size = model.config.block_size
     windows, targets, owners = [], [], []
     for i, (task, prompt, answer, _) in enumerate(cases):
-        prompt_ids = tokenizer.encode(prompt)
-        ids = prompt_ids + tokenizer.encode(answer + TERMINATOR[task])
+        asked, blanks = split_prompt(tokenizer, prompt)
+        prompt_ids = tokenizer.encode(asked)
+        ids = prompt_ids + tokenizer.encode(blanks + answer)
+        for ch in TERMINATOR[task] if tokenizer.terminated else '':
+            ids += tokenizer.encode(ch)  # one by one: GPT-2 may join blanks that end a text, but does not within one
         for t in range(len(prompt_ids), len(ids)):  # a window for each token, for the context slides once it is full
             windows.append(ids[max(0, t - block_size):t])
             targets.append(ids[t])
@@ -393,14 +493,19 @@ def positive(kind):
 def evaluation_arguments(description, checkpoints, operations=None):
     """The command line of an evaluation script.
 
-    checkpoints: names to look for in the model folder, in order. operations: the choices of --operation, if any, the
-    last of them the default. Returns argparse's namespace, with the list `checkpoints`.
+    checkpoints: names to look for in the model folder, in order. operations: of sums, the choices of --operation, the
+    last of them the default; --max_operand goes with them. Returns argparse's namespace, with the list `checkpoints`.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter,
                                      allow_abbrev=False)
-    parser.add_argument('--out_dir', required=True, help='the model folder')
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument('--out_dir', help='the model folder')
+    model.add_argument('--init_from', metavar='GPT2', help="in its place: what does GPT-2 know? 'gpt2', 'gpt2-medium', "
+                       "'gpt2-large', 'gpt2-xl', or a folder with its weights; needs transformers")
     if operations:
         parser.add_argument('--operation', choices=operations, default=operations[-1], help='default: %(default)s')
+        parser.add_argument('--max_operand', type=int, metavar='N',
+                            help="ask a+b and a-b for all operands up to N, beyond the dataset's own questions")
     parser.add_argument('--checkpoint', help=f"file in the model folder (default: {', else '.join(checkpoints)})")
     parser.add_argument('--num_samples', type=positive(int), default=10, help='samples per question (default: 10)')
     parser.add_argument('--temperature', type=positive(float), default=0.01, help='default: 0.01, nearly greedy')
@@ -409,19 +514,30 @@ def evaluation_arguments(description, checkpoints, operations=None):
     parser.add_argument('--device', default='auto', help="'cpu', 'cuda', 'mps' (default: the fastest there is)")
     parser.add_argument('--json', metavar='FILE', help='also write all answers and totals to FILE')
     args = parser.parse_args()
+    if args.init_from and args.checkpoint:
+        parser.error("--checkpoint names a file of a model folder, so it goes with --out_dir")
     args.device = pick_device(args.device)
     args.checkpoints = [args.checkpoint] if args.checkpoint else checkpoints
     return args
 
 
-def totals(cases, counts, probs, num_samples):
-    """Scores of each task, and of seen and held-out questions apart: a list of dicts.
+def load_evaluated(args):
+    """Model, tokenizer and path or name of what evaluation_arguments asks for."""
+    if args.init_from:
+        return load_pretrained(args.init_from, args.device)
+    return load_model(args.out_dir, args.checkpoints, args.device)
 
+
+def totals(cases, counts, probs, num_samples):
+    """Scores of each task, and apart of the questions seen, held out, and beyond the training text: a list of dicts.
+
+    Beyond it are those with None for held_out: not in the text, without having been chosen to be held out of it.
     questions_right counts the questions all of whose samples are right, prob is the mean exact probability.
     """
     groups = {
         'addition': lambda case: case[0] == 'add', 'subtraction': lambda case: case[0] == 'sub',
-        'facts': lambda case: case[0] == 'facts', 'seen': lambda case: not case[3], 'held out': lambda case: case[3],
+        'facts': lambda case: case[0] == 'facts', 'seen': lambda case: case[3] is not None and not case[3],
+        'held out': lambda case: case[3], 'beyond': lambda case: case[3] is None,
     }
     table = []
     for name, wanted in groups.items():

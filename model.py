@@ -9,16 +9,21 @@ Sources: nanoGPT (https://github.com/karpathy/nanoGPT); GPT-2 (Radford et al., 2
 """
 
 import math
-from dataclasses import dataclass
+import os
+from dataclasses import asdict, dataclass
 
 import torch
 import torch.nn as nn
 from torch.nn import functional as F
 
+GPT2_MODELS = ('gpt2', 'gpt2-medium', 'gpt2-large', 'gpt2-xl')  # 124M, 350M, 774M, 1558M parameters
+# GPT-2's own code multiplies from the other side, so these matrices are stored transposed
+CONV1D = ('attn.c_attn.weight', 'attn.c_proj.weight', 'mlp.c_fc.weight', 'mlp.c_proj.weight')
+
 
 @dataclass
 class GPTConfig:
-    """The shape of a model. A checkpoint's `model_args` holds exactly these fields.
+    """The shape of a model. A checkpoint's `model_args` holds these fields, see model_args().
 
     Raises ValueError when a size is not positive or the heads do not divide the width.
     """
@@ -30,6 +35,7 @@ class GPTConfig:
     dropout: float = 0.0
     bias: bool = True  # biases in Linears and LayerNorms, like GPT-2
     mlp_expansion: int = 4  # hidden width of the MLP, in multiples of n_embd
+    activation: str = 'gelu'  # 'gelu_new': its tanh approximation, which GPT-2 was trained with
 
     def __post_init__(self):
         for name in ('block_size', 'vocab_size', 'n_layer', 'n_head', 'n_embd', 'mlp_expansion'):
@@ -39,6 +45,56 @@ class GPTConfig:
             raise ValueError(f"n_embd must be a multiple of n_head, but {self.n_embd} is not a multiple of {self.n_head}")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout must be at least 0 and below 1, not {self.dropout}")
+        if self.activation not in ('gelu', 'gelu_new'):
+            raise ValueError(f"activation must be 'gelu' or 'gelu_new', not {self.activation!r}")
+
+    def model_args(self):
+        """The fields as a checkpoint has them: the activation only where it is not nanoGPT's exact GELU, which is to
+        say in models that began as GPT-2."""
+        return {key: value for key, value in asdict(self).items() if key != 'activation' or value != 'gelu'}
+
+
+def import_transformers():
+    """Hugging Face transformers, without its progress bars and reports. Optional, so imported only where it is used."""
+    try:
+        import transformers
+    except ImportError as e:
+        raise ImportError("GPT-2's weights need transformers, which cannot be imported "
+                          f"({' '.join(str(e).split())}): pip install transformers") from e
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    return transformers
+
+
+def load_transformers_gpt2(name_or_path):
+    """transformers' GPT2LMHeadModel of a name or folder; exceptions as GPT.from_pretrained says."""
+    is_folder = os.path.isdir(name_or_path)
+    if not is_folder and name_or_path not in GPT2_MODELS:
+        raise ValueError(f"{name_or_path} is neither a folder nor one of {', '.join(GPT2_MODELS)}")
+    if is_folder and not os.path.exists(os.path.join(name_or_path, 'config.json')):
+        raise ValueError(f"{name_or_path} holds no GPT-2 in the form of transformers: it has no config.json")
+    transformers = import_transformers()
+    try:
+        config = transformers.AutoConfig.from_pretrained(name_or_path, local_files_only=is_folder)
+        if config.model_type == 'gpt2':
+            model, report = transformers.GPT2LMHeadModel.from_pretrained(
+                name_or_path, config=config, local_files_only=is_folder, output_loading_info=True)
+    except OSError as e:
+        hint = "" if is_folder else ": connect to the network once, or name a folder that holds them"
+        reason = str(e).splitlines()[0].rstrip('.')
+        raise OSError(f"the weights of {name_or_path} cannot be had ({reason}){hint}") from e
+    except Exception as e:  # damaged files make json, safetensors and torch raise nearly anything
+        raise ValueError(f"the weights of {name_or_path} cannot be read ({type(e).__name__}): they are damaged, or do "
+                         "not fit its config.json") from e
+    if config.model_type != 'gpt2':
+        raise ValueError(f"{name_or_path} holds no GPT-2, but a model of type {config.model_type!r}")
+    # transformers would draw what is missing at random; causal masks were saved with the weights by its early versions
+    wrong = {*report['missing_keys'], *report['unexpected_keys']}
+    wrong = [key for key in wrong if not key.endswith(('.attn.bias', '.attn.masked_bias'))]
+    if wrong:
+        raise ValueError(f"the weights of {name_or_path} do not fit its config.json: "
+                         f"{min(wrong)} is missing or unknown")
+    return model
 
 
 class LayerNorm(nn.Module):
@@ -90,7 +146,7 @@ class MLP(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.c_fc = nn.Linear(config.n_embd, config.mlp_expansion * config.n_embd, bias=config.bias)
-        self.gelu = nn.GELU()
+        self.gelu = nn.GELU(approximate='tanh' if config.activation == 'gelu_new' else 'none')
         self.c_proj = nn.Linear(config.mlp_expansion * config.n_embd, config.n_embd, bias=config.bias)
         self.dropout = nn.Dropout(config.dropout)
 
@@ -179,7 +235,59 @@ class GPT(nn.Module):
         if not 0 < block_size <= self.config.block_size:
             raise ValueError(f"cannot crop block_size {self.config.block_size} to {block_size}")
         self.config.block_size = block_size
-        self.transformer.wpe.weight = nn.Parameter(self.transformer.wpe.weight[:block_size])
+        # a copy, for a checkpoint of a view would hold all of the positions
+        self.transformer.wpe.weight = nn.Parameter(self.transformer.wpe.weight[:block_size].detach().clone())
+
+    @classmethod
+    def from_pretrained(cls, name_or_path, override_args=None):
+        """GPT-2 with its trained weights, through Hugging Face transformers; in eval mode, on the CPU.
+
+        name_or_path: one of GPT2_MODELS, downloaded when first used, or a folder with such a model, as save_pretrained
+        writes it. override_args: nothing but {'dropout': p}, as in nanoGPT; by default 0.0. The activation is that of
+        the model's own config: for OpenAI's weights the tanh approximation of GELU, where nanoGPT has the exact one.
+        Raises ImportError without transformers, OSError where the weights cannot be had, ValueError where they are not
+        those of a GPT-2 that this class can compute, each with one sentence.
+        """
+        other = (override_args or {}).keys() - {'dropout'}
+        if other:
+            raise ValueError(f"only dropout can be overridden, not {min(other)}")
+        hf_model = load_transformers_gpt2(name_or_path)
+        cfg = hf_model.config
+        activation = {'gelu_pytorch_tanh': 'gelu_new'}.get(cfg.activation_function, cfg.activation_function)
+        hidden = cfg.n_inner or 4 * cfg.n_embd
+        usual = dict(layer_norm_epsilon=1e-5, scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False,
+                     add_cross_attention=False, tie_word_embeddings=True)
+        unusual = [key for key, value in usual.items() if getattr(cfg, key) != value]
+        if unusual or hidden % cfg.n_embd or activation not in ('gelu', 'gelu_new'):
+            key = unusual[0] if unusual else 'n_inner' if hidden % cfg.n_embd else 'activation_function'
+            raise ValueError(f"{name_or_path} is a GPT-2 of a kind that cannot be computed here: its config.json has "
+                             f"{key}={getattr(cfg, key)!r}")
+        model = cls(GPTConfig(block_size=cfg.n_positions, vocab_size=cfg.vocab_size, n_layer=cfg.n_layer,
+                              n_head=cfg.n_head, n_embd=cfg.n_embd, bias=True, mlp_expansion=hidden // cfg.n_embd,
+                              activation=activation, **override_args or {}))
+        theirs = hf_model.state_dict()
+        model.load_state_dict({key: theirs[key].t() if key.endswith(CONV1D) else theirs[key]
+                               for key in model.state_dict()})
+        return model.eval()
+
+    def save_pretrained(self, folder):
+        """Write the model to a folder that transformers' GPT2LMHeadModel.from_pretrained loads, with equal logits.
+
+        Biases that this model does not have become zeros. The vocabulary is not written: transformers has no
+        character-level tokenizer for it. Raises ImportError without transformers, OSError where it cannot write.
+        """
+        transformers = import_transformers()
+        cfg = self.config
+        hf_model = transformers.GPT2LMHeadModel(transformers.GPT2Config(
+            vocab_size=cfg.vocab_size, n_positions=cfg.block_size, n_embd=cfg.n_embd, n_layer=cfg.n_layer,
+            n_head=cfg.n_head, n_inner=cfg.mlp_expansion * cfg.n_embd, activation_function=cfg.activation,
+            resid_pdrop=cfg.dropout, embd_pdrop=cfg.dropout, attn_pdrop=cfg.dropout,
+            bos_token_id=None, eos_token_id=None))
+        state = {key: torch.zeros_like(value) for key, value in hf_model.state_dict().items()}
+        state.update({key: value.t() if key.endswith(CONV1D) else value for key, value in self.state_dict().items()})
+        hf_model.load_state_dict(state)
+        os.makedirs(folder, exist_ok=True)  # transformers itself would only log it where it cannot
+        hf_model.save_pretrained(folder)
 
     def configure_optimizers(self, weight_decay, learning_rate, betas, device_type):
         """AdamW that decays matrices and embeddings but neither biases nor LayerNorms.

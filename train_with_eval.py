@@ -4,6 +4,7 @@ Train a small GPT and ask it questions all along: does it memorise or generalise
 $ python train_with_eval.py config/train_math_mini_14.py
 $ python train_with_eval.py config/train_math_mini_14.py --seed=1 --out_dir=math_mini_14_seed_1
 $ python train_with_eval.py config/train_math_mini_14.py --init_from=resume
+$ python train_with_eval.py --init_from=gpt2 --dataset=my_bpe_text --block_size=64 --batch_size=8 --learning_rate=3e-5
 $ torchrun --standalone --nproc_per_node=2 train_with_eval.py config/train_both_mini_mlt.py
 
 nanoGPT's train.py plus evaluation. Everything about a run goes into its model folder, out_dir: results.csv (temp.csv
@@ -14,7 +15,6 @@ resumed goes on exactly as if it had never stopped.
 import signal
 signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports ends at once, without a traceback
 
-import dataclasses
 import fcntl
 import hashlib
 import importlib.util
@@ -26,6 +26,7 @@ import shlex
 import shutil
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -35,8 +36,9 @@ from tqdm import tqdm
 
 from atomic_io import atomic_open
 from configurator import configure
-from eval_utils import DATA, evaluate, find_checkpoint, load_checkpoint, load_dataset, model_from_checkpoint, pick_device
-from model import GPT, GPTConfig
+from eval_utils import (DATA, GPT2_VOCABULARY, check_vocabulary, evaluate, find_checkpoint, load_checkpoint,
+                        load_dataset, load_gpt2, model_from_checkpoint, pick_device)
+from model import GPT, GPT2_MODELS, GPTConfig
 
 # -----------------------------------------------------------------------------
 # settings: the defaults are the paper's where its runs share them
@@ -47,7 +49,10 @@ log_interval = 500  # iterations between lines of progress where the output is n
 eval_iters = 200  # batches of a sampled loss; a split with fewer windows than that is averaged exactly
 eval_only = False  # if True, evaluate once, print it and exit; nothing is written
 always_save_checkpoint = False  # if True, ckpt.pt is the latest instead of the one of best validation loss
-init_from = 'scratch'  # 'scratch' or 'resume'
+init_from = 'scratch'  # 'scratch', 'resume', 'gpt2', 'gpt2-medium', 'gpt2-large', 'gpt2-xl' or a folder with one
+wandb_log = False  # log the evaluations to Weights & Biases, too
+wandb_project = 'too_big_to_think'  # its project
+wandb_run_name = ''  # its name for the run; '': the model folder's
 # evaluation: the dataset's questions
 full_eval = True  # ask the questions of the dataset
 full_eval_interval = 250  # iterations between the evaluations that ask them
@@ -90,7 +95,7 @@ out_dir = config['out_dir'] = os.path.normpath(out_dir)
 # -----------------------------------------------------------------------------
 
 for key in ('eval_interval', 'log_interval', 'eval_iters', 'full_eval_interval', 'num_samples', 'temperature', 'top_k',
-            'gradient_accumulation_steps', 'batch_size', 'learning_rate', 'lr_decay_iters'):
+            'gradient_accumulation_steps', 'batch_size', 'block_size', 'learning_rate', 'lr_decay_iters'):
     if config[key] <= 0:
         sys.exit(f"error: {key} must be positive, not {config[key]}")
 for key in ('max_iters', 'weight_decay', 'grad_clip', 'warmup_iters', 'min_lr', 'seed', 'num_threads'):
@@ -104,8 +109,16 @@ if not (0 <= beta1 < 1 and 0 <= beta2 < 1):
     sys.exit(f"error: beta1 and beta2 must be at least 0 and below 1, not {beta1} and {beta2}")
 if lr_decay_iters <= warmup_iters and decay_lr:
     sys.exit(f"error: lr_decay_iters ({lr_decay_iters}) must be greater than warmup_iters ({warmup_iters})")
-if init_from not in ('scratch', 'resume'):
-    sys.exit(f"error: init_from must be 'scratch' or 'resume', not {init_from!r}")
+if init_from not in ('scratch', 'resume', *GPT2_MODELS) and not os.path.isdir(init_from):
+    sys.exit(f"error: init_from must be 'scratch', 'resume', {', '.join(map(repr, GPT2_MODELS))} or a folder with the "
+             f"weights of a GPT-2, not {init_from!r}")
+if init_from not in ('scratch', 'resume') and os.path.realpath(init_from) == os.path.realpath(out_dir):
+    sys.exit(f"error: {out_dir} cannot be both init_from and out_dir")
+if wandb_log:
+    try:
+        import wandb
+    except ImportError as e:
+        sys.exit(f"error: wandb_log needs wandb, which cannot be imported ({e}): pip install wandb, or leave it off")
 
 # torchrun starts one process for each device and tells them apart by these variables
 ddp = 'RANK' in os.environ
@@ -125,6 +138,29 @@ if ddp:
     if device_type == 'cuda':
         torch.cuda.set_device(device)
     torch.distributed.init_process_group(backend if backend != 'auto' else 'nccl' if device_type == 'cuda' else 'gloo')
+
+# What the model starts from, before anything depends on its shape, for GPT-2 brings its own.
+model = checkpoint = gpt2_folder = None
+if init_from == 'resume':
+    path = find_checkpoint(out_dir, ['ckpt_last.pt', 'ckpt.pt'])
+    checkpoint = load_checkpoint(path)
+    missing = [key for key in ('optimizer', 'iter_num', 'best_val_loss', 'config') if key not in checkpoint]
+    if missing:
+        sys.exit(f"error: {path} cannot be resumed, it has no {missing[0]!r}: start anew in another out_dir")
+    checkpoint['model_args']['dropout'] = dropout
+    model = model_from_checkpoint(checkpoint, path)
+    began_from = checkpoint['config'].get('init_from', 'scratch')
+    gpt2_folder = out_dir
+elif init_from != 'scratch':
+    model = load_gpt2(init_from, dropout)
+    if block_size > model.config.block_size:
+        sys.exit(f"error: block_size {block_size} is too large: {init_from} has {model.config.block_size} positions")
+    model.crop_block_size(block_size)
+    gpt2_folder = began_from = init_from  # where its vocabulary may be
+if model is not None and began_from not in ('scratch', 'resume'):
+    shape = {key: getattr(model.config, key) for key in ('n_layer', 'n_head', 'n_embd', 'mlp_expansion', 'bias')}
+    config.update(shape, init_from=began_from)  # resuming the run once more has to know it, too
+    globals().update(shape)
 
 if dtype == 'auto':
     large = device_type == 'cuda' and n_embd >= 256  # the matrices of tiny models are too small to gain from bfloat16
@@ -149,12 +185,10 @@ scaler = torch.amp.GradScaler(device_type, enabled=dtype == 'float16')  # else i
 # -----------------------------------------------------------------------------
 # data: all of it lies on the device, and a batch is one indexing operation
 
-tokenizer, train_ids, val_ids = load_dataset(dataset)
+tokenizer, train_ids, val_ids = load_dataset(dataset, gpt2_folder)
 for split, ids in (('train', train_ids), ('val', val_ids)):
     if len(ids) <= block_size:
         sys.exit(f"error: block_size {block_size} is too large: data/{dataset}/{split}.bin has only {len(ids)} tokens")
-if block_size <= 0:
-    sys.exit(f"error: block_size must be positive, not {block_size}")
 train_windows = train_ids.to(device).unfold(0, block_size + 1, 1)  # (windows, block_size + 1): a view, not a copy
 val_windows = val_ids.to(device).unfold(0, block_size + 1, 1)
 splits_are_equal = torch.equal(train_ids, val_ids)
@@ -202,38 +236,35 @@ def estimate_loss(windows, iter_num):
 # -----------------------------------------------------------------------------
 # model
 
-model_args = dict(n_layer=n_layer, n_head=n_head, n_embd=n_embd, block_size=block_size, bias=bias,
-                  vocab_size=tokenizer.vocab_size, dropout=dropout, mlp_expansion=mlp_expansion)
 torch.manual_seed(seed)
-try:
-    model = GPT(GPTConfig(**model_args))
-except (ValueError, RuntimeError, MemoryError) as e:  # an impossible shape, or one that does not fit the memory
-    sys.exit(f"error: cannot build the model: {str(e).splitlines()[0]}")
+if init_from == 'scratch':
+    try:
+        model = GPT(GPTConfig(n_layer=n_layer, n_head=n_head, n_embd=n_embd, block_size=block_size, bias=bias,
+                              vocab_size=tokenizer.vocab_size, dropout=dropout, mlp_expansion=mlp_expansion))
+    except (ValueError, RuntimeError, MemoryError) as e:  # an impossible shape, or one that does not fit the memory
+        sys.exit(f"error: cannot build the model: {str(e).splitlines()[0]}")
+elif init_from != 'resume':
+    check_vocabulary(model, tokenizer, init_from, f'data/{dataset}/meta.pkl',
+                     "choose a dataset in GPT-2's encoding, which has no meta.pkl, or train from scratch")
+model.train()
+model_args = model.config.model_args()
 data_sha256 = hashlib.sha256(train_ids.numpy().tobytes()).hexdigest()
 iter_num = 0
 rows = []  # of results.csv
 best_val_loss = float('inf')
 best_acc = {'math': 0.0, 'facts': 0.0, 'combined': 0.0}
-checkpoint = None
-if init_from == 'resume':
-    path = find_checkpoint(out_dir, ['ckpt_last.pt', 'ckpt.pt'])
-    checkpoint = load_checkpoint(path)
-    missing = [key for key in ('optimizer', 'iter_num', 'best_val_loss', 'config') if key not in checkpoint]
-    if missing:
-        sys.exit(f"error: {path} cannot be resumed, it has no {missing[0]!r}: start anew in another out_dir")
+if checkpoint is not None:
     if checkpoint['iter_num'] > max_iters:
         sys.exit(f"error: {path} is at iteration {checkpoint['iter_num']} already: resume with a larger --max_iters")
-    checkpoint['model_args']['dropout'] = dropout
-    model = model_from_checkpoint(checkpoint, path).train()
-    model_args = dataclasses.asdict(model.config)
     before = {**checkpoint['config'], **model_args, 'dropout': checkpoint['config'].get('dropout', dropout)}
-    for key, value in {**config, 'vocab_size': tokenizer.vocab_size}.items():
+    for key, value in config.items():
         if key in before and before[key] != value and key not in ('init_from', 'out_dir', 'eval_only'):
             if key in ('dataset', *model_args) and key != 'dropout':
                 sys.exit(f"error: {path} was trained with {key}={before[key]!r}, not {value!r}: "
                          f"resume with the same, or start anew in another out_dir")
             if master_process:
                 print(f"resuming with {key}={value!r} (was {before[key]!r})")
+    check_vocabulary(model, tokenizer, path, f'data/{dataset}/meta.pkl', "prepare the data that it was trained on")
     if checkpoint.get('data_sha256', data_sha256) != data_sha256:
         sys.exit(f"error: {path} was trained on another text: data/{dataset} has been prepared with other options since")
     iter_num = checkpoint['iter_num']
@@ -353,7 +384,7 @@ if master_process and not eval_only:
     try:
         os.makedirs(out_dir, exist_ok=True)
         lock = lock_folder(out_dir)  # held until this process ends, however it ends
-        if init_from == 'scratch' and any(name.endswith(('.pt', '.csv')) for name in os.listdir(out_dir)):
+        if init_from != 'resume' and any(name.endswith(('.pt', '.csv')) for name in os.listdir(out_dir)):
             n = next(n for n in range(1, sys.maxsize) if not os.path.lexists(f'{out_dir}.{n}'))
             os.rename(out_dir, f'{out_dir}.{n}')
             print(f"moved the earlier run in {out_dir} to {out_dir}.{n} (to go on with a run: --init_from=resume)")
@@ -361,12 +392,24 @@ if master_process and not eval_only:
             os.mkdir(out_dir)
             lock = lock_folder(out_dir)
         for name in os.listdir(out_dir):  # half-written files of a run that was killed
-            if re.fullmatch(r'(ckpt\w*\.pt|\w+\.csv|meta\.pkl)\.\d+\.tmp', name):
+            if re.fullmatch(r'(ckpt\w*\.pt|\w+\.csv|meta\.pkl|vocab\.json|merges\.txt)\.\d+\.tmp', name):
                 os.unlink(os.path.join(out_dir, name))
     except OSError as e:
         sys.exit(f"error: cannot use {out_dir} as out_dir: {e.strerror}")
     if (DATA / dataset / 'meta.pkl').exists():  # so that the folder can be evaluated whatever becomes of the data
         write_file('meta.pkl', (DATA / dataset / 'meta.pkl').read_bytes())
+    elif gpt2_folder and all((Path(gpt2_folder) / name).exists() for name in GPT2_VOCABULARY):
+        for name in GPT2_VOCABULARY:
+            write_file(name, (Path(gpt2_folder) / name).read_bytes())
+
+wandb_run = None
+if wandb_log and master_process and not eval_only:
+    try:
+        wandb_run = wandb.init(project=wandb_project, name=wandb_run_name or os.path.basename(out_dir), dir=out_dir,
+                               config=config)
+    except wandb.Error as e:
+        sys.exit(f"error: wandb cannot start a run ({' '.join(str(e).split())}): log in with `wandb login`, set "
+                 "WANDB_MODE=offline, or leave wandb_log off")
 
 # -----------------------------------------------------------------------------
 # training loop
@@ -443,6 +486,8 @@ try:
                 row.update(lr=get_lr(iter_num), train_s=round(train_s, 3), eval_s=round(eval_s, 3))
                 if asks or not full_eval:
                     rows.append(row)
+                    if wandb_run:
+                        wandb_run.log(row, step=iter_num)
                 if eval_only:
                     print('\n'.join(f"{key:>16} {value}" for key, value in row.items()))
                 else:
@@ -515,6 +560,8 @@ finally:
         write_rows('results.csv')
         if os.path.exists(os.path.join(out_dir, 'temp.csv')):
             os.unlink(os.path.join(out_dir, 'temp.csv'))
+if wandb_run:
+    wandb_run.finish(exit_code=exit_code)
 if ddp and exit_code != 1:  # it would wait for processes that are gone
     torch.distributed.destroy_process_group()
 if master_process and not eval_only:

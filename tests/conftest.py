@@ -2,12 +2,15 @@
 What the tests share: a copy of the project with its data prepared, and a way to call its scripts as a user does.
 """
 
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+# Threads of tiny tensors cost more than they bring, and very much more where another process uses a core; before torch
+os.environ.setdefault('OMP_NUM_THREADS', '1')
 import pytest
 
 REPO = Path(__file__).resolve().parents[1]

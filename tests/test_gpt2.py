@@ -1,0 +1,309 @@
+"""The GPT against transformers' GPT-2, an implementation that is not ours: weights in, weights out, training from them."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch.nn import functional as F
+
+from conftest import TINY
+from eval_utils import (answer_probs, ask, cut_after_answers, generate_batch, gpt2_tokenizer, is_correct, load_gpt2,
+                        load_model, load_tokenizer)
+from model import GPT, GPTConfig
+
+transformers = pytest.importorskip('transformers')
+
+# A vocabulary of GPT-2's form: the 256 bytes, a few merges, and the end of text. '=-' is a token of GPT-2's, too.
+MERGES = ['Ġ P', 'a r', 'i s', 'ĠP ar', 'ĠPar is', 'Ġ is', 'Ġ o', 'Ġo f', 'Ċ Ċ', '= -', 'Ġ Ġ', 'C a', 'p i', 't a', 'ta l',
+          'pi tal', 'Ca pital', 'n d', 'L o', 'Ġ L', 'o n']
+LINES = ['Capital of France is Paris \n', 'Capital of the UK is London \n', 'Capital of Japan is Tokyo \n', '<3+4=7> \n',
+         '<9+8=17>\n', '<7-5=2> \n']
+
+
+def write_vocabulary(folder):
+    """vocab.json and merges.txt; returns the number of tokens."""
+    plain = [b for b in range(256) if chr(b).isprintable() and b != ord(' ')]
+    shifted = [chr(256 + i) for i in range(256 - len(plain))]  # GPT-2's stand-ins for bytes that do not print
+    tokens = [*map(chr, plain), *shifted, *(merge.replace(' ', '') for merge in MERGES), '<|endoftext|>']
+    (folder / 'vocab.json').write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
+    (folder / 'merges.txt').write_text('#version: 0.2\n' + '\n'.join(MERGES) + '\n')
+    return len(tokens)
+
+
+def random_gpt2(seed=0, std=0.1, **changes):
+    """transformers' GPT2LMHeadModel with random weights, biases and LayerNorms, too."""
+    torch.manual_seed(seed)
+    shape = dict(vocab_size=97, n_positions=32, n_embd=64, n_layer=2, n_head=4, bos_token_id=None, eos_token_id=None)
+    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**{**shape, **changes})).eval()
+    for name, p in model.named_parameters():
+        torch.nn.init.normal_(p, mean=1.0 if '.ln_' in name and name.endswith('weight') else 0.0, std=std)
+    return model
+
+
+@pytest.fixture
+def gpt2_folder(tmp_path):
+    """A folder as a GPT-2 of transformers has it: config, weights, vocabulary."""
+    folder = tmp_path / 'tiny_gpt2'
+    folder.mkdir()
+    random_gpt2(vocab_size=write_vocabulary(folder)).save_pretrained(folder)
+    return folder
+
+
+def largest_difference(a, b):
+    return (a - b).abs().max().item()
+
+
+# -----------------------------------------------------------------------------
+# the same network
+
+
+@pytest.mark.parametrize('activation', ['gelu_new', 'gelu'])
+@pytest.mark.parametrize('shape', [
+    dict(n_layer=1, n_head=1, n_embd=32), dict(n_layer=2, n_head=4, n_embd=64), dict(n_layer=4, n_head=2, n_embd=48),
+    dict(n_layer=3, n_head=3, n_embd=96, n_inner=192, n_positions=128, vocab_size=211)])  # 128: the fused attention
+def test_logits_loss_and_greedy_generations_are_those_of_transformers(tmp_path, shape, activation):
+    theirs = random_gpt2(activation_function=activation, **shape)
+    theirs.save_pretrained(tmp_path)
+    ours = GPT.from_pretrained(str(tmp_path))
+    idx = torch.randint(ours.config.vocab_size, (4, ours.config.block_size))
+    with torch.no_grad():
+        reference = theirs(idx, labels=idx)
+        logits, _ = ours(idx, idx)
+        _, loss = ours(idx[:, :-1], idx[:, 1:])
+    assert reference.logits.std() > 0.3, 'logits that differ from each other'
+    assert largest_difference(logits, reference.logits) < 1e-5
+    assert abs(loss.item() - reference.loss.item()) < 1e-5
+    prompts = idx[:, :5]
+    greedy = theirs.generate(prompts, attention_mask=torch.ones_like(prompts), max_new_tokens=20, do_sample=False,
+                             pad_token_id=0)
+    assert len(set(greedy[:, 5:].flatten().tolist())) > 5
+    assert torch.equal(ours.generate(prompts, 20, top_k=1), greedy)
+    assert torch.equal(generate_batch(ours, prompts, 20, top_k=1), greedy[:, 5:])
+
+
+def test_gpt2s_own_activation_is_kept_for_the_exact_gelu_differs(gpt2_folder):
+    ours = GPT.from_pretrained(str(gpt2_folder))
+    assert ours.config.activation == 'gelu_new' and ours.config.model_args()['activation'] == 'gelu_new'
+    exact = GPT(GPTConfig(**{**ours.config.model_args(), 'activation': 'gelu'})).eval()
+    exact.load_state_dict(ours.state_dict())
+    idx = torch.randint(97, (4, 32))
+    assert 1e-5 < largest_difference(ours(idx, idx)[0], exact(idx, idx)[0]) < 1e-2
+
+
+def test_weights_as_openais_are_saved_load(gpt2_folder):
+    """Without the prefix transformer., and with the causal masks of early versions among them."""
+    from safetensors.torch import load_file, save_file
+    before = GPT.from_pretrained(str(gpt2_folder))
+    state = load_file(gpt2_folder / 'model.safetensors')
+    state = {key.removeprefix('transformer.'): value for key, value in state.items()}
+    state['h.0.attn.bias'] = torch.tril(torch.ones(32, 32)).view(1, 1, 32, 32)
+    state['h.0.attn.masked_bias'] = torch.tensor(-1e4)
+    save_file(state, gpt2_folder / 'model.safetensors', metadata={'format': 'pt'})
+    idx = torch.randint(97, (2, 32))
+    assert torch.equal(GPT.from_pretrained(str(gpt2_folder))(idx, idx)[0], before(idx, idx)[0])
+
+
+@pytest.mark.parametrize('bias, mlp_expansion, activation', [(False, 1, 'gelu'), (True, 4, 'gelu'), (True, 3, 'gelu_new')])
+def test_a_model_of_ours_opens_in_transformers(tmp_path, bias, mlp_expansion, activation):
+    torch.manual_seed(0)
+    ours = GPT(GPTConfig(block_size=24, vocab_size=66, n_layer=2, n_head=2, n_embd=28, bias=bias, dropout=0.1,
+                         mlp_expansion=mlp_expansion, activation=activation)).eval()
+    for p in ours.parameters():
+        torch.nn.init.normal_(p, std=0.2)
+    ours.save_pretrained(tmp_path / 'exported')
+    theirs = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / 'exported').eval()
+    idx = torch.randint(66, (3, 24))
+    assert largest_difference(theirs(idx).logits, ours(idx, idx)[0]) < 1e-5
+    assert theirs.config.resid_pdrop == 0.1
+    back = GPT.from_pretrained(str(tmp_path / 'exported'), dict(dropout=0.2))
+    assert back.config == GPTConfig(**{**ours.config.model_args(), 'bias': True, 'dropout': 0.2})
+    assert largest_difference(back(idx, idx)[0], ours(idx, idx)[0]) < 1e-6
+
+
+def test_a_trained_folder_is_exported_and_sampled_from(project):
+    model, _, _ = load_model(project.folder / 'math_mini_14', ['ckpt_last.pt'], 'cpu')
+    model.save_pretrained(project.folder / 'exported')
+    theirs = transformers.GPT2LMHeadModel.from_pretrained(project.folder / 'exported').eval()
+    idx = torch.randint(17, (3, 9))
+    assert largest_difference(theirs(idx).logits, model(idx, idx)[0]) < 1e-5
+    shutil.copy(project.folder / 'math_mini_14/meta.pkl', project.folder / 'exported')
+    options = ['--start=<3+4=', '--num_samples=2', '--max_new_tokens=30']
+    assert (project.check('sample.py', '--init_from=exported', *options)
+            == project.check('sample.py', '--out_dir=math_mini_14', '--checkpoint=ckpt_last.pt', *options))
+
+
+# -----------------------------------------------------------------------------
+# the vocabulary, and questions in it
+
+
+def test_local_vocabulary_files_encode_as_transformers_does(tmp_path):
+    size = write_vocabulary(tmp_path)
+    ours = load_tokenizer(tmp_path / 'meta.pkl', tmp_path)
+    theirs = transformers.GPT2Tokenizer(vocab=json.loads((tmp_path / 'vocab.json').read_text()),
+                                        merges=[tuple(merge.split()) for merge in MERGES])
+    text = ''.join(LINES) + "  It's 12345 naïve,\n\n\n  =-  Paris   <|endoftext|>東京 \n"
+    assert ours.encode(text) == theirs.encode(text) and max(ours.encode(text)) == size - 1
+    assert ours.decode(ours.encode(text)) == text and ours.decode([5, size + 40]) == ours.decode([5])
+    assert ours.vocab_size == size and len(ours.encode(' Paris')) == 1
+    # a changed file is read anew, and one that does not fit is refused
+    (tmp_path / 'vocab.json').write_text('{}')
+    with pytest.raises(SystemExit, match='^error: [^\n]*do not belong together$'):
+        load_tokenizer(tmp_path / 'meta.pkl', tmp_path)
+
+
+def test_questions_in_gpt2s_encoding_are_scored_on_what_follows_naturally(tmp_path):
+    """A model that has learnt the lines in that encoding answers: ' Paris' is one token, blank included."""
+    write_vocabulary(tmp_path)
+    tokenizer = gpt2_tokenizer(tmp_path)
+    cases = [case for case in tokenizer.cases if any(line.startswith(case[1] + case[2]) for line in LINES)]
+    assert len(cases) == len(LINES)
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(block_size=24, vocab_size=tokenizer.vocab_size, n_layer=1, n_head=2, n_embd=32))
+    windows = torch.tensor(tokenizer.encode(''.join(LINES) * 3)).unfold(0, 25, 1)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in range(200):
+        w = windows[torch.randint(len(windows), (16,))]
+        loss = model(w[:, :-1], w[:, 1:])[1]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    model.eval()
+    completions = ask(model, tokenizer, cases, num_samples=2)
+    assert all(is_correct(case, text) for case, samples in zip(cases, completions) for text in samples), completions
+    probs = answer_probs(model, tokenizer, cases)
+    assert probs.min() > 0.5
+    ids, expected = tokenizer.encode('Capital of France is'), 1.0
+    for token in tokenizer.encode(' Paris') + tokenizer.encode(' ') + tokenizer.encode('\n'):
+        expected *= F.softmax(model(torch.tensor([ids]))[0][0, -1], dim=-1)[token].item()
+        ids.append(token)
+    fact = next(i for i, case in enumerate(cases) if case[2] == 'Paris')
+    assert probs[fact].item() == pytest.approx(expected, rel=1e-4)
+    assert answer_probs(model, tokenizer._replace(terminated=False), cases)[fact] > probs[fact]
+
+
+@pytest.mark.parametrize('answer, completion, cut', [
+    ('Paris', ' Paris, which is', ' Paris'), ('Paris', ' paris', ' paris'), ('Paris', ' Parisian life', ' Parisian life'),
+    ('Paris', ' a city, Paris', ' a city, Paris'), ('Washington DC', ' Washington DC.\n', ' Washington DC'), ('7', '7', '7')])
+def test_gpt2_is_right_when_it_begins_with_the_answer(answer, completion, cut):
+    assert cut_after_answers([('facts', 'prompt', answer, None)], [[completion]]) == [[cut]]
+
+
+# -----------------------------------------------------------------------------
+# the scripts
+
+
+def write_dataset(folder, tokenizer):
+    folder.mkdir(parents=True)
+    ids = np.array(tokenizer.encode(''.join(LINES) * 4), dtype='<u2')
+    for name in ('train.bin', 'val.bin'):
+        ids.tofile(folder / name)
+    return torch.from_numpy(ids.astype(np.int64))
+
+
+def test_training_from_gpt2_begins_where_transformers_is_and_resumes_exactly(project, gpt2_folder):
+    ids = write_dataset(project.folder / 'data/bpe', gpt2_tokenizer(gpt2_folder))
+    options = [*TINY, f'--init_from={gpt2_folder}', '--dataset=bpe', '--block_size=16', '--learning_rate=1e-3', '--dropout=0.1']
+    project.check('train_with_eval.py', *options, '--out_dir=whole', '--max_iters=6')
+    whole = pd.read_csv(project.folder / 'whole/results.csv')
+    theirs = transformers.GPT2LMHeadModel.from_pretrained(gpt2_folder).eval()
+    windows = ids.unfold(0, 17, 1)
+    with torch.no_grad():
+        loss = F.cross_entropy(theirs(windows[:, :-1]).logits.flatten(0, 1), windows[:, 1:].flatten()).item()
+    assert list(whole.iter) == [0, 2, 4, 6] and whole.val_loss[0] == pytest.approx(loss, abs=1e-5)
+    checkpoint = torch.load(project.folder / 'whole/ckpt_last.pt', weights_only=True)
+    assert checkpoint['model_args'] == dict(
+        n_layer=2, n_head=4, n_embd=64, block_size=16, bias=True, vocab_size=theirs.config.vocab_size, dropout=0.1,
+        mlp_expansion=4, activation='gelu_new')
+    assert checkpoint['model']['transformer.wpe.weight'].shape == (16, 64)
+    # stopped and resumed, twice
+    project.check('train_with_eval.py', *options, '--out_dir=parts', '--max_iters=2')
+    shutil.rmtree(gpt2_folder)  # the model folder has all it needs
+    for max_iters in (4, 6):
+        project.check('train_with_eval.py', *options, '--out_dir=parts', f'--max_iters={max_iters}', '--init_from=resume')
+    seconds = ['train_s', 'eval_s']
+    parts = pd.read_csv(project.folder / 'parts/results.csv')
+    pd.testing.assert_frame_equal(parts.drop(columns=seconds), whole.drop(columns=seconds), check_exact=True)
+    shutil.rmtree(project.folder / 'data/bpe')
+    assert '50 questions right' in project.check('eval_capitals.py', '--out_dir=parts', '--num_samples=1')
+    out = project.check('sample.py', '--out_dir=parts', '--start=Paris é', '--num_samples=2', '--max_new_tokens=3')
+    assert out.count('Paris é') == 2 and out.count('---------------') == 2
+
+
+def test_gpt2_as_it_is_answers_and_is_sampled_from(project, gpt2_folder):
+    init_from = f'--init_from={gpt2_folder}'
+    out = project.check('eval_capitals.py', init_from, '--num_samples=1', '--json=report.json')
+    assert f'{gpt2_folder}: 50 questions' in out
+    report = json.loads((project.folder / 'report.json').read_text())
+    assert {row['group'] for row in report['totals']} == {'facts', 'beyond'}
+    assert {question['held_out'] for question in report['questions']} == {None}
+    out = project.check('eval_as_math.py', init_from, '--num_samples=1', '--max_operand=10')
+    assert '242 questions' in out and 'of 242 questions right' in out and 'held out ' not in out.splitlines()[-1]
+    out = project.check('sample.py', init_from, '--start=Capital of', '--num_samples=3', '--max_new_tokens=5')
+    assert out.count('Capital of') == 3
+
+
+def test_what_does_not_fit_gpt2_is_refused(project, gpt2_folder):
+    write_dataset(project.folder / 'data/bpe', gpt2_tokenizer(gpt2_folder))
+    options = [*TINY, f'--init_from={gpt2_folder}', '--out_dir=new']
+    project.fails('train_with_eval.py', *options, '--dataset=bpe', '--block_size=33', says='has 32 positions')
+    project.fails('train_with_eval.py', *options, '--dataset=as_math', says='has no meta.pkl, or train from scratch')
+    project.fails('train_with_eval.py', *options, '--dataset=bpe', f'--out_dir={gpt2_folder}', says='both init_from and out_dir')
+    project.fails('eval_as_math.py', says='--out_dir --init_from is required')
+    project.fails('eval_as_math.py', f'--init_from={gpt2_folder}', '--checkpoint=ckpt.pt', says='goes with --out_dir')
+    assert not (project.folder / 'new').exists()
+
+
+def change_config(folder, **changes):
+    path = folder / 'config.json'
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+@pytest.mark.parametrize('change, says', [
+    (lambda f: (f / 'config.json').unlink(), 'no config.json'), (lambda f: (f / 'config.json').write_text('{'), 'tiny_gpt2'),
+    (lambda f: (f / 'model.safetensors').unlink(), 'cannot be had'),
+    (lambda f: (f / 'model.safetensors').write_bytes(b'xx'), 'cannot be read'),
+    (lambda f: change_config(f, model_type='bert'), "'bert'"),
+    (lambda f: change_config(f, n_layer=3), 'transformer.h.2'), (lambda f: change_config(f, n_layer=1), 'transformer.h.1'),
+    (lambda f: change_config(f, n_embd=32), 'cannot be read'), (lambda f: change_config(f, n_head=5), 'cannot be read'),
+    (lambda f: change_config(f, layer_norm_epsilon=1e-6), 'layer_norm_epsilon=1e-06'),
+    (lambda f: change_config(f, activation_function='relu'), "activation_function='relu'"),
+    (lambda f: change_config(f, scale_attn_by_inverse_layer_idx=True), 'scale_attn_by_inverse_layer_idx=True'),
+])
+def test_a_folder_that_holds_no_gpt2_is_refused_with_one_sentence(gpt2_folder, change, says):
+    change(gpt2_folder)
+    with pytest.raises(SystemExit, match='^error: [^\n]*$') as error:
+        load_gpt2(str(gpt2_folder))
+    assert says in str(error.value)
+
+
+def test_nothing_but_dropout_is_overridden_and_other_names_are_refused(gpt2_folder):
+    with pytest.raises(ValueError, match='only dropout'):
+        GPT.from_pretrained(str(gpt2_folder), dict(n_layer=1))
+    with pytest.raises(SystemExit, match='error: dropout must be'):
+        load_gpt2(str(gpt2_folder), dropout=1.5)
+    with pytest.raises(SystemExit, match='gpt3 is neither a folder nor one of gpt2, gpt2-medium'):
+        load_gpt2('gpt3')
+
+
+def test_without_transformers_the_error_names_it(gpt2_folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'transformers', None)
+    with pytest.raises(SystemExit, match='^error: [^\n]*pip install transformers$'):
+        load_gpt2(str(gpt2_folder))
+
+
+def test_without_a_network_the_error_says_so(prepared, tmp_path, monkeypatch):
+    env = {**os.environ, 'HF_HUB_OFFLINE': '1', 'HF_HOME': str(tmp_path)}
+    process = subprocess.run([sys.executable, 'sample.py', '--init_from=gpt2'], cwd=prepared.folder, env=env,
+                             capture_output=True, text=True)
+    assert process.returncode == 1 and process.stderr.count('\n') == 1, process.stderr
+    assert process.stderr.startswith('error: the weights of gpt2 cannot be had') and 'network' in process.stderr
+    monkeypatch.setenv('TIKTOKEN_CACHE_DIR', str(tmp_path))
+    monkeypatch.setenv('HTTPS_PROXY', 'http://127.0.0.1:9')  # nothing listens there
+    with pytest.raises(SystemExit, match="^error: no meta.pkl, and GPT-2's vocabulary cannot be had[^\n]*$"):
+        gpt2_tokenizer()
