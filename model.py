@@ -54,49 +54,6 @@ class GPTConfig:
         return {key: value for key, value in asdict(self).items() if key != 'activation' or value != 'gelu'}
 
 
-def import_transformers():
-    """Hugging Face transformers, without its progress bars and reports. Optional, so imported only where it is used."""
-    try:
-        import transformers
-    except ImportError as e:
-        raise ImportError("GPT-2's weights need transformers, which cannot be imported "
-                          f"({' '.join(str(e).split())}): pip install transformers") from e
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    return transformers
-
-
-def load_transformers_gpt2(name_or_path):
-    """transformers' GPT2LMHeadModel of a name or folder; exceptions as GPT.from_pretrained says."""
-    is_folder = os.path.isdir(name_or_path)
-    if not is_folder and name_or_path not in GPT2_MODELS:
-        raise ValueError(f"{name_or_path} is neither a folder nor one of {', '.join(GPT2_MODELS)}")
-    if is_folder and not os.path.exists(os.path.join(name_or_path, 'config.json')):
-        raise ValueError(f"{name_or_path} holds no GPT-2 in the form of transformers: it has no config.json")
-    transformers = import_transformers()
-    try:
-        config = transformers.AutoConfig.from_pretrained(name_or_path, local_files_only=is_folder)
-        if config.model_type == 'gpt2':
-            model, report = transformers.GPT2LMHeadModel.from_pretrained(
-                name_or_path, config=config, local_files_only=is_folder, output_loading_info=True)
-    except OSError as e:
-        hint = "" if is_folder else ": connect to the network once, or name a folder that holds them"
-        reason = str(e).splitlines()[0].rstrip('.')
-        raise OSError(f"the weights of {name_or_path} cannot be had ({reason}){hint}") from e
-    except Exception as e:  # damaged files make json, safetensors and torch raise nearly anything
-        raise ValueError(f"the weights of {name_or_path} cannot be read ({type(e).__name__}): they are damaged, or do "
-                         "not fit its config.json") from e
-    if config.model_type != 'gpt2':
-        raise ValueError(f"{name_or_path} holds no GPT-2, but a model of type {config.model_type!r}")
-    # transformers would draw what is missing at random; causal masks were saved with the weights by its early versions
-    wrong = {*report['missing_keys'], *report['unexpected_keys']}
-    wrong = [key for key in wrong if not key.endswith(('.attn.bias', '.attn.masked_bias'))]
-    if wrong:
-        raise ValueError(f"the weights of {name_or_path} do not fit its config.json: "
-                         f"{min(wrong)} is missing or unknown")
-    return model
-
-
 class LayerNorm(nn.Module):
     """LayerNorm with an optional bias."""
 
@@ -333,3 +290,49 @@ class GPT(nn.Module):
             probs = F.softmax(logits, dim=-1)
             idx = torch.cat((idx, torch.multinomial(probs, num_samples=1)), dim=1)
         return idx
+
+
+# -----------------------------------------------------------------------------
+# weights of GPT-2, through transformers
+
+def import_transformers():
+    """Hugging Face transformers, without its progress bars and reports. Optional, so imported only where it is used."""
+    try:
+        import transformers
+    except ImportError as e:
+        raise ImportError("GPT-2's weights need transformers, which cannot be imported "
+                          f"({' '.join(str(e).split())}): pip install transformers") from e
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    return transformers
+
+
+def load_transformers_gpt2(name_or_path):
+    """transformers' GPT2LMHeadModel of a name or folder; exceptions as GPT.from_pretrained says."""
+    is_folder = os.path.isdir(name_or_path)
+    if not is_folder and name_or_path not in GPT2_MODELS:
+        raise ValueError(f"{name_or_path} is neither a folder nor one of {', '.join(GPT2_MODELS)}")
+    if is_folder and not os.path.exists(os.path.join(name_or_path, 'config.json')):
+        raise ValueError(f"{name_or_path} holds no GPT-2 in the form of transformers: it has no config.json")
+    transformers = import_transformers()
+    try:
+        config = transformers.AutoConfig.from_pretrained(name_or_path, local_files_only=is_folder)
+        if config.model_type == 'gpt2':
+            model, report = transformers.GPT2LMHeadModel.from_pretrained(
+                name_or_path, config=config, local_files_only=is_folder, output_loading_info=True)
+    except OSError as e:
+        hint = "" if is_folder else ": connect to the network once, or name a folder that holds them"
+        reason = str(e).splitlines()[0].rstrip('.')
+        raise OSError(f"the weights of {name_or_path} cannot be had ({reason}){hint}") from e
+    except Exception as e:  # damaged files make json, safetensors and torch raise nearly anything
+        raise ValueError(f"the weights of {name_or_path} cannot be read ({type(e).__name__}): they are damaged, or do "
+                         "not fit its config.json") from e
+    if config.model_type != 'gpt2':
+        raise ValueError(f"{name_or_path} holds no GPT-2, but a model of type {config.model_type!r}")
+    # transformers would draw what is missing at random; causal masks were saved with the weights by its early versions
+    wrong = {*report['missing_keys'], *report['unexpected_keys']}
+    wrong = [key for key in wrong if not key.endswith(('.attn.bias', '.attn.masked_bias'))]
+    if wrong:
+        raise ValueError(f"the weights of {name_or_path} do not fit its config.json: "
+                         f"{min(wrong)} is missing or unknown")
+    return model
