@@ -19,10 +19,11 @@ test: .venv/installed-dev
 	$(VENV) -m pytest
 
 test-faults: .venv/installed-dev
-	$(VENV) -m pytest -m faults -s
+	bash -o pipefail -c '$(VENV) -m pytest -m faults -s | tee faults.log'
+	grep -E '^(SIG|full disk|truncated|meta.pkl|ckpt.pt)' faults.log > results/faults.txt
 
 study: .venv/installed-dev
-	for dataset in as_math facts_char both_math_and_facts; do $(VENV) data/$$dataset/prepare.py; done
+	for dataset in as_math facts_char both_math_and_facts; do $(VENV) data/$$dataset/prepare.py || exit 1; done
 	$(VENV) sweep.py $(SMALL) --seeds=10 --name=paper
 	$(VENV) sweep.py $(PAPER) --seeds=3 --name=paper
 	$(VENV) sweep.py $(SMALL) --seeds=5 --name=weight_decay --weight_decay=0.1
@@ -30,7 +31,10 @@ study: .venv/installed-dev
 
 results: .venv/installed-dev
 	for name in paper weight_decay; do \
-	  $(VENV) summarize.py sweeps/$$name --output=results/$$name && $(VENV) plot_results.py --sweep results/$$name || exit 1; \
+	  if [ -d sweeps/$$name ]; then \
+	    $(VENV) summarize.py sweeps/$$name --output=results/$$name && \
+	    $(VENV) plot_results.py --sweep results/$$name || exit 1; \
+	  fi; \
 	done
 
 bench: .venv/installed-dev

@@ -7,7 +7,7 @@ $ python bench.py --sizes 14 --threads 1 2 --json bench.json
 Plain training: a batch is stacked from per-sample memory-mapped slices, the model runs eagerly, AdamW is not fused.
 Plain evaluation: one question and one sample at a time through GPT.generate. Ours is train_with_eval.py itself, run in
 this process as a user would, timed by its own train_s column. The two are measured in turns, so that a busy machine slows
-both; the ratio is that of their medians, and its range that of the quarters.
+both; the ratio is that of their medians, and its range that of their quartiles.
 """
 
 import argparse
@@ -89,9 +89,9 @@ def our_training(path, iters, repeats, threads):
 
 
 def compare(name, unit, plain, ours):
-    """One row of the table: medians, and the ratio with the range of its quarters."""
-    quarters = lambda values: np.percentile(values, [25, 50, 75])
-    p, o = quarters(plain), quarters(ours)
+    """One row of the table: medians, and the ratio with the range of its quartiles."""
+    quartiles = lambda values: np.percentile(values, [25, 50, 75])
+    p, o = quartiles(plain), quartiles(ours)
     return {'what': name, 'unit': unit, 'plain': p[1], 'ours': o[1], 'ratio': p[1] / o[1],
             'ratio_low': p[0] / o[2], 'ratio_high': p[2] / o[0], 'plain_all': list(plain), 'ours_all': list(ours)}
 

@@ -135,7 +135,7 @@ def check_spelling(tokenizer, text, what):
         except KeyError:
             unknown.append(repr(ch))
     if unknown:
-        sys.exit(f"error: the vocabulary of {tokenizer.vocab_size} characters lacks {', '.join(unknown)} of {what}")
+        sys.exit(f"error: the vocabulary of {tokenizer.vocab_size} characters has no {', '.join(unknown)}, which {what} needs")
 
 
 def find_meta(dataset):
@@ -145,6 +145,12 @@ def find_meta(dataset):
     if not (folder / 'meta.pkl').exists() and prepare.exists() and 'write_dataset' in prepare.read_text():
         sys.exit(f"error: data/{dataset}/meta.pkl not found: run python data/{dataset}/prepare.py first")
     return folder / 'meta.pkl'
+
+
+def text_sha256(dataset):
+    """Hash of the training text of data/`dataset`, by which a run that goes on knows that it is still the same."""
+    ids = np.fromfile(DATA / dataset / 'train.bin', dtype='<u2')
+    return hashlib.sha256(ids.astype(np.int64).tobytes()).hexdigest()
 
 
 def load_dataset(dataset, gpt2_folder=None):
@@ -331,8 +337,9 @@ def generate_batch(model, prompts, max_new_tokens, temperature=1.0, top_k=None, 
         if top_k is not None:
             v, _ = torch.topk(logits, min(top_k, logits.size(-1)))
             logits = logits.masked_fill(logits < v[:, [-1]], -float('inf'))
-        probs = F.softmax(logits, dim=-1)
-        new = torch.multinomial(probs[group], num_samples=1, generator=generator)[:, 0]
+        # inverse transform sampling: one random number a row, where multinomial draws one for each token
+        cdf = F.softmax(logits, dim=-1).cumsum(dim=-1)[group]
+        new = (cdf <= torch.rand(n, 1, generator=generator, device=device) * cdf[:, -1:]).sum(dim=-1)
         tokens[rows, lengths + t] = new
         if stop is not None:
             ended |= new == stop
@@ -483,7 +490,7 @@ def positive(kind):
     """An argparse type: a number of `kind` (int or float) above 0."""
     def parse(text):
         value = kind(text)
-        if not 1e-6 < value < float('inf'):
+        if not 1e-6 <= value < float('inf'):
             raise argparse.ArgumentTypeError(f"must be above 0 (at least 1e-6), not {text}")
         return value
     parse.__name__ = kind.__name__

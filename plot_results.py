@@ -162,8 +162,8 @@ def save(figure, output):
 def by_size(config):
     """Sorts configs as the paper does: by dataset, then by width, mlt last."""
     kind, _, size = config.rpartition('_')
-    return ['math', 'facts', 'both'].index(kind.split('_')[0]) if kind.split('_')[0] in ('math', 'facts', 'both') else 3, \
-        kind, int(size) if size.isdecimal() else 10**9, size
+    datasets = ['math', 'facts', 'both', kind.split('_')[0]]
+    return datasets.index(kind.split('_')[0]), kind, int(size) if size.isdecimal() else 10**9, size
 
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,

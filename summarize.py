@@ -10,7 +10,6 @@ at its end. Needs scipy (pip install -r requirements-dev.txt).
 """
 
 import argparse
-import shutil
 import sys
 from pathlib import Path
 
@@ -53,10 +52,10 @@ def seed_folders(folder):
 def read_seeds(folder):
     """The runs of a config over seeds: dict of model folder to read_results' DataFrame; {} for any other folder.
 
-    A run that has stopped, or is still, short of where the others of its config ended is left out.
+    Runs that are still going on, or have not reached the last iteration of their config's longest run, are left out.
     """
     runs = {run: read_results(run) for run in seed_folders(folder)
-            if (run / 'results.csv').exists() or (run / 'temp.csv').exists()}
+            if (run / 'results.csv').exists() and not (run / 'temp.csv').exists()}
     end = max((results.iter.iloc[-1] for results in runs.values()), default=0)
     return {run: results for run, results in runs.items() if results.iter.iloc[-1] == end}
 
@@ -136,15 +135,18 @@ def is_share(metric):
 def summarize(folder):
     """Write summary.csv of a sweep's folder and return it as a DataFrame; exits where no run is there.
 
-    A row per config and metric: config, n_params, metric, seeds (that have it: never-reached iterations are left
-    out), mean, std, low, high (95 % interval).
+    A row per config and metric: config, n_params, iters (where its runs end), metric, seeds (that have it:
+    never-reached iterations are left out), mean, std, low, high (95 % interval).
     """
     check_scipy()
     folder = Path(folder)
     path = folder / 'summary.csv'
     n_params = {}
     if path.exists():  # where only results.csv were kept, the parameters are known from before
-        n_params = pd.read_csv(path).groupby('config').n_params.first().to_dict()
+        try:
+            n_params = pd.read_csv(path).groupby('config').n_params.first().to_dict()
+        except (ValueError, KeyError, AttributeError) as e:
+            sys.exit(f"error: {path} is damaged ({str(e).splitlines()[0]}): delete it, it is made anew")
     rows = []
     for config_folder in sorted(folder.glob('*')):
         runs = read_seeds(config_folder)
@@ -152,23 +154,32 @@ def summarize(folder):
             continue
         for run in seed_folders(config_folder):
             if run not in runs:
-                print(f"left out: {run} has not come as far as the other seeds")
+                print(f"left out: {run} is not finished")
         config = config_folder.name
         n_params[config] = count_parameters(next(iter(runs))) or n_params.get(config)
+        iters = int(next(iter(runs.values())).iter.iloc[-1])
         table = pd.DataFrame([measure(results) for results in runs.values()])
         for metric in table:
             values = table[metric].dropna()
             if len(values):
                 low, high = interval(metric, values)
-                rows.append(dict(config=config, n_params=n_params[config], metric=metric, seeds=len(values),
+                rows.append(dict(config=config, n_params=n_params[config], iters=iters, metric=metric, seeds=len(values),
                                  mean=values.mean(), std=values.std(), low=low, high=high))
     if not rows:
         sys.exit(f"error: no runs in {folder}: it must hold CONFIG/seed_N/results.csv, as sweep.py makes them")
     summary = pd.DataFrame(rows).astype({'n_params': 'Int64'})
     summary = summary.sort_values(['n_params', 'config'], kind='stable').reset_index(drop=True)
-    with atomic_open(path) as f:
-        summary.to_csv(f, index=False, float_format='%.6g')
+    write(path, summary.to_csv(index=False, float_format='%.6g'))
     return summary
+
+
+def write(path, text):
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_open(path) as f:
+            f.write(text)
+    except OSError as e:
+        sys.exit(f"error: cannot write {path}: {e.strerror}")
 
 
 def check_scipy():
@@ -183,16 +194,16 @@ def print_summary(summary):
     columns = ['final_seen_sums_acc', 'final_heldout_acc', 'final_facts_acc', 'best_heldout_acc', 'final_heldout_prob']
     columns = [column for column in columns if column in set(summary.metric)]
     names = {column: column.removesuffix('_acc').replace('_', ' ').replace('heldout', 'held out') for column in columns}
-    print(f"{'config':<18}{'seeds':>6}" + ''.join(f'{names[column]:>22}' for column in columns) + '  ends with all held out')
+    print(f"{'config':<16}{'iterations':>11}{'seeds':>7}" + ''.join(f'{names[column]:>24}' for column in columns) + '  ends with all held out')
     for config, rows in summary.groupby('config', sort=False):
         rows = rows.set_index('metric')
-        line = f"{config:<18}{int(rows.seeds.max()):>6}"
+        line = f"{config:<16}{rows.iters.iloc[0]:>11,}{int(rows.seeds.max()):>7}"
         for column in columns:
             cell = ''
             if column in rows.index:
                 r = rows.loc[column]
                 cell = f"{100 * r['mean']:.1f}" + (f" ({100 * r.low:.1f} to {100 * r.high:.1f})" if r.seeds > 1 else '')
-            line += f'{cell:>22}'
+            line += f'{cell:>24}'
         if 'final_all_heldout' in rows.index:
             share = rows.loc['final_all_heldout']
             line += f"  {round(share['mean'] * share.seeds)} of {share.seeds} seeds"
@@ -207,11 +218,8 @@ if __name__ == '__main__':
     args = parser.parse_args()
     print_summary(summarize(args.folder))
     if args.output:
-        try:
-            for path in [Path(args.folder) / 'summary.csv', *Path(args.folder).glob('*/seed_*/results.csv')]:
-                target = Path(args.output) / path.relative_to(args.folder)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, target)
-        except OSError as e:
-            sys.exit(f"error: cannot copy to {args.output}: {e.strerror}")
+        folder = Path(args.folder)
+        runs = [run for config_folder in folder.glob('*') for run in read_seeds(config_folder)]
+        for path in [folder / 'summary.csv', *(run / 'results.csv' for run in runs)]:
+            write(Path(args.output) / path.relative_to(folder), path.read_text())
         print(f"copied to {args.output}")

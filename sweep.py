@@ -27,8 +27,9 @@ from configurator import settings_of
 from summarize import check_scipy, print_summary, summarize
 
 TRAIN = Path(__file__).resolve().parent / 'train_with_eval.py'
-# What may differ between a sweep's runs in one folder: where and how they run, not what they compute
-PLACE = {'out_dir', 'init_from', 'seed', 'max_iters', 'log_interval', 'device', 'compile', 'num_threads', 'backend'}
+# Settings with which a run may go on though it began with others: where it runs, how long, and what it shows
+PLACE = {'out_dir', 'init_from', 'seed', 'max_iters', 'log_interval', 'device', 'compile', 'num_threads', 'backend',
+         'wandb_log', 'wandb_project', 'wandb_run_name'}
 
 
 def last_iter(folder):
@@ -61,9 +62,10 @@ def train(argv, folder, max_iters, threads):
     init_from = 'resume' if (folder / 'ckpt_last.pt').exists() else 'scratch'
     command = [sys.executable, str(TRAIN), *argv, f'--out_dir={folder}', f'--init_from={init_from}']
     with open(f'{folder}.log', 'a') as log:
-        # so many threads for each run that side by side they do not fight for the cores
+        # So many threads for each run that side by side they do not fight for the cores. A session of its own, for
+        # Ctrl-C would reach it from the terminal and from stop() below, and a second signal ends it unsaved.
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-                                   env={**os.environ, 'OMP_NUM_THREADS': str(threads)})
+                                   env={**os.environ, 'OMP_NUM_THREADS': str(threads)}, start_new_session=True)
         running.add(process)
         try:
             return process.wait()
@@ -71,10 +73,14 @@ def train(argv, folder, max_iters, threads):
             running.discard(process)
 
 
-def read_log(folder):
-    """The reason of a failure: the last line of a run's log that names an error, else the last line."""
+def log_size(folder):
+    return os.path.getsize(f'{folder}.log') if os.path.exists(f'{folder}.log') else 0
+
+
+def read_log(folder, start):
+    """The reason of a failure: the last line of a run's log that names an error, else the last; from byte `start` on."""
     try:
-        lines = Path(f'{folder}.log').read_text(errors='replace').split('\n')
+        lines = Path(f'{folder}.log').read_bytes()[start:].decode(errors='replace').split('\n')
     except OSError:
         return 'it could not be started'
     lines = [line for line in lines if line.strip()] or ['it has no output']
@@ -118,7 +124,7 @@ def parse_arguments():
     parser.add_argument('--seeds', type=count, default=5, help="seeds of each config, from its own on (default: 5)")
     parser.add_argument('--name', default='main', help='the sweep is in sweeps/NAME (default: main)')
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-    parser.add_argument('--jobs', type=count, default=cores, help='runs side by side here (default: a core for each)')
+    parser.add_argument('--jobs', type=count, default=cores, help='runs side by side here, which share its cores (default: a core for each; one GPU: 1)')
     parser.add_argument('--cluster', default='here', choices=['here', 'slurm', 'local', 'debug'],
                         help='where runs go: processes here, or submitit: slurm, and its local and debug for testing')
     parser.add_argument('--cluster_options', nargs='*', type=option, default=[], metavar='KEY=VALUE',
@@ -137,7 +143,10 @@ def parse_arguments():
 
 
 def plan_runs(args, overrides):
-    """All runs of the sweep: dict of model folder to (argv, max_iters). Exits where settings are wrong or have changed."""
+    """All runs of the sweep: dict of model folder to (argv, max_iters).
+
+    Exits where settings are wrong, or where a folder was trained with others or on another text.
+    """
     runs = {}
     for seed_number in range(args.seeds):  # seeds outside, so that an early look sees every config
         for config in args.configs:
@@ -147,16 +156,29 @@ def plan_runs(args, overrides):
             if folder in runs:
                 sys.exit(f"error: two configs are called {folder.parent.name}: rename one")
             runs[folder] = [config, *overrides, f'--seed={seed}'], settings['max_iters']
-            if (folder / 'ckpt_last.pt').exists():
-                from eval_utils import load_checkpoint  # torch takes seconds to import
-                before = load_checkpoint(folder / 'ckpt_last.pt')['config']
-                changed = [key for key in settings if key not in PLACE and before.get(key, settings[key]) != settings[key]
-                           and not (key == 'dtype' and settings[key] == 'auto')]
-                if changed:
-                    key = changed[0]
-                    sys.exit(f"error: {folder} was trained with {key}={before[key]!r}, not {settings[key]!r}: "
-                             "choose another --name, or the settings it was begun with")
+            check_unchanged(folder, settings)
     return runs
+
+
+def check_unchanged(folder, settings):
+    """Exit where a run that is there already was begun with other settings, or on another text."""
+    if not (folder / 'ckpt_last.pt').exists():
+        return
+    from eval_utils import DATA, load_checkpoint, text_sha256  # torch takes seconds to import
+    try:
+        checkpoint = load_checkpoint(folder / 'ckpt_last.pt')
+    except SystemExit:
+        return  # damaged: this run will say so, and the others go on
+    before = checkpoint.get('config', {})
+    changed = [key for key in settings if key not in PLACE and before.get(key, settings[key]) != settings[key]]
+    if changed:
+        key = changed[0]
+        sys.exit(f"error: {folder} was trained with {key}={before[key]!r}, not {settings[key]!r}: choose another --name, "
+                 "or the settings it was begun with")
+    path = DATA / settings['dataset'] / 'train.bin'
+    if path.exists() and checkpoint.get('data_sha256', '') != text_sha256(settings['dataset']):
+        sys.exit(f"error: {folder} was trained on another text: data/{settings['dataset']} has been prepared with other "
+                 "options since; choose another --name, or prepare it as it was")
 
 
 running = set()  # processes of this machine
@@ -179,8 +201,9 @@ if __name__ == '__main__':
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, stop)
     executor = make_executor(args, threads)
-    try:  # resolved, for a cluster's worker may start elsewhere
-        futures = {folder: executor.submit(train, argv, folder.resolve(), max_iters, threads)
+    log_starts = {folder: log_size(folder) for folder in runs}
+    try:
+        futures = {folder: executor.submit(train, argv, folder, max_iters, threads)
                    for folder, (argv, max_iters) in todo.items()}
     except Exception as e:  # sbatch is there, say, and no cluster behind it
         sys.exit(f"error: --cluster={args.cluster} cannot be used here: {' '.join(str(e).split())[-200:]}")
@@ -195,30 +218,32 @@ if __name__ == '__main__':
                     try:
                         code = future.result()
                     except Exception as e:  # a cluster's worker was lost: whatever it says
-                        code = ' '.join(str(e).split())[:200]
+                        code = ' '.join(str(e).split())[:200] or type(e).__name__
                     if code:
                         failed.append(folder)
                     if code or bar.disable:
-                        tqdm.write(f"{folder}: " + (f"failed ({code}): {read_log(folder)}" if code else "done"))
+                        tqdm.write(f"{folder}: " + (f"failed ({code}): {read_log(folder, log_starts[folder])}" if code
+                                                   else "done"))
             ended = len(runs) - len(pending)
             bar.n = ended + sum(min(1.0, max(0, last_iter(folder)[0]) / max(1, runs[folder][1])) for folder in pending)
             bar.refresh()
     if stopped.is_set():
         for future in futures.values():
             future.cancel()  # those not begun; on a cluster, all
+        time.sleep(0.2)  # for one that is just being started
         told = set()
-        while args.cluster == 'here' and not all(future.done() for future in futures.values()):
+        while running - told or any(process.poll() is None for process in told):
             for process in running - told:  # once each, for a second signal would end them at once
                 process.terminate()
                 told.add(process)
-            time.sleep(0.1)
-        print("stopped; the runs have saved what they had, and the same command goes on from there")
-        sys.exit(130)
+            time.sleep(0.2)
+        print("stopped; the same command goes on from where the runs are", flush=True)
+        os._exit(130)  # a thread may yet wait for a training that an earlier sweep left behind
     if len(failed) < len(runs):
         print_summary(summarize(args.folder))
         print(f"{args.folder / 'summary.csv'} has all; next:\n  python plot_results.py --sweep {args.folder}")
     if failed:
         print(f"{len(failed)} of {len(runs)} runs failed:")
         for folder in failed:
-            print(f"  {folder}: {read_log(folder)} (all in {folder}.log)")
+            print(f"  {folder}: {read_log(folder, log_starts[folder])} (all in {folder}.log)")
         sys.exit(1)

@@ -16,7 +16,6 @@ import signal
 signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports ends at once, without a traceback
 
 import fcntl
-import hashlib
 import importlib.util
 import io
 import math
@@ -37,7 +36,7 @@ from tqdm import tqdm
 from atomic_io import atomic_open
 from configurator import configure
 from eval_utils import (DATA, GPT2_VOCABULARY, check_vocabulary, evaluate, find_checkpoint, load_checkpoint,
-                        load_dataset, load_gpt2, model_from_checkpoint, pick_device)
+                        load_dataset, load_gpt2, model_from_checkpoint, pick_device, text_sha256)
 from model import GPT, GPT2_MODELS, GPTConfig
 
 # -----------------------------------------------------------------------------
@@ -248,7 +247,7 @@ elif init_from != 'resume':
                      "choose a dataset in GPT-2's encoding, which has no meta.pkl, or train from scratch")
 model.train()
 model_args = model.config.model_args()
-data_sha256 = hashlib.sha256(train_ids.numpy().tobytes()).hexdigest()
+data_sha256 = text_sha256(dataset)
 iter_num = 0
 rows = []  # of results.csv
 best_val_loss = float('inf')
@@ -325,7 +324,8 @@ if compile:
             torch._dynamo.maybe_mark_dynamic(weight, 0)
         forward_backward(window, weight)
     except (torch._dynamo.exc.BackendCompilerFailed, torch._inductor.exc.InductorError) as e:
-        print(f"the compiler failed ({' '.join(str(e).split())[:100]} ...): training eagerly, which is slower")
+        if master_process:
+            print(f"the compiler failed ({' '.join(str(e).split())[:100]} ...): training eagerly, which is slower")
         forward_backward, compile = eager, False
 
 

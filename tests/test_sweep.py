@@ -1,5 +1,6 @@
 """Sweeps: each run is an ordinary model folder, nothing is trained twice, and the summary's statistics are the textbook's."""
 
+import fcntl
 import math
 import os
 import shutil
@@ -11,6 +12,7 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from conftest import TINY, Project
 from summarize import interval, measure, read_seeds, summarize
@@ -51,6 +53,29 @@ def test_what_is_finished_is_not_trained_again_and_other_settings_are_refused(sw
     table = summary(swept, 'more')
     assert set(table[table.config == 'both_mini_14'].seeds) == {3}
     swept.fails('sweep.py', CONFIGS[0], '--seeds=2', *QUICK, '--name=more', '--weight_decay=0.1', says='choose another --name')
+    swept.check('data/both_math_and_facts/prepare.py', '--held_out', '1,2')
+    swept.fails('sweep.py', CONFIGS[0], '--seeds=4', *QUICK, '--name=more', says='trained on another text')
+    swept.check('data/both_math_and_facts/prepare.py')
+
+
+@pytest.mark.parametrize('to_group', [False, True])
+def test_a_stopped_sweep_saves_its_runs(swept, to_group):
+    """SIGTERM from a cluster or a shell, and Ctrl-C, which the terminal sends to every process of the group."""
+    name = f'stopped_{to_group}'
+    options = [CONFIGS[0], '--seeds=1', *QUICK, '--max_iters=1000000', '--eval_interval=1000000',
+               '--full_eval_interval=1000000', f'--name={name}']
+    process = subprocess.Popen([sys.executable, 'sweep.py', *options], cwd=swept.folder, start_new_session=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    run = swept.folder / f'sweeps/{name}/both_mini_14/seed_1337'
+    while not (run / 'ckpt_last.pt').exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    time.sleep(0.5)
+    os.killpg(process.pid, signal.SIGINT) if to_group else process.terminate()
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and 'goes on from where' in out and 'Traceback' not in err
+    assert torch.load(run / 'ckpt_last.pt', weights_only=True)['iter_num'] > 0
+    assert 'stopped at iteration' in (run.parent / 'seed_1337.log').read_text()
 
 
 @pytest.mark.parametrize('signum', [signal.SIGKILL, signal.SIGTERM])
@@ -75,7 +100,7 @@ def test_a_sweep_killed_halfway_and_started_again_gives_the_same_summary(swept, 
 
 def test_a_sweep_waits_for_a_training_that_outlived_it(project):
     """kill -9 of sweep.py alone leaves its trainings at work."""
-    options = ['--seeds=1', *QUICK, '--max_iters=60']
+    options = ['--seeds=1', *QUICK, '--max_iters=2000', '--eval_interval=500', '--full_eval_interval=500']
     process = subprocess.Popen([sys.executable, 'sweep.py', CONFIGS[0], *options], cwd=project.folder,
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     run = project.folder / 'sweeps/main/both_mini_14/seed_1337'
@@ -84,6 +109,10 @@ def test_a_sweep_waits_for_a_training_that_outlived_it(project):
         time.sleep(0.02)
     process.kill()
     process.wait()
+    fd = os.open(run, os.O_RDONLY)
+    with pytest.raises(BlockingIOError):
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # still at work
+    os.close(fd)
     project.check('sweep.py', CONFIGS[0], *options)
     assert list(read_seeds(run.parent)) == [run] and not (run.parent / 'seed_1337.1').exists()
 
@@ -91,16 +120,14 @@ def test_a_sweep_waits_for_a_training_that_outlived_it(project):
 def test_one_failure_does_not_stop_the_others_and_is_reported_with_its_log(project):
     run = project.folder / 'sweeps/main/both_mini_14/seed_1338'
     run.mkdir(parents=True)
-    (run / 'ckpt_last.pt').mkdir()  # cannot be resumed
+    (run / 'ckpt_last.pt').write_bytes(b'half a checkpoint')
     process = project.run('sweep.py', CONFIGS[0], '--seeds=2', *QUICK)
-    assert process.returncode == 1 and 'Traceback' not in process.stderr, process.stderr
-    assert 'cannot be read' in process.stdout + process.stderr
-    (run / 'ckpt_last.pt').rmdir()
-    (run / 'meta.pkl').mkdir()  # cannot be written
-    process = project.run('sweep.py', CONFIGS[0], '--seeds=2', *QUICK)
-    assert process.returncode == 1 and '1 of 2 runs failed' in process.stdout
-    assert 'seed_1338: error: cannot write' in process.stdout and 'seed_1338.log' in process.stdout
+    assert process.returncode == 1 and '1 of 2 runs failed' in process.stdout, process.stderr
+    assert 'seed_1338: error: checkpoint' in process.stdout and 'seed_1338.log' in process.stdout
     assert set(summary(project, 'main').seeds) == {1}
+    (run / 'ckpt_last.pt').unlink()
+    project.check('sweep.py', CONFIGS[0], '--seeds=2', *QUICK)
+    assert set(summary(project, 'main').seeds) == {2}
 
 
 @pytest.mark.parametrize('args, says', [

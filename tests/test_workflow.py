@@ -91,8 +91,8 @@ def test_an_earlier_run_is_moved_aside_not_overwritten(project):
 
 @pytest.mark.parametrize('signum, code', [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_stops_saves_and_says_how_to_go_on(project, signum, code):
-    options = [*TINY[:1], '--out_dir=stopped', '--max_iters=100000', '--full_eval_interval=20', '--batch_size=16',
-               '--num_threads=1', '--num_samples=2']
+    options = [*TINY[:1], '--out_dir=stopped', '--max_iters=1000000', '--eval_interval=1000000',
+               '--full_eval_interval=1000000', '--batch_size=16', '--num_threads=1', '--num_samples=2']
     process = subprocess.Popen([sys.executable, 'train_with_eval.py', MATH, *options], cwd=project.folder, text=True,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     while not (project.folder / 'stopped/temp.csv').exists():
@@ -105,7 +105,7 @@ def test_a_signal_stops_saves_and_says_how_to_go_on(project, signum, code):
     assert not (project.folder / 'stopped/temp.csv').exists()
     table = results(project, 'stopped')
     last = torch.load(project.folder / 'stopped/ckpt_last.pt', weights_only=True)
-    assert last['iter_num'] >= table.iter.iloc[-1] and len(last['rows']) == len(table)
+    assert last['iter_num'] > table.iter.iloc[-1] == 0 and len(last['rows']) == len(table) == 1
 
 
 def test_progress_without_a_terminal_is_plain_lines(prepared, project):

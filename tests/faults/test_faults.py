@@ -88,7 +88,7 @@ def test_random_kills_lose_nothing(prepared, whole, signum, compile, share):
         runs += 1
         assert_same_run(folder, out_dir)
     print(f"\n{signal.Signals(signum).name}, {'compiled' if compile else 'eager'}: {kills} random kills in {runs} runs ({from_scratch - runs} before the first "
-          f"checkpoint), each run resumed to the end equal to the bit to one never stopped; lost: nothing")
+          f"checkpoint), each resumed run ended bit-identical to an uninterrupted one; lost: nothing")
 
 
 def test_a_full_disk_keeps_the_old_checkpoint(prepared, whole):
