@@ -52,4 +52,4 @@ def test_sums_that_cannot_be_asked_are_refused(project):
     project.fails('eval_as_math.py', '--out_dir=facts_mini_14', '--max_operand=19', says='no sums to ask about')
     project.check('data/as_math/prepare.py', '--max_operand=2', '--held_out')
     project.check('train_with_eval.py', 'config/train_math_mini_14.py', *TINY, '--out_dir=few_digits')
-    project.fails('eval_as_math.py', '--out_dir=few_digits', '--max_operand=6', says="lacks '5', '6', ")
+    project.fails('eval_as_math.py', '--out_dir=few_digits', '--max_operand=6', says="has no '5', '6', ")
