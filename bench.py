@@ -157,7 +157,8 @@ if __name__ == '__main__':
     for job in jobs:
         row = job()
         table.append(row)
-        print(f"{row['what']:<44}{row['plain']:>7.3g} {row['unit']:<2}{row['ours']:>7.3g} {row['unit']:<2}{row['ratio']:>7.2f}x"
+        plain, ours = (f'{value:.0f}' if value >= 100 else f'{value:.3g}' for value in (row['plain'], row['ours']))
+        print(f"{row['what']:<44}{plain:>7} {row['unit']:<2}{ours:>7} {row['unit']:<2}{row['ratio']:>7.2f}x"
               f"  ({row['ratio_low']:.2f} to {row['ratio_high']:.2f})", flush=True)
     if args.json:
         with atomic_open(args.json) as f:

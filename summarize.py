@@ -113,7 +113,7 @@ def interval(metric, values):
     """95 % interval of a mean over seeds: (low, high), NaN where one seed cannot tell.
 
     Shares of seeds (*_all_*): Wilson's, made for small counts. Everything else: Student's t, cut to [0, 1] for
-    accuracies and probabilities.
+    accuracies and probabilities, to 0 for losses and iterations.
     """
     from scipy import stats
     n, mean = len(values), values.mean()
@@ -123,8 +123,8 @@ def interval(metric, values):
     if n < 2:
         return float('nan'), float('nan')
     half = stats.t.ppf(0.975, n - 1) * values.std() / n ** 0.5
-    low, high = mean - half, mean + half
-    return (max(low, 0.0), min(high, 1.0)) if metric.endswith(('_acc', '_prob')) else (low, high)
+    low, high = max(mean - half, 0.0), mean + half  # no metric is negative
+    return low, min(high, 1.0) if metric.endswith(('_acc', '_prob')) else high
 
 
 def is_share(metric):
