@@ -138,12 +138,11 @@ def draw_capacity(summary, configs):
                                         linestyle=dashes, linewidth=1.6, capsize=3, elinewidth=1, clip_on=False, zorder=3)
         sizes = of_panel.groupby('config').agg(n_params=('n_params', 'first'), seeds=('seeds', 'max')).sort_values('n_params')
         ax.set(xscale='log', ylim=(-3, 103), title=title, xlabel='parameters')
-        ax.set_xticks(sizes.n_params.astype(float), [f'{r.n_params:,}\n{r.seeds} seeds' for r in sizes.itertuples()])
+        ax.set_xticks(sizes.n_params.astype(float), [f'{r.n_params:,}\n{r.seeds} seed' + 's' * (r.seeds > 1) for r in sizes.itertuples()])
         ax.xaxis.set_minor_locator(NullLocator())
         ax.grid(alpha=0.25)
-    axes.flat[0].set_ylabel('accuracy at the end of training (%)')
-    figure.legend(labels.values(), [f'{label}, mean and 95 % interval' for label in labels], loc='outside lower center',
-                  ncols=len(labels), frameon=False)
+    axes.flat[0].set_ylabel('accuracy at the end (%),\nmean and 95 % interval')
+    figure.legend(labels.values(), labels.keys(), loc='outside lower center', ncols=len(labels), frameon=False)
     return figure
 
 
