@@ -198,9 +198,10 @@ def test_intervals_are_wilsons_for_shares_and_students_for_the_rest():
     centre, half = p + z * z / (2 * n), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     assert low == pytest.approx((centre - half) / (1 + z * z / n), abs=1e-5)
     assert high == pytest.approx((centre + half) / (1 + z * z / n), abs=1e-5)
-    low, high = interval('final_train_loss', pd.Series([1.0, 2.0, 4.0]))
-    half = 4.302653 * np.std([1, 2, 4], ddof=1) / np.sqrt(3)
-    assert (low, high) == (pytest.approx(7 / 3 - half, abs=1e-5), pytest.approx(7 / 3 + half, abs=1e-5))
+    low, high = interval('final_train_loss', pd.Series([0.7, 0.8, 1.0]))
+    half = 4.302653 * np.std([0.7, 0.8, 1.0], ddof=1) / np.sqrt(3)
+    assert (low, high) == (pytest.approx(2.5 / 3 - half, abs=1e-5), pytest.approx(2.5 / 3 + half, abs=1e-5))
+    assert interval('first_iter_all_seen', pd.Series([1.0, 1000.0]))[0] == 0.0
     assert interval('final_add_acc', pd.Series([0.0, 1.0])) == (0.0, 1.0)
     assert all(map(math.isnan, interval('final_add_acc', pd.Series([0.5]))))
 
