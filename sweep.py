@@ -170,6 +170,9 @@ def check_unchanged(folder, settings):
     except SystemExit:
         return  # damaged: this run will say so, and the others go on
     before = checkpoint.get('config', {})
+    if checkpoint.get('iter_num', 0) > settings['max_iters']:
+        sys.exit(f"error: {folder} is at iteration {checkpoint['iter_num']} already: choose another --name, or a larger "
+                 "--max_iters")
     changed = [key for key in settings if key not in PLACE and before.get(key, settings[key]) != settings[key]]
     if changed:
         key = changed[0]

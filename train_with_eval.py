@@ -510,7 +510,8 @@ try:
         if log_lines and master_process and not eval_only and (iter_num % log_interval == 0 or iter_num == start_iter):
             seconds = train_s + time.perf_counter() - t0
             trained = f"loss {loss.item() * micro_steps:.4f}, " if iter_num > start_iter else ""
-            print(f"iter {iter_num}: {trained}{status()}, {seconds / max(iter_num, 1) * 1e3:.2f} ms/iter", flush=True)
+            pace = f", {seconds / iter_num * 1e3:.2f} ms/iter" if iter_num else ""
+            print(f"iter {iter_num}: {trained}{status()}{pace}", flush=True)
         if ddp:  # all processes stop together or not at all
             flag = torch.tensor(exit_code, device=device)
             torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)

@@ -53,6 +53,7 @@ def test_what_is_finished_is_not_trained_again_and_other_settings_are_refused(sw
     table = summary(swept, 'more')
     assert set(table[table.config == 'both_mini_14'].seeds) == {3}
     swept.fails('sweep.py', CONFIGS[0], '--seeds=2', *QUICK, '--name=more', '--weight_decay=0.1', says='choose another --name')
+    swept.fails('sweep.py', CONFIGS[0], '--seeds=2', *QUICK, '--name=more', '--max_iters=2', says='is at iteration 4 already')
     swept.check('data/both_math_and_facts/prepare.py', '--held_out', '1,2')
     swept.fails('sweep.py', CONFIGS[0], '--seeds=4', *QUICK, '--name=more', says='trained on another text')
     swept.check('data/both_math_and_facts/prepare.py')
