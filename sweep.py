@@ -124,7 +124,8 @@ def parse_arguments():
     parser.add_argument('--seeds', type=count, default=5, help="seeds of each config, from its own on (default: 5)")
     parser.add_argument('--name', default='main', help='the sweep is in sweeps/NAME (default: main)')
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-    parser.add_argument('--jobs', type=count, default=cores, help='runs side by side here, which share its cores (default: a core for each; one GPU: 1)')
+    parser.add_argument('--jobs', type=count, default=cores,
+                        help='runs side by side here, which share its cores (default: a core for each; one GPU: 1)')
     parser.add_argument('--cluster', default='here', choices=['here', 'slurm', 'local', 'debug'],
                         help='where runs go: processes here, or submitit: slurm, and its local and debug for testing')
     parser.add_argument('--cluster_options', nargs='*', type=option, default=[], metavar='KEY=VALUE',
@@ -148,9 +149,9 @@ def plan_runs(args, overrides):
     Exits where settings are wrong, or where a folder was trained with others or on another text.
     """
     runs = {}
+    all_settings = [settings_of(TRAIN, [config, *overrides]) for config in args.configs]
     for seed_number in range(args.seeds):  # seeds outside, so that an early look sees every config
-        for config in args.configs:
-            settings = settings_of(TRAIN, [config, *overrides])
+        for config, settings in zip(args.configs, all_settings):
             seed = settings['seed'] + seed_number
             folder = args.folder / Path(config).stem.removeprefix('train_') / f'seed_{seed}'
             if folder in runs:
