@@ -6,7 +6,7 @@ $ python eval_as_math.py --out_dir=math_mini_14 --operation=subtraction --checkp
 $ python eval_as_math.py --out_dir=math_mini_14 --max_operand=19
 $ python eval_as_math.py --init_from=gpt2
 
-Prints a grid for each operation, a line per wrong answer, and the totals. The exit code is 0 whatever the score.
+Prints a grid for each operation, wrong answers, and the totals. The exit code is 0 whatever the score.
 --max_operand asks sums of larger operands too: those beyond the training text are a group of their own, `beyond`.
 """
 
@@ -19,6 +19,7 @@ from eval_utils import (answer_probs, ask, check_spelling, evaluation_arguments,
                         write_json)
 
 EXPRESSION = re.compile(r'<(\d+)[+-](\d+)=')  # the prompts that a grid has a place for
+MAX_LINES = 25  # of wrong answers that are printed: a screen
 TASKS = {'addition': ['add'], 'subtraction': ['sub'], 'both': ['add', 'sub']}
 
 
@@ -73,13 +74,17 @@ for title, task in (('addition', 'add'), ('subtraction', 'sub')):
     chosen = [i for i, case in enumerate(cases) if case[0] == task]
     if chosen and all(EXPRESSION.fullmatch(cases[i][1]) for i in chosen):  # a dataset may ask otherwise
         print_grid(title, [cases[i] for i in chosen], [counts[i] for i in chosen], args.num_samples)
-print("\nwrong answers:" if min(counts) < args.num_samples else "\nno wrong answers")
-for case, samples, count, prob in zip(cases, completions, counts, probs):
-    group = '  [beyond]' if case[3] is None else '  [held out]' if case[3] else ''
-    if count < args.num_samples:
-        (said, times), = Counter(samples).most_common(1)
-        print(f"  {case[1].strip('<=')} = {case[2]:<4} the model says {said!r} ({times} of {args.num_samples}); "
-              f"probability of the right answer {prob:.1%}{group}")
+wrong = [i for i in range(len(cases)) if counts[i] < args.num_samples]
+wrong.sort(key=lambda i: cases[i][3] is not True)  # the held-out sums first: the list may be cut
+print("\nwrong answers:" if wrong else "\nno wrong answers")
+for i in wrong[:MAX_LINES]:
+    _, prompt, answer, held_out = cases[i]
+    group = '  [beyond]' if held_out is None else '  [held out]' if held_out else ''
+    (said, times), = Counter(completions[i]).most_common(1)
+    print(f"  {prompt.strip('<=')} = {answer:<4} the model says {said!r} ({times} of {args.num_samples}); "
+          f"probability of the right answer {probs[i]:.1%}{group}")
+if len(wrong) > MAX_LINES:
+    print(f"  ... and {len(wrong) - MAX_LINES} more; --json FILE writes all")
 print()
 print_totals(cases, counts, probs, args.num_samples)
 write_json(args.json, path, args, cases, completions, counts, probs)

@@ -78,9 +78,14 @@ def read_panel(folder, checkpoint=None):
     seeds = read_seeds(folder) if seed_folders(folder) else {}
     runs = list(seeds.values()) or [read_results(folder)]
     n_params = count_parameters(next(iter(seeds), folder), checkpoint)
-    of_seeds = f'{len(seeds)} seed' + 's' * (len(seeds) > 1) if seeds else ''
-    known = ', '.join(filter(None, [f'{n_params:,} parameters' if n_params else '', of_seeds]))
-    return runs, folder.resolve().name + (f' ({known})' if known else '')
+    return runs, panel_title(folder.resolve().name, n_params, len(seeds))
+
+
+def panel_title(name, n_params, n_seeds):
+    """'math_mini_14 (1,582 parameters, 3 seeds)', as far as it is known: n_params may be None, n_seeds 0."""
+    of_seeds = f'{n_seeds} seed' + 's' * (n_seeds > 1) if n_seeds else ''
+    known = ', '.join(filter(None, [f'{n_params:,} parameters' if pd.notna(n_params) else '', of_seeds]))
+    return name + (f' ({known})' if known else '')
 
 
 def draw_grid(panels, curves):
@@ -185,8 +190,11 @@ if args.sweep:
     panels = []
     for name in names:
         runs = list(read_seeds(folder / name).values())
-        panels.append((runs, f"{name} ({n_params[name]:,} parameters, {len(runs)} seed{'s' * (len(runs) > 1)})"))
+        panels.append((runs, panel_title(name, n_params[name], len(runs))))
     save(draw_grid(panels, CURVES[args.operation]), folder / 'curves.png')
+    if n_params.isna().any():
+        sys.exit(f"error: capacity.png cannot be drawn: {n_params.index[n_params.isna()][0]} has no checkpoint that tells "
+                 "its number of parameters, nor has summary.csv")
     kinds = dict.fromkeys(name.rpartition('_')[0] for name in names)
     save(draw_capacity(summary, {kind: [name for name in names if name.rpartition('_')[0] == kind] for kind in kinds}),
          folder / 'capacity.png')

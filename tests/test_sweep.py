@@ -168,6 +168,8 @@ def test_a_summary_is_the_same_from_the_small_files_alone_and_is_plotted(swept):
     for name in ('curves.png', 'capacity.png'):
         assert (swept.folder / 'results/whole' / name).read_bytes().startswith(b'\x89PNG')
     swept.check('plot_results.py', '--model_folder', 'results/whole/both_mini_14', 'both_mini_14')
+    (swept.folder / 'results/whole/summary.csv').unlink()  # it alone knew the number of parameters
+    swept.fails('plot_results.py', '--sweep=results/whole', says='capacity.png cannot be drawn')
     swept.fails('summarize.py', 'config', says='no runs in config')
     swept.fails('plot_results.py', '--sweep=nowhere', says='no runs in nowhere')
 
