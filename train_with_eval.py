@@ -195,23 +195,31 @@ CHUNK = 100  # iterations whose batches are drawn at once
 # A batch drawn from a tiny text holds many windows twice: about a fifth of the paper's. On CPUs each goes through the
 # model once, weighted by its count. Dropout must not drop the same from both, and CUDA graphs want batches of one size.
 merge_repeats = device_type == 'cpu' and dropout == 0.0
+# On CPUs a batch goes through the model in pieces whose activations stay in the cache from one kernel to the next:
+# at most 180,000 numbers, n_embd for each position, for each thread (measured).
+rows_at_once = micro_batch_size
+if device_type == 'cpu':
+    rows_at_once = min(micro_batch_size, max(1, 180_000 * torch.get_num_threads() // (block_size * n_embd)))
 
 
 def draw_batches(chunk):
-    """Batches of this process for a chunk of iterations: CHUNK lists of micro_steps pairs (window indices, weights).
+    """Batches of this process for a chunk of iterations: CHUNK lists of micro-batches (window indices, weights).
 
-    A row's weight is its share of the mean loss. A function of the seed and the chunk alone, so that a resumed run
-    needs no state; the indices of the whole batch are drawn on every process, and each keeps its slice.
+    A row's weight is its share of this process's mean loss. A function of the seed and the chunk alone, so that a
+    resumed run needs no state; the indices of the whole batch are drawn on every process, and each keeps its slice.
     """
     rng = np.random.default_rng([seed, chunk])
     drawn = rng.integers(len(train_windows), size=(CHUNK, rows_per_iter))
-    drawn = drawn.reshape(CHUNK, world_size, micro_steps, micro_batch_size)[:, rank]
+    drawn = drawn.reshape(CHUNK, world_size, -1)[:, rank]
+    n_rows = drawn.shape[1]
     if merge_repeats:
-        merged = [[np.unique(ix, return_counts=True) for ix in steps] for steps in drawn]
-        return [[(torch.from_numpy(ix), torch.from_numpy(counts) / micro_batch_size) for ix, counts in steps]
-                for steps in merged]
-    weight = torch.full((micro_batch_size,), 1 / micro_batch_size, device=device)
-    return [[(ix, weight) for ix in steps] for steps in torch.from_numpy(drawn).to(device)]
+        merged = [np.unique(ix, return_counts=True) for ix in drawn]
+        batches = [(torch.from_numpy(ix), torch.from_numpy(counts) / n_rows) for ix, counts in merged]
+    else:
+        weight = torch.full((n_rows,), 1 / n_rows, device=device)
+        batches = [(ix, weight) for ix in torch.from_numpy(drawn).to(device)]
+    return [list(zip(*(rows.tensor_split(math.ceil(len(ix) / rows_at_once)) for rows in (ix, weight))))
+            for ix, weight in batches]
 
 
 @torch.inference_mode()
@@ -287,7 +295,7 @@ params = [p for p in model.parameters() if p.requires_grad]
 
 
 def forward_backward(window, weight):
-    """Loss (detached) and gradients of a batch: windows (B, block_size + 1) of token ids, their weights (B,), sum 1.
+    """(loss, *gradients) of windows (B, block_size + 1) of token ids, whose losses count by their weights (B,).
 
     One function, so that forward and backward pass compile into one graph: with loss.backward() on a compiled model, a
     tiny model waits for Python between the two.
@@ -296,8 +304,8 @@ def forward_backward(window, weight):
     with autocast:
         logits, _ = model(window[:, :-1], targets)
         losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction='none')
-        loss = losses.view(targets.shape).mean(1) @ weight / micro_steps
-    return loss.detach(), torch.autograd.grad(scaler.scale(loss), params)
+        loss = losses.view(targets.shape).mean(1) @ weight
+    return loss.detach(), *torch.autograd.grad(scaler.scale(loss), params)
 
 
 def compiler_found():
@@ -319,7 +327,7 @@ if compile:
     try:  # compile now: a compiler that is there may yet not work, for want of Python's headers, say
         ix, weight = draw_batches(0)[0][0]
         window = train_windows[ix]
-        if merge_repeats:  # batches differ in size, and nothing else does
+        if device_type == 'cpu':  # micro-batches differ in size, and nothing else does
             torch._dynamo.maybe_mark_dynamic(window, 0)
             torch._dynamo.maybe_mark_dynamic(weight, 0)
         forward_backward(window, weight)
@@ -509,7 +517,7 @@ try:
             t0 = time.perf_counter()
         if log_lines and master_process and not eval_only and (iter_num % log_interval == 0 or iter_num == start_iter):
             seconds = train_s + time.perf_counter() - t0
-            trained = f"loss {loss.item() * micro_steps:.4f}, " if iter_num > start_iter else ""
+            trained = f"loss {loss.item():.4f}, " if iter_num > start_iter else ""
             pace = f", {seconds / iter_num * 1e3:.2f} ms/iter" if iter_num else ""
             print(f"iter {iter_num}: {trained}{status()}{pace}", flush=True)
         if ddp:  # all processes stop together or not at all
@@ -527,18 +535,20 @@ try:
             group['lr'] = lr
         if dropout > 0.0:
             torch.manual_seed(int(np.random.SeedSequence([seed, rank, iter_num]).generate_state(1)[0]))
-        for micro_step, (ix, weight) in enumerate(batches[iter_num % CHUNK]):
-            loss, grads = forward_backward(train_windows[ix], weight)
-            if micro_step == 0:
+        micro_batches = batches[iter_num % CHUNK]
+        for i, (ix, weight) in enumerate(micro_batches):
+            outputs = forward_backward(train_windows[ix], weight)
+            if i == 0:
                 # a CUDA graph's next replay overwrites what the last one returned
-                total = grads if micro_steps == 1 else [grad.clone() for grad in grads]
+                total = outputs if len(micro_batches) == 1 else [output.clone() for output in outputs]
             else:
-                torch._foreach_add_(total, grads)
+                torch._foreach_add_(total, outputs)
+        loss, *grads = total
         if ddp:  # every process has an equal slice of the batch, so the mean of their gradients is the batch's
-            for grad in total:
+            for grad in grads:
                 torch.distributed.all_reduce(grad)
                 grad /= world_size
-        for param, grad in zip(params, total):
+        for param, grad in zip(params, grads):
             param.grad = grad
         if grad_clip > 0.0:
             scaler.unscale_(optimizer)

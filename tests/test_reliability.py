@@ -86,9 +86,10 @@ def test_a_process_that_is_killed_takes_the_run_down_and_the_run_resumes(project
     assert list(table.iter) == list(range(0, newest['iter_num'] + 11, 10)), 'no gap, no duplicate'
 
 
-def test_windows_drawn_twice_train_as_if_each_went_through_the_model(project):
-    """The merged batches of train_with_eval.py against the plain loop: every drawn window, loss.backward()."""
-    options = [*TINY, '--out_dir=merged', '--max_iters=20', '--batch_size=882', '--decay_lr=False', '--weight_decay=0.1',
+@pytest.mark.parametrize('n_embd', [14, 56], ids=['in one piece', 'in pieces for the cache'])
+def test_windows_drawn_twice_train_as_if_each_went_through_the_model(project, n_embd):
+    """The batches of train_with_eval.py, merged and cut, against the plain loop: every drawn window, loss.backward()."""
+    options = [*TINY, '--out_dir=merged', f'--n_embd={n_embd}', '--max_iters=20', '--batch_size=882', '--decay_lr=False', '--weight_decay=0.1',
                '--eval_interval=20', '--full_eval=False']
     project.check('train_with_eval.py', MATH, *options)
     checkpoint = torch.load(project.folder / 'merged/ckpt_last.pt', weights_only=True)
