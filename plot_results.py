@@ -43,10 +43,6 @@ def draw(ax, runs, title, curves):
     runs: DataFrames of read_results, one, or several seeds of which mean, standard deviation and thin lines are drawn.
     """
     everything = pd.concat(runs)
-    all_sums = (everything.add_total + everything.sub_total > 0) & (everything.math_acc == 1.0)
-    if len(runs) == 1 and all_sums.any() and any(prefix == 'add' for _, prefix, _, _ in curves):
-        ax.scatter(everything.iter[all_sums], [100] * all_sums.sum(), s=70, facecolors='none', edgecolors='#CC79A7',
-                   linewidths=1.5, zorder=4, clip_on=False, label='all sums right')
     for label, prefix, colour, dashes in curves:
         if f'{prefix}_total' not in everything or everything[f'{prefix}_total'].max() == 0:
             continue
@@ -60,6 +56,10 @@ def draw(ax, runs, title, curves):
             std = accuracy.std(axis=1)
             ax.fill_between(mean.index, (mean - std).clip(0), (mean + std).clip(upper=100), color=colour, alpha=0.15,
                             linewidth=0, zorder=2)
+    all_sums = (everything.add_total + everything.sub_total > 0) & (everything.math_acc == 1.0)
+    if len(runs) == 1 and all_sums.any() and any(prefix == 'add' for _, prefix, _, _ in curves):
+        ax.scatter(everything.iter[all_sums], [100] * all_sums.sum(), s=70, facecolors='none', edgecolors='#CC79A7',
+                   linewidths=1.5, zorder=4, clip_on=False, label='all sums right')
     ax.set(ylim=(-3, 103), title=title)
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f'{x / 1000:g}k' if x >= 1000 else f'{x:g}'))
     ax.grid(alpha=0.25)
@@ -78,7 +78,9 @@ def read_panel(folder, checkpoint=None):
     seeds = read_seeds(folder) if seed_folders(folder) else {}
     runs = list(seeds.values()) or [read_results(folder)]
     n_params = count_parameters(next(iter(seeds), folder), checkpoint)
-    return runs, panel_title(folder.resolve().name, n_params, len(seeds))
+    folder = folder.resolve()
+    name = f'{folder.parent.name}/{folder.name}' if folder in seed_folders(folder.parent) else folder.name
+    return runs, panel_title(name, n_params, len(seeds))
 
 
 def panel_title(name, n_params, n_seeds):
@@ -117,7 +119,8 @@ def draw_grid(panels, curves):
     if any(len(runs) > 1 for runs, _ in panels):
         labels['one seed'] = Line2D([], [], color='#555555', linewidth=0.6)
         labels['mean ± standard deviation'] = Patch(color='#555555', alpha=0.2, linewidth=0)
-    figure.legend(labels.values(), labels.keys(), loc='outside lower center', ncols=min(4, len(labels)), frameon=False)
+    ncols = len(labels) if len(labels) <= 5 else math.ceil(len(labels) / 2)
+    figure.legend(labels.values(), labels.keys(), loc='outside lower center', ncols=ncols, frameon=False)
     return figure
 
 
