@@ -6,9 +6,10 @@ $ python plot_results.py --model_folder math_mini_14 math_mini_28 math_mini_56 -
 $ python plot_results.py --sweep sweeps/main
 
 One folder: plot.png in it. Several: one grid with shared axes, comparison.png here. A folder of seed_N folders, as
-sweep.py makes, is drawn as the mean over its seeds with a band, the seeds as thin lines. --sweep: curves.png, a grid of
-all configs of a sweep, and capacity.png, accuracies against the number of parameters, both in its folder. Works while
-training still runs (temp.csv), and on a results.csv of the eleven classic columns without any checkpoint.
+sweep.py makes, is drawn as the mean over its finished seeds with a band, the seeds as thin lines. --sweep: curves.png,
+a grid of all configs of a sweep, and capacity.png, accuracies against the number of parameters, both in its folder. A
+single folder is drawn while its training still runs (temp.csv), and from a results.csv of the eleven classic columns
+without any checkpoint.
 """
 
 import argparse
@@ -75,7 +76,9 @@ def draw(ax, runs, title, curves):
 def read_panel(folder, checkpoint=None):
     """What one panel shows: (runs, title). folder: a model folder, or one of seed_N model folders."""
     folder = Path(folder)
-    seeds = read_seeds(folder) if seed_folders(folder) else {}
+    seeds = read_seeds(folder)
+    if seed_folders(folder) and not seeds:
+        sys.exit(f"error: no seed of {folder} has finished: wait, or plot one of them: {seed_folders(folder)[0]}")
     runs = list(seeds.values()) or [read_results(folder)]
     n_params = count_parameters(next(iter(seeds), folder), checkpoint)
     folder = folder.resolve()
@@ -150,7 +153,8 @@ def draw_capacity(summary, configs):
         ax.xaxis.set_minor_locator(NullLocator())
         ax.grid(alpha=0.25)
     axes.flat[0].set_ylabel('accuracy at the end (%),\nmean and 95 % interval')
-    figure.legend(labels.values(), labels.keys(), loc='outside lower center', ncols=len(labels), frameon=False)
+    figure.legend(labels.values(), labels.keys(), loc='outside lower center', ncols=len(labels), frameon=False,
+                  title='no bar: one seed, or all seeds alike', title_fontsize='small')
     return figure
 
 

@@ -154,7 +154,7 @@ def summarize(folder):
             continue
         for run in seed_folders(config_folder):
             if run not in runs:
-                print(f"left out: {run} is not finished")
+                print(f"left out: {run} has not reached the end of the others, or has diverged")
         config = config_folder.name
         n_params[config] = count_parameters(next(iter(runs))) or n_params.get(config)
         iters = int(next(iter(runs.values())).iter.iloc[-1])
@@ -219,7 +219,11 @@ if __name__ == '__main__':
     print_summary(summarize(args.folder))
     if args.output:
         folder = Path(args.folder)
-        runs = [run for config_folder in folder.glob('*') for run in read_seeds(config_folder)]
-        for path in [folder / 'summary.csv', *(run / 'results.csv' for run in runs)]:
-            write(Path(args.output) / path.relative_to(folder), path.read_text())
+        output = Path(args.output)
+        runs = [run.relative_to(folder) for config_folder in folder.glob('*') for run in read_seeds(config_folder)]
+        others = [path for path in output.glob('*/seed_*/results.csv') if path.parent.relative_to(output) not in runs]
+        if others:  # they would be summed up with this sweep's
+            sys.exit(f"error: {others[0]} is of no finished run of {folder}: delete it first, or choose another --output")
+        for path in ['summary.csv', *(run / 'results.csv' for run in runs)]:
+            write(output / path, (folder / path).read_text())
         print(f"copied to {args.output}")

@@ -42,6 +42,10 @@ def last_iter(folder):
     return -1, False
 
 
+def share_done(folder, max_iters):
+    return min(1.0, max(0, last_iter(folder)[0]) / max(1, max_iters))
+
+
 def is_finished(folder, max_iters):
     iter_num, ended = last_iter(folder)
     return ended and iter_num >= max_iters
@@ -212,7 +216,8 @@ if __name__ == '__main__':
     except Exception as e:  # sbatch is there, say, and no cluster behind it
         sys.exit(f"error: --cluster={args.cluster} cannot be used here: {' '.join(str(e).split())[-200:]}")
     failed = []
-    with tqdm(total=len(runs), unit='run', bar_format='{l_bar}{bar}| {n:.2f}/{total} runs [{elapsed}<{remaining}]',
+    with tqdm(total=len(runs), initial=sum(share_done(folder, runs[folder][1]) for folder in runs), unit='run',
+              bar_format='{l_bar}{bar}| {n:.2f}/{total} runs [{elapsed}<{remaining}]',
               disable=not sys.stderr.isatty()) as bar:
         pending = dict(futures)
         while pending and not stopped.wait(1):
@@ -228,8 +233,7 @@ if __name__ == '__main__':
                     if code or bar.disable:
                         tqdm.write(f"{folder}: " + (f"failed ({code}): {read_log(folder, log_starts[folder])}" if code
                                                    else "done"))
-            ended = len(runs) - len(pending)
-            bar.n = ended + sum(min(1.0, max(0, last_iter(folder)[0]) / max(1, runs[folder][1])) for folder in pending)
+            bar.n = len(runs) - len(pending) + sum(share_done(folder, runs[folder][1]) for folder in pending)
             bar.refresh()
     if stopped.is_set():
         for future in futures.values():

@@ -110,7 +110,7 @@ def test_windows_drawn_twice_train_as_if_each_went_through_the_model(project, n_
 
 @pytest.mark.skipif(not shutil.which(os.environ.get('CXX', 'g++')), reason='torch.compile needs a C++ compiler')
 def test_compiled_and_eager_losses_agree_for_a_hundred_iterations(project):
-    options = [*TINY[1:], '--max_iters=100', '--eval_interval=10', '--full_eval_interval=10']
+    options = [*TINY[1:], '--n_embd=56', '--batch_size=882', '--max_iters=100', '--eval_interval=10', '--full_eval_interval=10']
     tables = []
     for compile in (True, False):
         out = project.check('train_with_eval.py', MATH, *options, f'--compile={compile}', f'--out_dir={compile}')

@@ -170,6 +170,11 @@ def test_a_summary_is_the_same_from_the_small_files_alone_and_is_plotted(swept):
     swept.check('plot_results.py', '--model_folder', 'results/whole/both_mini_14', 'both_mini_14')
     (swept.folder / 'results/whole/summary.csv').unlink()  # it alone knew the number of parameters
     swept.fails('plot_results.py', '--sweep=results/whole', says='capacity.png cannot be drawn')
+    stray = swept.folder / 'results/whole/both_mini_14/seed_7'  # of another sweep: not to be summed up with this one
+    shutil.copytree(swept.folder / 'sweeps/whole/both_mini_14/seed_1337', stray)
+    swept.fails('summarize.py', 'sweeps/whole', '--output=results/whole', says='seed_7/results.csv is of no finished run')
+    (swept.folder / 'going_on/seed_1').mkdir(parents=True)
+    swept.fails('plot_results.py', '--model_folder=going_on', says='no seed of going_on has finished')
     swept.fails('summarize.py', 'config', says='no runs in config')
     swept.fails('plot_results.py', '--sweep=nowhere', says='no runs in nowhere')
 

@@ -63,7 +63,7 @@ def test_one_seed_gives_one_results_csv_and_another_another(project):
 
 
 def test_a_resumed_run_equals_one_that_was_never_stopped(project):
-    options = [*TINY, '--dropout=0.2', '--gradient_accumulation_steps=2']
+    options = [*TINY, '--dropout=0.2', '--gradient_accumulation_steps=2', '--n_embd=56', '--batch_size=500']
     project.check('train_with_eval.py', MATH, *options, '--out_dir=whole', '--max_iters=6')
     project.check('train_with_eval.py', MATH, *options, '--out_dir=parts', '--max_iters=3')
     assert list(results(project, 'parts').iter) == [0, 2, 3]
