@@ -156,7 +156,7 @@ def summarize(folder):
             if run not in runs:
                 print(f"left out: {run} has not reached the end of the others, or has diverged")
         config = config_folder.name
-        n_params[config] = count_parameters(next(iter(runs))) or n_params.get(config)
+        n_params[config] = next(filter(None, map(count_parameters, runs)), n_params.get(config))
         iters = int(next(iter(runs.values())).iter.iloc[-1])
         table = pd.DataFrame([measure(results) for results in runs.values()])
         for metric in table:
