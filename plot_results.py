@@ -86,10 +86,14 @@ def read_panel(folder, checkpoint=None):
     return runs, panel_title(name, n_params, len(seeds))
 
 
+def seeds_label(n):
+    return f'{n} seed' if n == 1 else f'{n} seeds'
+
+
 def panel_title(name, n_params, n_seeds):
     """'math_mini_14 (1,582 parameters, 3 seeds)', as far as it is known: n_params may be None, n_seeds 0."""
-    of_seeds = f'{n_seeds} seed' + 's' * (n_seeds > 1) if n_seeds else ''
-    known = ', '.join(filter(None, [f'{n_params:,} parameters' if pd.notna(n_params) else '', of_seeds]))
+    parameters = f'{n_params:,} parameters' if pd.notna(n_params) else ''
+    known = ', '.join(filter(None, [parameters, seeds_label(n_seeds) if n_seeds else '']))
     return name + (f' ({known})' if known else '')
 
 
@@ -147,9 +151,11 @@ def draw_capacity(summary, configs):
             mean, low, high = (100 * rows[column].fillna(rows['mean']) for column in ('mean', 'low', 'high'))
             labels[label] = ax.errorbar(x, mean, yerr=[mean - low, high - mean], color=colour, marker=marker,
                                         linestyle=dashes, linewidth=1.6, capsize=3, elinewidth=1, clip_on=False, zorder=3)
-        sizes = of_panel.groupby('config').agg(n_params=('n_params', 'first'), seeds=('seeds', 'max')).sort_values('n_params')
+        sizes = of_panel.groupby('config').agg(n_params=('n_params', 'first'), seeds=('seeds', 'max'))
+        sizes = sizes.sort_values('n_params')
         ax.set(xscale='log', ylim=(-3, 103), title=title, xlabel='parameters')
-        ax.set_xticks(sizes.n_params.astype(float), [f'{r.n_params:,}\n{r.seeds} seed' + 's' * (r.seeds > 1) for r in sizes.itertuples()])
+        ax.set_xticks(sizes.n_params.astype(float),
+                      [f'{size.n_params:,}\n{seeds_label(size.seeds)}' for size in sizes.itertuples()])
         ax.xaxis.set_minor_locator(NullLocator())
         ax.grid(alpha=0.25)
     axes.flat[0].set_ylabel('accuracy at the end (%),\nmean and 95 % interval')

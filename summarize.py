@@ -194,7 +194,8 @@ def print_summary(summary):
     columns = ['final_seen_sums_acc', 'final_heldout_acc', 'final_facts_acc', 'best_heldout_acc', 'final_heldout_prob']
     columns = [column for column in columns if column in set(summary.metric)]
     names = {column: column.removesuffix('_acc').replace('_', ' ').replace('heldout', 'held out') for column in columns}
-    print(f"{'config':<16}{'iterations':>11}{'seeds':>7}" + ''.join(f'{names[column]:>24}' for column in columns) + '  ends with all held out')
+    heads = ''.join(f'{names[column]:>24}' for column in columns)
+    print(f"{'config':<16}{'iterations':>11}{'seeds':>7}{heads}  ends with all held out")
     for config, rows in summary.groupby('config', sort=False):
         rows = rows.set_index('metric')
         line = f"{config:<16}{rows.iters.iloc[0]:>11,}{int(rows.seeds.max()):>7}"

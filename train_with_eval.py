@@ -218,8 +218,11 @@ def draw_batches(chunk):
     else:
         weight = torch.full((n_rows,), 1 / n_rows, device=device)
         batches = [(ix, weight) for ix in torch.from_numpy(drawn).to(device)]
-    return [list(zip(*(rows.tensor_split(math.ceil(len(ix) / rows_at_once)) for rows in (ix, weight))))
-            for ix, weight in batches]
+    micro_batches = []
+    for ix, weight in batches:
+        pieces = math.ceil(len(ix) / rows_at_once)
+        micro_batches.append(list(zip(ix.tensor_split(pieces), weight.tensor_split(pieces))))
+    return micro_batches
 
 
 @torch.inference_mode()

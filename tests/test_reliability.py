@@ -89,8 +89,8 @@ def test_a_process_that_is_killed_takes_the_run_down_and_the_run_resumes(project
 @pytest.mark.parametrize('n_embd', [14, 56], ids=['in one piece', 'in pieces for the cache'])
 def test_windows_drawn_twice_train_as_if_each_went_through_the_model(project, n_embd):
     """The batches of train_with_eval.py, merged and cut, against the plain loop: every drawn window, loss.backward()."""
-    options = [*TINY, '--out_dir=merged', f'--n_embd={n_embd}', '--max_iters=20', '--batch_size=882', '--decay_lr=False', '--weight_decay=0.1',
-               '--eval_interval=20', '--full_eval=False']
+    options = [*TINY, '--out_dir=merged', f'--n_embd={n_embd}', '--max_iters=20', '--batch_size=882',
+               '--decay_lr=False', '--weight_decay=0.1', '--eval_interval=20', '--full_eval=False']
     project.check('train_with_eval.py', MATH, *options)
     checkpoint = torch.load(project.folder / 'merged/ckpt_last.pt', weights_only=True)
     ids = torch.from_numpy(np.fromfile(project.folder / 'data/as_math/train.bin', dtype='<u2').astype(np.int64))
@@ -121,7 +121,8 @@ def test_compiled_and_eager_losses_agree_for_a_hundred_iterations(project):
 
 @pytest.mark.skipif(not shutil.which(os.environ.get('CXX', 'g++')), reason='torch.compile needs a C++ compiler')
 def test_compiled_on_two_threads_one_seed_gives_one_result(project):
-    options = [*TINY[1:], '--max_iters=300', '--full_eval_interval=100', '--num_threads=2', '--batch_size=882', '--warmup_iters=50']
+    options = [*TINY[1:], '--max_iters=300', '--full_eval_interval=100', '--num_threads=2', '--batch_size=882',
+               '--warmup_iters=50']
     tables = []
     for folder in ('a', 'b'):
         project.check('train_with_eval.py', MATH, *options, f'--out_dir={folder}')

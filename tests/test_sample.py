@@ -34,7 +34,8 @@ def test_samples_follow_their_seed_and_checkpoint_and_differ_from_each_other(pro
 
 
 @pytest.mark.parametrize('options, says', [
-    (['--start=<3*4= é3'], "has no '*', 'é', which --start needs"), (['--start='], '--start is empty'), (['--num_samples=0'], 'num_samples'),
+    (['--start=<3*4= é3'], "has no '*', 'é', which --start needs"), (['--start='], '--start is empty'),
+    (['--num_samples=0'], 'num_samples'),
     (['--start=FILE:nowhere.txt'], 'cannot read nowhere.txt: No such file'), (['--start=FILE:'], 'cannot read'),
     (['--start=FILE:data'], 'cannot read data: Is a directory'), (['--start=FILE:ckpt.pt'], 'not UTF-8'),
     (['--start=FILE:empty.txt'], 'empty.txt is empty'), (['--start=FILE:tab.txt'], "has no '\\t', which tab.txt needs"),
