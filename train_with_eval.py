@@ -295,20 +295,21 @@ if checkpoint is not None:
 checkpoint = None  # free the memory
 
 params = [p for p in model.parameters() if p.requires_grad]
+one = torch.ones((), device=device)  # scaled, it is the scale: of float16's losses only
 
 
-def forward_backward(window, weight):
+def forward_backward(window, weight, loss_scale):
     """(loss, *gradients) of windows (B, block_size + 1) of token ids, whose losses count by their weights (B,).
 
-    One function, so that forward and backward pass compile into one graph: with loss.backward() on a compiled model, a
-    tiny model waits for Python between the two.
+    The gradients are of the loss times loss_scale, the loss is not. One function, so that forward and backward pass
+    compile into one graph: with loss.backward() on a compiled model, a tiny model waits for Python between the two.
     """
     targets = window[:, 1:]
     with autocast:
         logits, _ = model(window[:, :-1], targets)
         losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction='none')
     loss = losses.view(targets.shape).mean(1) @ weight  # in float32: autocast would take the product in half precision
-    return loss.detach(), *torch.autograd.grad(scaler.scale(loss), params)
+    return loss.detach(), *torch.autograd.grad(loss * loss_scale, params)
 
 
 def compiler_found():
@@ -326,16 +327,16 @@ if compile:
     torch._dynamo.config.trace_autograd_ops = True  # lets autograd.grad into the graph
     # tiny models on a GPU wait for kernel launches: CUDA graphs replay all of a step with one
     mode = 'reduce-overhead' if device_type == 'cuda' and n_embd < 256 else None
-    scaler.scale(torch.zeros((), device=device))  # makes its state here: a graph's own memory would be overwritten
-    eager, forward_backward = forward_backward, torch.compile(forward_backward, mode=mode)
+    # one graph or an error: at a break, backward would go through autograd, a ninth slower at width 14
+    eager, forward_backward = forward_backward, torch.compile(forward_backward, mode=mode, fullgraph=True)
     try:  # compile now: a compiler that is there may yet not work, for want of Python's headers, say
         ix, weight = draw_batches(0)[0][0]
         window = train_windows[ix]
         if device_type == 'cpu':  # micro-batches differ in size, and nothing else does
             torch._dynamo.maybe_mark_dynamic(window, 0)
             torch._dynamo.maybe_mark_dynamic(weight, 0)
-        forward_backward(window, weight)
-    except (torch._dynamo.exc.BackendCompilerFailed, torch._inductor.exc.InductorError) as e:
+        forward_backward(window, weight, scaler.scale(one))
+    except (torch._dynamo.exc.TorchDynamoException, torch._inductor.exc.InductorError) as e:
         if master_process:
             print(f"the compiler failed ({' '.join(str(e).split())[:100]} ...): training eagerly, which is slower")
         forward_backward, compile = eager, False
@@ -541,7 +542,7 @@ try:
             torch.manual_seed(int(np.random.SeedSequence([seed, rank, iter_num]).generate_state(1)[0]))
         micro_batches = batches[iter_num % CHUNK]
         for i, (ix, weight) in enumerate(micro_batches):
-            outputs = forward_backward(train_windows[ix], weight)
+            outputs = forward_backward(train_windows[ix], weight, scaler.scale(one))
             if i == 0:
                 # a CUDA graph's next replay overwrites what the last one returned
                 replayed = device_type == 'cuda' and len(micro_batches) > 1
