@@ -549,11 +549,12 @@ try:
                 total = [output.clone() for output in outputs] if replayed else outputs
             else:
                 torch._foreach_add_(total, outputs)
-        loss, *grads = total
         if ddp:  # every process has an equal slice of the batch, so the mean of their gradients is the batch's
-            for grad in grads:
-                torch.distributed.all_reduce(grad)
-                grad /= world_size
+            flat = torch.cat([tensor.flatten() for tensor in total])  # one all-reduce: each takes its time, however small
+            torch.distributed.all_reduce(flat)
+            flat /= world_size
+            total = [part.view_as(tensor) for part, tensor in zip(flat.split([t.numel() for t in total]), total)]
+        loss, *grads = total
         for param, grad in zip(params, grads):
             param.grad = grad
         if grad_clip > 0.0:
