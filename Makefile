@@ -26,7 +26,7 @@ study: .venv/installed-dev
 	for dataset in as_math facts_char both_math_and_facts; do $(VENV) data/$$dataset/prepare.py || exit 1; done
 	status=0; \
 	$(VENV) sweep.py $(SMALL) --seeds=10 --name=paper || status=1; \
-	$(VENV) sweep.py $(PAPER) --seeds=5 --name=paper || status=1; \
+	$(VENV) sweep.py $(filter-out $(SMALL),$(PAPER)) --seeds=5 --name=paper || status=1; \
 	$(VENV) sweep.py $(SMALL) --seeds=5 --name=weight_decay --weight_decay=0.1 || status=1; \
 	$(MAKE) results && exit $$status
 

@@ -295,11 +295,10 @@ if checkpoint is not None:
 checkpoint = None  # free the memory
 
 params = [p for p in model.parameters() if p.requires_grad]
-one = torch.ones((), device=device)  # scaled, it is the scale: of float16's losses only
 
 
 def forward_backward(window, weight, loss_scale):
-    """(loss, *gradients) of windows (B, block_size + 1) of token ids, whose losses count by their weights (B,).
+    """(*gradients, loss) of windows (B, block_size + 1) of token ids, whose losses count by their weights (B,).
 
     The gradients are of the loss times loss_scale, the loss is not. One function, so that forward and backward pass
     compile into one graph: with loss.backward() on a compiled model, a tiny model waits for Python between the two.
@@ -309,7 +308,7 @@ def forward_backward(window, weight, loss_scale):
         logits, _ = model(window[:, :-1], targets)
         losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction='none')
     loss = losses.view(targets.shape).mean(1) @ weight  # in float32: autocast would take the product in half precision
-    return loss.detach(), *torch.autograd.grad(loss * loss_scale, params)
+    return *torch.autograd.grad(loss * loss_scale, params), loss.detach()
 
 
 def compiler_found():
@@ -323,23 +322,24 @@ if compile and not compiler_found():
     if master_process:
         print("no compiler found: training eagerly, which is slower")
     compile = False
+# tiny models on a GPU wait for kernel launches: CUDA graphs replay all of a step with one
+cuda_graphs = compile and device_type == 'cuda' and n_embd < 256
 if compile:
     torch._dynamo.config.trace_autograd_ops = True  # lets autograd.grad into the graph
-    # tiny models on a GPU wait for kernel launches: CUDA graphs replay all of a step with one
-    mode = 'reduce-overhead' if device_type == 'cuda' and n_embd < 256 else None
-    # one graph or an error: at a break, backward would go through autograd, a ninth slower at width 14
-    eager, forward_backward = forward_backward, torch.compile(forward_backward, mode=mode, fullgraph=True)
+    # One graph or none: were it broken before the backward pass, width 14 would train a sixth slower, and say nothing.
+    eager = forward_backward
+    forward_backward = torch.compile(eager, mode='reduce-overhead' if cuda_graphs else None, fullgraph=True)
     try:  # compile now: a compiler that is there may yet not work, for want of Python's headers, say
         ix, weight = draw_batches(0)[0][0]
         window = train_windows[ix]
         if device_type == 'cpu':  # micro-batches differ in size, and nothing else does
             torch._dynamo.maybe_mark_dynamic(window, 0)
             torch._dynamo.maybe_mark_dynamic(weight, 0)
-        forward_backward(window, weight, scaler.scale(one))
-    except (torch._dynamo.exc.TorchDynamoException, torch._inductor.exc.InductorError) as e:
+        forward_backward(window, weight, scaler.scale(torch.ones((), device=device)))
+    except torch._dynamo.exc.TorchDynamoException as e:
         if master_process:
             print(f"the compiler failed ({' '.join(str(e).split())[:100]} ...): training eagerly, which is slower")
-        forward_backward, compile = eager, False
+        forward_backward, compile, cuda_graphs = eager, False, False
 
 
 def get_lr(it):
@@ -541,12 +541,11 @@ try:
         if dropout > 0.0:
             torch.manual_seed(int(np.random.SeedSequence([seed, rank, iter_num]).generate_state(1)[0]))
         micro_batches = batches[iter_num % CHUNK]
+        loss_scale = scaler.scale(torch.ones((), device=device))  # 1, but for float16
         for i, (ix, weight) in enumerate(micro_batches):
-            outputs = forward_backward(train_windows[ix], weight, scaler.scale(one))
-            if i == 0:
-                # a CUDA graph's next replay overwrites what the last one returned
-                replayed = device_type == 'cuda' and len(micro_batches) > 1
-                total = [output.clone() for output in outputs] if replayed else outputs
+            outputs = forward_backward(train_windows[ix], weight, loss_scale)
+            if i == 0:  # a CUDA graph's next replay overwrites what the last one returned
+                total = [output.clone() for output in outputs] if cuda_graphs and len(micro_batches) > 1 else outputs
             else:
                 torch._foreach_add_(total, outputs)
         if ddp:  # every process has an equal slice of the batch, so the mean of their gradients is the batch's
@@ -554,7 +553,8 @@ try:
             torch.distributed.all_reduce(flat)
             flat /= world_size
             total = [part.view_as(tensor) for part, tensor in zip(flat.split([t.numel() for t in total]), total)]
-        loss, *grads = total
+            outputs = None  # frees the gradients before the reduction
+        *grads, loss = total
         for param, grad in zip(params, grads):
             param.grad = grad
         if grad_clip > 0.0:

@@ -108,6 +108,28 @@ def test_windows_drawn_twice_train_as_if_each_went_through_the_model(project, n_
     torch.testing.assert_close(dict(model.state_dict()), checkpoint['model'], rtol=1e-4, atol=1e-5)
 
 
+def test_the_loss_scale_of_float16_reaches_the_gradients_and_not_the_loss(project):
+    """float16 needs a GPU; what it asks of forward_backward is the same on a CPU."""
+    code = f"""
+import sys
+sys.argv = ['train_with_eval.py', {MATH!r}, *{TINY!r}, '--out_dir=scaled']
+scope = {{'__name__': '__main__', '__file__': 'train_with_eval.py'}}
+try:
+    exec(open('train_with_eval.py').read(), scope)
+except SystemExit as e:
+    assert not e.code
+import torch
+batch = scope['train_windows'][:8], torch.full((8,), 1 / 8)
+*gradients, loss = scope['forward_backward'](*batch, torch.tensor(1.0))
+*scaled, same_loss = scope['forward_backward'](*batch, torch.tensor(1024.0))
+assert loss == same_loss and len(gradients) == len(scope['params'])
+for gradient, times_1024 in zip(gradients, scaled):
+    assert gradient.any() and torch.equal(gradient * 1024, times_1024)
+"""
+    process = subprocess.run([sys.executable, '-c', code], cwd=project.folder, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+
+
 @pytest.mark.skipif(not shutil.which(os.environ.get('CXX', 'g++')), reason='torch.compile needs a C++ compiler')
 def test_compiled_and_eager_losses_agree_for_a_hundred_iterations(project):
     options = [*TINY[1:], '--n_embd=56', '--batch_size=882', '--max_iters=100', '--eval_interval=10', '--full_eval_interval=10']
