@@ -136,7 +136,7 @@ def draw_capacity(summary, configs):
 
     summary: DataFrame of summarize. configs: dict of panel title to the configs in it.
     """
-    figure, axes = plt.subplots(1, len(configs), figsize=(3.9 * len(configs) + 0.6, 3.8), sharey=True, squeeze=False,
+    figure, axes = plt.subplots(1, len(configs), figsize=(4.3 * len(configs) + 0.6, 3.8), sharey=True, squeeze=False,
                                 layout='constrained')
     lines = [('seen sums', 'final_seen_sums_acc', '#0072B2', 'o', '-'), ('facts', 'final_facts_acc', '#009E73', 's', '--'),
              ('held out', 'final_heldout_acc', '#D55E00', '^', '-.')]
