@@ -295,6 +295,7 @@ if checkpoint is not None:
 checkpoint = None  # free the memory
 
 params = [p for p in model.parameters() if p.requires_grad]
+one = torch.ones((), device=device)  # scaled, it is the factor of float16's losses; else it stays 1
 
 
 def forward_backward(window, weight, loss_scale):
@@ -335,7 +336,7 @@ if compile:
         if device_type == 'cpu':  # micro-batches differ in size, and nothing else does
             torch._dynamo.maybe_mark_dynamic(window, 0)
             torch._dynamo.maybe_mark_dynamic(weight, 0)
-        forward_backward(window, weight, scaler.scale(torch.ones((), device=device)))
+        forward_backward(window, weight, scaler.scale(one))
     except torch._dynamo.exc.TorchDynamoException as e:
         if master_process:
             print(f"the compiler failed ({' '.join(str(e).split())[:100]} ...): training eagerly, which is slower")
@@ -541,7 +542,7 @@ try:
         if dropout > 0.0:
             torch.manual_seed(int(np.random.SeedSequence([seed, rank, iter_num]).generate_state(1)[0]))
         micro_batches = batches[iter_num % CHUNK]
-        loss_scale = scaler.scale(torch.ones((), device=device))  # 1, but for float16
+        loss_scale = scaler.scale(one)
         for i, (ix, weight) in enumerate(micro_batches):
             outputs = forward_backward(train_windows[ix], weight, loss_scale)
             if i == 0:  # a CUDA graph's next replay overwrites what the last one returned
