@@ -195,11 +195,12 @@ CHUNK = 100  # iterations whose batches are drawn at once
 # A batch drawn from a tiny text holds many windows twice: about a fifth of the paper's. On CPUs each goes through the
 # model once, weighted by its count. Dropout must not drop the same from both, and CUDA graphs want batches of one size.
 merge_repeats = device_type == 'cpu' and dropout == 0.0
-# On CPUs a batch goes through the model in pieces whose activations stay in the cache from one kernel to the next. 200,000
-# floats an activation and thread are near the best on a core with 1 MiB of L2; fewer than 8 rows cost more than they gain.
+# On CPUs a batch goes through the model in pieces whose activations stay in the cache from one kernel to the next. 50,000
+# floats an activation and thread are near the best on a core with 1 MiB of L2, but no fewer than 1,000 positions.
 rows_at_once = micro_batch_size
 if device_type == 'cpu':
-    rows_at_once = min(micro_batch_size, max(8, 200_000 * torch.get_num_threads() // (block_size * n_embd)))
+    positions = max(1_000, 50_000 * torch.get_num_threads() // n_embd)
+    rows_at_once = min(micro_batch_size, max(1, positions // block_size))
 
 
 def draw_batches(chunk):
