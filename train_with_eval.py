@@ -200,7 +200,7 @@ merge_repeats = device_type == 'cpu' and dropout == 0.0
 rows_at_once = micro_batch_size
 if device_type == 'cpu':
     positions = max(1_000, 50_000 * torch.get_num_threads() // n_embd)
-    rows_at_once = min(micro_batch_size, max(1, positions // block_size))
+    rows_at_once = max(1, positions // block_size)
 
 
 def draw_batches(chunk):
