@@ -5,89 +5,104 @@ $ python train_with_eval.py config/override_file.py --batch_size=32
 first runs config/override_file.py, then sets batch_size to 32.
 
 A script's settings are its own module-level variables, so each is written down once, with its default and a comment,
-where it is used. Unlike nanoGPT's, a config file may set nothing else: a typo in it is an error, not a silent no-op.
-Config files are Python and run with your rights: run only those you trust.
+where it is used. Unlike in nanoGPT, a typo in a config file is an error and not a silent no-op: a name that is no setting
+must be of use to the file itself, or begin with an underscore. Config files are Python and run with your rights, so run
+only those that you trust.
 """
 
 import ast
 import difflib
 import math
+import os
 import re
+import subprocess
 import sys
+import textwrap
 import traceback
 from types import ModuleType
 
+from common.errors import UserError
 
-def configure(namespace, argv=None):
+RANGES = {'positive': ('positive', lambda x: x > 0), 'not_negative': ('0 or more', lambda x: x >= 0),
+          'below_one': ('at least 0 and below 1', lambda x: 0 <= x < 1)}
+
+
+def configure(namespace, argv=None, before=None, **ranges):
     """Override the settings in `namespace` from config files and --key=value arguments, in order.
 
-    namespace: a script's globals(); its settings are the names bound to an int, float, bool or str so far, except
-    those that start with an underscore. argv: list of str, default sys.argv[1:].
-    Returns the final settings as a dict. Exits with one sentence on bad input; --help prints all settings and exits.
+    namespace: a script's globals(); its settings are the names bound to an int, float, bool or str so far, except those
+    that start with an underscore. argv: list of str, default sys.argv[1:]; `--key value` is `--key=value`, and --key alone
+    sets a bool to True. before: a dict of settings that come before argv, as those of a run that goes on; names in it that
+    are no settings are left out. ranges: positive='a b', not_negative='c', below_one='d', names of settings.
+    Returns the final settings as a dict. --help prints them and exits. Raises UserError on bad input.
     """
     settings = {k: v for k, v in namespace.items() if not k.startswith('_') and isinstance(v, (int, float, bool, str))}
-    for arg in sys.argv[1:] if argv is None else argv:
+    for key in settings.keys() & (before or {}).keys():
+        settings[key] = coerce(key, before[key], settings[key], " in the checkpoint")
+    argv = list(sys.argv[1:] if argv is None else argv)
+    while argv:
+        arg = argv.pop(0)
         if arg in ('-h', '--help'):
             print_help(namespace, settings)
             sys.exit(0)
-        if not arg.startswith('-'):
-            overrides = run_config_file(arg, settings)
-            where = f" in {arg}"
-        elif '=' not in arg:
-            key = arg.lstrip('-')
-            known = key if key in settings else nearest(key, settings)
-            sys.exit(f"error: {arg} has no value: write --{known or 'key'}=value")
+        if arg.startswith('-'):
+            key, equals, value = arg.lstrip('-').partition('=')
+            if not equals and isinstance(settings.get(key), bool):
+                value = 'True'
+            elif not equals and argv and not argv[0].startswith('--') and key in settings:
+                value = argv.pop(0)
+            elif not equals:
+                raise UserError(f"{arg} has no value: write --{nearest(key, settings) or 'key'}=value")
+            overrides, where = {key: parse(value, settings.get(key))}, " on the command line"
+        elif '=' in arg and not os.path.exists(arg):
+            raise UserError(f"{arg} is no config file: settings are written with dashes, --{arg}")
         else:
-            key, value = arg.lstrip('-').split('=', 1)
-            overrides = {key: parse(value, settings.get(key))}
-            where = " on the command line"
+            overrides, where = run_config_file(arg, settings), f" in {arg}"
         for key, value in overrides.items():
             if key not in settings:
                 near = nearest(key, settings)
                 hint = f"did you mean {near}?" if near else "--help lists all settings"
-                sys.exit(f"error: unknown setting {key!r}{where}: {hint}")
+                hint += " (a name of your own in a config file may begin with an underscore)" if arg[0] != '-' else ""
+                raise UserError(f"unknown setting {key!r}{where}: {hint}")
             settings[key] = coerce(key, value, settings[key], where)
+    for name, keys in ranges.items():
+        words, holds = RANGES[name]
+        for key in keys.split():
+            if not holds(settings[key]):
+                raise UserError(f"{key} must be {words}, not {settings[key]}")
     namespace.update(settings)
     return settings
 
 
-def settings_of(script, argv):
-    """The settings with which `script` would run, read from its source without running it: a dict.
-
-    script: path of a script that calls configure(globals()). argv: list of str. Exits as configure does on bad input.
-    """
-    with open(script, encoding='utf-8') as f:
-        tree = ast.parse(f.read())
-    namespace = {}
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            if isinstance(node.value, ast.Call):
-                break  # config = configure(globals()): the settings stand before it
-            namespace[node.targets[0].id] = ast.literal_eval(node.value)
-    return configure(namespace, argv)
-
-
 def run_config_file(path, settings):
-    """Execute a config file on a copy of the settings; returns those it set (unknown names too)."""
+    """Execute a config file on a copy of the settings; returns those it set, and names that look like misspelt ones."""
     try:
-        with open(path, encoding='utf-8') as f:
+        with open(path, encoding='utf-8-sig') as f:  # -sig: Windows' Notepad begins a file with a byte-order mark
             source = f.read()
     except (OSError, UnicodeDecodeError) as e:
-        sys.exit(f"error: cannot read config file {path}: {getattr(e, 'strerror', None) or 'it is not UTF-8 text'}")
-    scope = dict(settings)
+        raise UserError(f"cannot read config file {path}: {getattr(e, 'strerror', None) or 'it is not UTF-8 text'}")
+    scope = {**settings, '__file__': path}
     try:
         exec(compile(source, path, 'exec'), scope)
     except Exception as e:
         lines = [frame.lineno for frame in traceback.extract_tb(e.__traceback__) if frame.filename == path]
         line = e.lineno if isinstance(e, SyntaxError) else lines[-1] if lines else 0
         message = e.msg if isinstance(e, SyntaxError) else e
-        sys.exit(f"error: config file {path}, line {line}: {type(e).__name__}: {message}")
-    return {k: v for k, v in scope.items()
-            if not k.startswith('_') and not isinstance(v, ModuleType) and (k not in settings or v is not settings[k])}
+        raise UserError(f"config file {path}, line {line}: {type(e).__name__}: {message}")
+    # A plain value that the file itself reads, or counts a loop with, is a helper; one that nobody reads was meant for us.
+    nodes = list(ast.walk(ast.parse(source)))
+    loops = [ast.walk(node.target) for node in nodes if isinstance(node, ast.For)]
+    helpers = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+    helpers |= {n.id for loop in loops for n in loop if isinstance(n, ast.Name)}
+    return {key: value for key, value in scope.items() if not key.startswith('_') and (
+        value is not settings[key] if key in settings else not callable(value) and not isinstance(value, ModuleType) and (
+            nearest(key, settings) or isinstance(value, (int, float, str)) and key not in helpers))}
 
 
 def parse(value, default):
-    """A command-line value as Python would read it; as it stands where that is no literal or a str is wanted."""
+    """A command-line value as Python would read it, or as it stands if that is no literal or a str is wanted."""
+    if isinstance(default, bool) and value.lower() in ('true', 'false'):
+        return value.lower() == 'true'
     try:
         literal = ast.literal_eval(value)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
@@ -96,8 +111,12 @@ def parse(value, default):
 
 
 def coerce(key, value, default, where):
-    """`value` in the type of `default`, where its meaning is plain: 1 for 1.0, 0 for False, 1e3 for 1000."""
+    """`value` in the type of `default` if its meaning is plain: 1 for 1.0, 0 for False, 1e3 for 1000, a Path for a str."""
     wanted = type(default)
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    elif type(value).__module__ == 'numpy' and getattr(value, 'ndim', 1) == 0:
+        value = value.item()
     if type(value) is wanted and not (wanted is float and not math.isfinite(value)):
         return value
     if wanted is bool and type(value) is int and value in (0, 1):
@@ -107,7 +126,7 @@ def coerce(key, value, default, where):
     if wanted is int and type(value) is float and value.is_integer():
         return int(value)
     names = {bool: 'True or False', int: 'a whole number', float: 'a number', str: 'a string'}
-    sys.exit(f"error: {key} must be {names[wanted]}, not {value!r}{where}")
+    raise UserError(f"{key} must be {names[wanted]}, not {value!r}{where}")
 
 
 def nearest(key, settings):
@@ -115,10 +134,20 @@ def nearest(key, settings):
 
 
 def print_help(namespace, settings):
-    """The script's docstring, then every setting with its default and the comment beside it in the source."""
+    """The script's docstring, then every setting with its value so far and the comment beside it in the source."""
     with open(namespace['__file__'], encoding='utf-8') as f:
         comments = dict(re.findall(r'^(\w+) = .*?  # (.*)$', f.read(), re.MULTILINE))
     print(namespace['__doc__'].strip())
     print('\nsettings (--key=value) and their defaults:')
     for key, value in settings.items():
-        print(f"  --{key + '=' + repr(value):<36} {comments.get(key, '')}".rstrip())
+        line = f"  --{key}={value!r}".ljust(32) + f"  {comments.get(key, '')}"
+        print(textwrap.fill(line, 80, subsequent_indent=' ' * 34, drop_whitespace=True, break_on_hyphens=False))
+
+
+def settings_of(script, argv):
+    """The settings with which `script` would run with these arguments, as its own --help says: a dict."""
+    process = subprocess.run([sys.executable, script, *argv, '--help'], capture_output=True, text=True)
+    if process.returncode:
+        raise UserError(process.stderr.strip().removeprefix('error: '))
+    found = re.findall(r"""^  --(\w+)=('.*?'(?=  |$)|".*?"(?=  |$)|\S+)""", process.stdout, re.MULTILINE)
+    return {key: ast.literal_eval(value) for key, value in found}

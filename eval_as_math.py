@@ -6,85 +6,98 @@ $ python eval_as_math.py --out_dir=math_mini_14 --operation=subtraction --checkp
 $ python eval_as_math.py --out_dir=math_mini_14 --max_operand=19
 $ python eval_as_math.py --init_from=gpt2
 
-Prints a grid for each operation, wrong answers, and the totals. The exit code is 0 whatever the score.
---max_operand asks sums of larger operands too: those beyond the training text are a group of their own, `beyond`.
+Prints a grid for each operation, wrong answers, and the totals; the exit code is 0 whatever the score. All questions whose
+answer is a number are asked, also those of a dataset of your own. --max_operand asks sums of larger operands too: those
+beyond the training text are a group of their own, `beyond`.
 """
 
 import re
-import sys
-from collections import Counter
 
-from data.as_math.prepare import arithmetic_cases
-from eval_utils import (answer_probs, ask, check_spelling, evaluation_arguments, load_evaluated, print_totals, score,
-                        write_json)
+from common.errors import UserError
+from configurator import configure
 
-EXPRESSION = re.compile(r'<(\d+)[+-](\d+)=')  # the prompts that a grid has a place for
+# -----------------------------------------------------------------------------
+# settings
+out_dir = ''  # the model folder
+init_from = ''  # ask GPT-2 instead: 'gpt2', 'gpt2-medium', 'gpt2-large', 'gpt2-xl' or a folder with its weights
+checkpoint = ''  # file in the model folder; '': ckpt_best_math.pt, or ckpt.pt if there is none
+operation = 'both'  # 'addition', 'subtraction' or 'both'
+max_operand = 0  # ask a+b and a-b for all operands up to this as well; 0: only the dataset's own questions
+num_samples = 10  # samples per question; if it is not given, as many as in training
+temperature = 0.01  # temperature of the samples, 0: greedy; if it is not given, that of the training
+top_k = 10  # sample from the k likeliest tokens only; if it is not given, as in training
+seed = 1337  # seed of the sampling
+device = 'auto'  # 'cpu', 'cuda', 'mps'; auto: a GPU if there is one and the model is at least 128 wide
+json = ''  # also write all answers and totals to this file
+RANGES = dict(positive='num_samples top_k', not_negative='temperature seed max_operand')
+configure(globals(), **RANGES)
+if operation not in ('addition', 'subtraction', 'both'):
+    raise UserError(f"operation must be 'addition', 'subtraction' or 'both', not {operation!r}")
+# -----------------------------------------------------------------------------
+
+from common.evaluate import grade  # torch takes seconds to import, so a typo is answered before
+from common.questions import LABELS, arithmetic_questions
+from common.report import answered, load_evaluated, mark, print_totals, write_json
+from common.tokenizer import check_spelling
+
+EXPRESSION = re.compile(r'<(\d+)[+-](\d+)=')  # the prompts for which a grid has a place
 MAX_LINES = 25  # of wrong answers that are printed: a screen
-TASKS = {'addition': ['add'], 'subtraction': ['sub'], 'both': ['add', 'sub']}
 
 
-def print_grid(title, cases, counts, num_samples):
-    """The operation as a table: a down, b across; each cell says how many of its samples were right.
-
-    cases: of one task, prompts <a+b= or <a-b=. counts: correct samples of each.
-    """
-    cells = {}
-    for (_, prompt, _, held_out), count in zip(cases, counts):
-        a, b = EXPRESSION.fullmatch(prompt).groups()
-        mark = '.' if count == num_samples else 'x' if count == 0 else str(count)
-        cells[int(a), int(b)] = f" {mark}'" if held_out is None else f'[{mark}]' if held_out else f' {mark} '
-    rows, columns = sorted({a for a, _ in cells}), sorted({b for _, b in cells})
-    width = max(3, len(str(num_samples)) + 2, len(str(columns[-1])) + 2)
-    if len(columns) * width > 75:  # wider than a terminal: as narrow as it can be read
-        width = max(3, len(str(num_samples - 1)) + 2, len(str(columns[-1])) + 1)
-    beyond = ", ' beyond the training text" if any(case[3] is None for case in cases) else ""
-    print(f"\n{title}: a down, b across; . right, x wrong, a number: right in that many of {num_samples} samples, "
-          f"[ ] held out{beyond}")
-    print('  a b' + ''.join(f'{b:^{width}}' for b in columns).rstrip())
-    for a in rows:
-        print(f'{a:>5}' + ''.join(f"{cells.get((a, b), ''):^{width}}" for b in columns).rstrip())
-
-
-def larger_sums(cases, max_operand):
-    """The questions of a whole grid up to max_operand: the dataset's own, else with None for held_out."""
-    own = {case[1]: case for case in cases}
+def larger_sums(questions, max_operand):
+    """The questions of a whole grid up to max_operand: the dataset's own, and the others in the group 'beyond'."""
+    own = {q.prompt: q for q in questions}
     if max_operand > 999 or not all(map(EXPRESSION.fullmatch, own)):
-        sys.exit("error: --max_operand is at most 999, and for datasets that ask like '<3+4='")
-    trained = max((int(n) for prompt in own for n in EXPRESSION.fullmatch(prompt).groups()), default=0)
+        raise UserError("--max_operand is at most 999, and for datasets that ask like '<3+4='")
+    trained = max(int(number) for prompt in own for number in EXPRESSION.fullmatch(prompt).groups())
     if max_operand < trained:
-        sys.exit(f"error: --max_operand={max_operand} is below the dataset's own {trained}: leave it out, or raise it")
-    return [own.get(prompt, (task, prompt, answer, None))
-            for task, prompt, answer, _ in arithmetic_cases((), max_operand)]
+        raise UserError(f"--max_operand={max_operand} is below the dataset's own {trained}: leave it out, or raise it")
+    return [own.get(q.prompt, q._replace(group='beyond')) for q in arithmetic_questions((), max_operand)]
 
 
-args = evaluation_arguments(__doc__, checkpoints=['ckpt_best_math.pt', 'ckpt.pt'], operations=list(TASKS))
-model, tokenizer, path = load_evaluated(args)
-cases = [case for case in tokenizer.cases if case[0] in TASKS[args.operation]]
-if not cases:
-    sys.exit(f"error: the dataset of {path} has no sums to ask about: try eval_capitals.py")
-if args.max_operand is not None:
-    cases = [case for case in larger_sums(cases, args.max_operand) if case[0] in TASKS[args.operation]]
-    check_spelling(tokenizer, ''.join(case[1] + case[2] for case in cases), f"the sums up to {args.max_operand}")
-completions = ask(model, tokenizer, cases, args.num_samples, args.temperature, args.top_k, args.seed)
-counts = score(cases, completions)
-probs = answer_probs(model, tokenizer, cases).tolist()
+def print_grid(title, rows, num_samples):
+    """One operation as a table: a down, b across; each cell says how many of its samples were right."""
+    marks = {'seen': ' {} ', 'held out': '[{}]', 'beyond': " {}'"}
+    cells = {tuple(map(int, EXPRESSION.fullmatch(row.prompt).groups())): marks[row.group].format(mark(row))
+             for row in rows.itertuples()}
+    down, across = sorted({a for a, _ in cells}), sorted({b for _, b in cells})
+    width = max(3, len(str(num_samples)) + 2, len(str(across[-1])) + 2)
+    if len(across) * width > 75:  # wider than a terminal, so it is made as narrow as can be read
+        width = max(3, len(str(num_samples - 1)) + 2, len(str(across[-1])) + 1)
+    beyond = ", ' beyond the training text" if (rows.group == 'beyond').any() else ""
+    print(f"\n{title}: a down, b across; . right, x wrong, a number: right in that many of\n{num_samples} samples, "
+          f"[ ] held out{beyond}")
+    print('  a b' + ''.join(f'{b:^{width}}' for b in across).rstrip())
+    for a in down:
+        print(f'{a:>5}' + ''.join(f"{cells.get((a, b), ''):^{width}}" for b in across).rstrip())
 
-print(f"{path}: {len(cases)} questions, {args.num_samples} samples each at temperature {args.temperature}")
-for title, task in (('addition', 'add'), ('subtraction', 'sub')):
-    chosen = [i for i, case in enumerate(cases) if case[0] == task]
-    if chosen and all(EXPRESSION.fullmatch(cases[i][1]) for i in chosen):  # a dataset may ask otherwise
-        print_grid(title, [cases[i] for i in chosen], [counts[i] for i in chosen], args.num_samples)
-wrong = [i for i in range(len(cases)) if counts[i] < args.num_samples]
-wrong.sort(key=lambda i: cases[i][3] is not True)  # the held-out sums first: the list may be cut
-print("\nwrong answers:" if wrong else "\nno wrong answers")
-for i in wrong[:MAX_LINES]:
-    _, prompt, answer, held_out = cases[i]
-    group = '  [beyond]' if held_out is None else '  [held out]' if held_out else ''
-    (said, times), = Counter(completions[i]).most_common(1)
-    print(f"  {prompt.strip('<=')} = {answer:<4} the model says {said!r} ({times} of {args.num_samples}); "
-          f"probability of the right answer {probs[i]:.1%}{group}")
+
+model, meta, path, terminated, own = load_evaluated(out_dir, init_from, checkpoint, device, ['ckpt_best_math.pt', 'ckpt.pt'])
+configure(globals(), before=own, **RANGES)  # sampling settings that are not given are those of the run
+sampling = dict(num_samples=num_samples, temperature=temperature, top_k=top_k, seed=seed)
+questions = [q for q in meta.questions if q.kind == 'math']
+if not questions:
+    raise UserError(f"the dataset of {path} has no sums to ask about: try eval_capitals.py")
+if max_operand:
+    questions = larger_sums(questions, max_operand)
+    check_spelling(meta.tokenizer, ''.join(q.prompt + q.answer for q in questions), f"the sums up to {max_operand}")
+if operation != 'both':
+    questions = [q for q in questions if LABELS.get(q.task) == operation]
+table = grade(model, meta, questions, **sampling, terminated=terminated)
+
+print(f"{path}: {len(table)} questions, {num_samples} samples each at temperature {temperature}")
+for task in table.task.unique():
+    rows = table[table.task == task]
+    if all(map(EXPRESSION.fullmatch, rows.prompt)):  # a dataset may ask otherwise
+        print_grid(LABELS.get(task, task), rows, num_samples)
+wrong = table[table.correct < table.samples]
+wrong = wrong.sort_values('group', key=lambda group: group != 'held out', kind='stable')  # first, because the list may be cut
+print("\nwrong answers:" if len(wrong) else "\nno wrong answers")
+for row in wrong.head(MAX_LINES).itertuples():
+    group = '' if row.group == 'seen' else f'  [{row.group}]'
+    print(f"  {row.prompt.strip('<=')} = {row.answer:<4} {answered(row)}; probability of the right answer {row.prob:.1%}{group}")
 if len(wrong) > MAX_LINES:
     print(f"  ... and {len(wrong) - MAX_LINES} more; --json FILE writes all")
 print()
-print_totals(cases, counts, probs, args.num_samples)
-write_json(args.json, path, args, cases, completions, counts, probs)
+print_totals(table)
+write_json(json, path, sampling, table)

@@ -5,36 +5,45 @@ $ python eval_capitals.py --out_dir=facts_mini_28
 $ python eval_capitals.py --out_dir=both_mini_28 --checkpoint=ckpt_last.pt --json report.json
 $ python eval_capitals.py --init_from=gpt2
 
-Prints a line per capital, with what the model said instead where it was wrong, and the totals. The exit code is 0
-whatever the score. GPT-2 as it is cannot know that the line ends after the capital: it is right when it begins with it.
+Prints a line for each capital, with what the model said instead if it was wrong, and the totals; the exit code is 0
+whatever the score. All questions whose answer is a text are asked, also those of a dataset of your own. GPT-2 as it is
+cannot know that the line ends after the capital, so it is right when it begins with it.
 """
 
-import sys
-from collections import Counter
+from common.errors import UserError
+from configurator import configure
 
-from eval_utils import (answer_probs, ask, cut_after_answers, evaluation_arguments, load_evaluated, print_totals, score,
-                        write_json)
+# -----------------------------------------------------------------------------
+# settings
+out_dir = ''  # the model folder
+init_from = ''  # ask GPT-2 instead: 'gpt2', 'gpt2-medium', 'gpt2-large', 'gpt2-xl' or a folder with its weights
+checkpoint = ''  # file in the model folder; '': ckpt_best_facts.pt, or ckpt.pt if there is none
+num_samples = 10  # samples per question; if it is not given, as many as in training
+temperature = 0.01  # temperature of the samples, 0: greedy; if it is not given, that of the training
+top_k = 10  # sample from the k likeliest tokens only; if it is not given, as in training
+seed = 1337  # seed of the sampling
+device = 'auto'  # 'cpu', 'cuda', 'mps'; auto: a GPU if there is one and the model is at least 128 wide
+json = ''  # also write all answers and totals to this file
+RANGES = dict(positive='num_samples top_k', not_negative='temperature seed')
+configure(globals(), **RANGES)
+# -----------------------------------------------------------------------------
 
-args = evaluation_arguments(__doc__, checkpoints=['ckpt_best_facts.pt', 'ckpt.pt'])
-model, tokenizer, path = load_evaluated(args)
-cases = [case for case in tokenizer.cases if case[0] == 'facts']
-if not cases:
-    sys.exit(f"error: the dataset of {path} has no questions of facts: try eval_as_math.py")
-completions = ask(model, tokenizer, cases, args.num_samples, args.temperature, args.top_k, args.seed)
-if not tokenizer.terminated:
-    completions = cut_after_answers(cases, completions)
-counts = score(cases, completions)
-probs = answer_probs(model, tokenizer, cases).tolist()
+from common.evaluate import grade  # torch takes seconds to import, so a typo is answered before
+from common.report import answered, load_evaluated, mark, print_totals, write_json
 
-print(f"{path}: {len(cases)} questions, {args.num_samples} samples each at temperature {args.temperature}\n")
-width = max(len(case[1] + case[2]) for case in cases)
-for case, samples, count, prob in zip(cases, completions, counts, probs):
-    mark = '.' if count == args.num_samples else 'x' if count == 0 else str(count)
-    line = f" {mark:>2}  {case[1] + case[2]:<{width}}  {prob:>6.1%}"
-    if count < args.num_samples:
-        (said, times), = Counter(samples).most_common(1)
-        line += f"  the model says {said.strip()!r} ({times} of {args.num_samples})"
-    print(line)
+model, meta, path, terminated, own = load_evaluated(out_dir, init_from, checkpoint, device, ['ckpt_best_facts.pt', 'ckpt.pt'])
+configure(globals(), before=own, **RANGES)  # sampling settings that are not given are those of the run
+sampling = dict(num_samples=num_samples, temperature=temperature, top_k=top_k, seed=seed)
+questions = [q for q in meta.questions if q.kind == 'facts']
+if not questions:
+    raise UserError(f"the dataset of {path} has no questions of facts: try eval_as_math.py")
+table = grade(model, meta, questions, **sampling, terminated=terminated)
+
+print(f"{path}: {len(table)} questions, {num_samples} samples each at temperature {temperature}\n")
+width = max(len(q.prompt + q.answer) for q in questions)
+for row in table.itertuples():
+    said = '' if row.correct == row.samples else f"  {answered(row)}"
+    print(f" {mark(row):>2}  {row.prompt + row.answer:<{width}}  {row.prob:>6.1%}{said}")
 print("\n. right, x wrong, a number: right in that many samples; % is the probability of the right answer\n")
-print_totals(cases, counts, probs, args.num_samples)
-write_json(args.json, path, args, cases, completions, counts, probs)
+print_totals(table)
+write_json(json, path, sampling, table)

@@ -2,9 +2,9 @@
 The sums of data/as_math, then the capitals of data/facts_char, in one text: can one model do both?
 
 $ python data/both_math_and_facts/prepare.py
-$ python data/both_math_and_facts/prepare.py --held_out 5,7 3,4 --max_operand=19 --seed=1
+$ python data/both_math_and_facts/prepare.py --name=both_34 --held_out 5,7 3,4 --max_operand=19 --seed=1
 
-Writes input.txt, train.bin, val.bin and meta.pkl beside this file.
+Writes input.txt, train.bin, val.bin and meta.pkl beside this file, or into data/NAME/.
 """
 
 import sys
@@ -12,11 +12,9 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))  # the repository, wherever this is run from
-from data.as_math.prepare import parse_arguments
-from data.char_dataset import write_dataset
-from data.facts_char.prepare import facts_cases, facts_text
+from common.dataset import DATA, arithmetic_from, prepare_parser, write_dataset
+from common.questions import facts_questions, facts_text
 
-if __name__ == '__main__':
-    sums, text = parse_arguments(__doc__)
-    facts = facts_cases()
-    write_dataset(HERE, text + facts_text(facts), sums + facts)
+args, sums, text = arithmetic_from(prepare_parser(__doc__, HERE, arithmetic=True))
+facts = facts_questions()
+write_dataset(DATA / args.name, text + facts_text(facts), sums + facts)

@@ -1,0 +1,65 @@
+"""
+The fate of every question: answers.csv.gz in a model folder, a graded table for each evaluation of the run.
+
+Columns: iter, task, prompt, answer, group, samples, correct, prob, said. pandas.read_csv('answers.csv.gz') reads it. Each
+evaluation is appended as a gzip member of its own, so that it is there whole or not at all. Nothing to run.
+"""
+
+import gzip
+import os
+import zlib
+from pathlib import Path
+
+import pandas as pd
+
+from common.errors import UserError
+from common.run_folder import write_file
+
+FILE = 'answers.csv.gz'
+
+
+def append_answers(iter_num, table, out_dir):
+    """Append a graded table, of the evaluation at iter_num, to the model folder's answers."""
+    path = os.path.join(out_dir, FILE)
+    table = table.drop(columns='completions')
+    table.insert(0, 'iter', iter_num)
+    header = not os.path.exists(path) or not os.path.getsize(path)
+    content = gzip.compress(table.to_csv(index=False, header=header, float_format='%.6g').encode(), mtime=0)
+    try:
+        with open(path, 'ab') as f:
+            f.write(content)
+            f.flush()
+            os.fsync(f.fileno())
+    except OSError as e:
+        raise UserError(f"cannot write {path}: {e.strerror}")
+
+
+def keep_answers_before(iter_num, out_dir):
+    """Drop what a run that goes on from iter_num will ask again, and what it was writing when it was killed."""
+    path = Path(out_dir) / FILE
+    if not path.exists():
+        return
+    kept, rest = b'', path.read_bytes()
+    while rest:
+        member = zlib.decompressobj(wbits=31)  # 31: with gzip's header
+        try:
+            lines = member.decompress(rest).decode().splitlines()
+        except zlib.error:
+            break
+        first = lines[1] if lines[0].startswith('iter,') else lines[0]
+        if not member.eof or int(first.split(',')[0]) >= iter_num:
+            break
+        kept += rest[:len(rest) - len(member.unused_data)]
+        rest = member.unused_data
+    write_file(path, kept)
+
+
+def read_answers(folder):
+    """The answers of a model folder as a DataFrame; raises UserError if it has none."""
+    path = Path(folder) / FILE
+    if not path.exists():
+        raise UserError(f"no {FILE} in {folder}: only a run of train_with_eval.py with full_eval writes one")
+    try:
+        return pd.read_csv(path, keep_default_na=False, dtype={'prompt': str, 'answer': str, 'said': str})
+    except (ValueError, OSError, EOFError, zlib.error):
+        raise UserError(f"{path} cannot be read: it is damaged, or being written just now")

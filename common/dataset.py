@@ -1,0 +1,216 @@
+"""
+A dataset on disk: its text as token ids, and its vocabulary and questions beside it, in data/NAME/.
+
+input.txt, train.bin and val.bin (flat uint16 ids, little-endian, as everywhere in the nanoGPT family) and meta.pkl, a dict of
+vocab_size, stoi, itos, cases (tuples task, prompt, answer, held_out) and terminators (dict of task to str). The prepare.py
+scripts write it, training and evaluation read it. Nothing to run.
+"""
+
+import argparse
+import hashlib
+import pickle
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from common.errors import UserError, one_line
+from common.questions import FACT_END, Question, arithmetic_questions, arithmetic_text, paper_questions, round_robin_pairs
+from common.run_folder import write_file
+from common.tokenizer import Tokenizer, char_tokenizer, gpt2_tokenizer, unknown_characters
+
+DATA = Path(__file__).resolve().parents[1] / 'data'
+GROUP_OF = {False: 'seen', True: 'held out', None: 'beyond'}  # a case's held_out as meta.pkl has it
+PAPER_TERMINATORS = {'add': '>', 'sub': '>', 'facts': FACT_END}  # of meta.pkl files that do not name them
+
+# -----------------------------------------------------------------------------
+# writing: for prepare.py
+
+
+def prepare_parser(description, here, arithmetic=False):
+    """An argparse parser for a prepare.py in the folder `here`: --name, and the options of the sums if `arithmetic`."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter,
+                                     allow_abbrev=False)
+
+    def name(text):
+        if Path(text).name != text or text.startswith('.') or (DATA / text / 'prepare.py').exists():
+            raise argparse.ArgumentTypeError(f"{text!r} must be the plain name of a new folder in data/")
+        return text
+
+    def pair(text):
+        try:
+            a, b = (int(number) for number in text.split(','))
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a pair of operands: write it like 5,7")
+        return a, b
+    parser.add_argument('--name', type=name, default=here, help='write to data/NAME/ instead of beside this script')
+    if arithmetic:
+        parser.add_argument('--held_out', type=pair, nargs='*', default=[(5, 7)], metavar='A,B',
+                            help='operand pairs to hold out, in both orders of both operations (default: 5,7; none: --held_out)')
+        parser.add_argument('--held_out_rounds', type=int, metavar='K', help='hold out K rounds of a round-robin of the '
+                            'operands instead: each operand is in exactly K pairs')
+        parser.add_argument('--split_seed', type=int, default=0, metavar='S', help='which round-robin (default: 0)')
+        parser.add_argument('--max_operand', type=int, default=9, help='operands are 0..max_operand (default: 9)')
+        parser.add_argument('--seed', type=int, default=1337, help='seed of the shuffle of the lines (default: 1337)')
+    return parser
+
+
+def arithmetic_from(parser):
+    """The questions and the text of the sums that a command line asks for: (args, questions, text)."""
+    args = parser.parse_args()
+    operands = args.max_operand + 1
+    if not 0 <= args.max_operand <= 999:
+        parser.error(f"--max_operand must be from 0 to 999, not {args.max_operand}")
+    if args.held_out_rounds is not None:
+        if operands % 2 or not 0 <= args.held_out_rounds < operands:
+            parser.error(f"--held_out_rounds must be from 0 to {operands - 1}, and the number of operands, {operands}, even")
+        args.held_out = round_robin_pairs(args.held_out_rounds, args.split_seed, operands)
+    for a, b in args.held_out:
+        if not (0 <= a < operands and 0 <= b < operands):
+            parser.error(f"--held_out {a},{b} is outside the operands 0..{args.max_operand}")
+    questions = arithmetic_questions(args.held_out, args.max_operand)
+    if all(question.group == 'held out' for question in questions):
+        parser.error("--held_out leaves no expression to train on")
+    return args, questions, arithmetic_text(questions, args.seed)
+
+
+def check_text(text, questions, name):
+    """Raise UserError unless the text holds prompt + answer + terminator of every seen question, and of no held-out one."""
+    for q in questions:
+        if (q.prompt + q.answer + q.terminator in text) == (q.group == 'held out'):
+            found = "holds the held-out" if q.group == 'held out' else "lacks the"
+            raise UserError(f"the text of {name} {found} {q.prompt + q.answer + q.terminator!r} of its questions: "
+                            "mend its prepare.py and run it again")
+
+
+def write_dataset(folder, text, questions):
+    """Write a dataset, and print what nanoGPT's prepare.py prints.
+
+    folder: path, e.g. DATA / args.name. text: str; train and validation are the same text on purpose, so that memorisation can
+    be measured. questions: list of Question.
+    """
+    folder = Path(folder)
+    check_text(text, questions, folder.name)
+    chars = sorted(set(text).union(*(q.prompt + q.answer + q.terminator for q in questions)))
+    stoi = {ch: i for i, ch in enumerate(chars)}
+    ids = np.array([stoi[ch] for ch in text], dtype='<u2').tobytes()
+    meta = {'vocab_size': len(chars), 'stoi': stoi, 'itos': dict(enumerate(chars)),
+            'cases': [(q.task, q.prompt, q.answer, {v: k for k, v in GROUP_OF.items()}[q.group]) for q in questions],
+            'terminators': {q.task: q.terminator for q in questions}}
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in (('input.txt', text), ('train.bin', ids), ('val.bin', ids),
+                          ('meta.pkl', pickle.dumps(meta, protocol=4))):
+        write_file(folder / name, content)
+    held_out = [q.prompt.strip('<=') for q in questions if q.group == 'held out']
+    listed = ', '.join(held_out[:8]) + (f" and {len(held_out) - 8} more" if len(held_out) > 8 else '')
+    longest = max((len(q.prompt + q.answer) + 1 for q in questions), default=0)
+    print(f"length of dataset in characters: {len(text):,}\nall the unique characters: {''.join(chars)!r}\n"
+          f"vocab size: {len(chars):,}\ntrain has {len(text):,} tokens\nval has {len(text):,} tokens (the same text, on purpose)\n"
+          f"questions: {len(questions):,}, held out of the text: {listed or 'none'}\n"
+          f"the longest question takes {longest} characters with its answer: a smaller --block_size sees only its end")
+
+
+# -----------------------------------------------------------------------------
+# reading: for training and evaluation
+
+class Meta(NamedTuple):
+    tokenizer: Tokenizer
+    questions: list  # of Question
+    own: bool  # whether the questions are the dataset's own, and not the paper's for want of any
+
+
+class PlainUnpickler(pickle.Unpickler):
+    """Reads dicts, lists, tuples, strings and numbers; refuses whatever would import, and so execute, anything."""
+
+    def find_class(self, module, name):
+        raise pickle.UnpicklingError(f"it refers to {module}.{name}, and only plain dicts, tuples and strings are read")
+
+
+def load_meta(path, gpt2_folder=None):
+    """The Meta of a meta.pkl; GPT-2's byte-pair encoding and the paper's questions if there is no such file.
+
+    gpt2_folder: where to look for the files of that encoding, see gpt2_tokenizer. A meta.pkl of nanoGPT's form, without
+    questions, gets the paper's for whatever tasks its vocabulary can spell. Raises UserError if it cannot be read.
+    """
+    path = Path(path)
+    if not path.exists():
+        return Meta(gpt2_tokenizer(gpt2_folder), paper_questions(), own=False)
+    try:
+        with open(path, 'rb') as f:
+            meta = PlainUnpickler(f).load()
+        stoi, itos = meta['stoi'], meta['itos']
+        if sorted(stoi.values()) != list(range(meta['vocab_size'])) or {i: ch for ch, i in stoi.items()} != dict(itos):
+            raise ValueError("stoi, itos and vocab_size disagree")
+        if not all(isinstance(ch, str) for ch in stoi):
+            raise ValueError("its vocabulary is not made of characters")
+        tokenizer = char_tokenizer(stoi)
+
+        def unspelled(q):
+            return unknown_characters(tokenizer, q.prompt + q.answer + q.terminator)
+        if 'cases' not in meta:
+            tasks = {q.task for q in paper_questions() if unspelled(q)}
+            return Meta(tokenizer, [q for q in paper_questions() if q.task not in tasks], own=False)
+        terminators = {**PAPER_TERMINATORS, **meta.get('terminators', {})}
+        questions = [Question(task, prompt, answer, GROUP_OF[held_out], terminators[task])
+                     for task, prompt, answer, held_out in meta['cases']]
+        for q in questions:
+            if not q.prompt or not q.answer or not q.terminator or unspelled(q):
+                raise ValueError(f"it has a question that cannot be asked: {q.prompt + q.answer!r}")
+    except Exception as e:  # garbage makes the unpickler raise nearly anything
+        raise UserError(f"{path} cannot be read ({one_line(e)}): run the dataset's prepare.py again")
+    return Meta(tokenizer, questions, own=True)
+
+
+def find_meta(dataset):
+    """Path of a dataset's meta.pkl; raises UserError if its prepare.py would write one and has not."""
+    folder = DATA / dataset
+    prepare = folder / 'prepare.py'
+    if not (folder / 'meta.pkl').exists() and prepare.exists() and 'write_dataset' in prepare.read_text():
+        raise UserError(f"data/{dataset}/meta.pkl not found: run python data/{dataset}/prepare.py first")
+    return folder / 'meta.pkl'
+
+
+def text_sha256(ids):
+    """Hash of a text's ids, by which a run that goes on knows that it is still the same; in pieces, to save memory."""
+    digest = hashlib.sha256()
+    for start in range(0, len(ids), 1 << 20):
+        digest.update(ids[start:start + (1 << 20)].astype('<i8').tobytes())
+    return digest.hexdigest()
+
+
+def load_dataset(dataset, block_size=1, gpt2_folder=None):
+    """The data of data/`dataset`: returns (Meta, train ids, val ids), ids 1-D uint16 arrays that are mapped, not read.
+
+    block_size: characters of context, which must be fewer than the text has; a sentence is printed if it cannot hold a
+    question whose answer is a number. gpt2_folder: where GPT-2's vocabulary is, for a dataset without meta.pkl, see gpt2_tokenizer. Raises UserError if a file is
+    missing or does not hold the lines that its questions ask about.
+    """
+    folder = DATA / dataset
+    known = ', '.join(sorted(path.parent.name for path in DATA.glob('*/*.bin')) or
+                      sorted(path.parent.name for path in DATA.glob('*/prepare.py')))
+    if not dataset or not folder.is_dir():
+        raise UserError(f"no dataset data/{dataset}: there are {', '.join(dict.fromkeys(known.split(', ')))}")
+    by = f"run python data/{dataset}/prepare.py" if (folder / 'prepare.py').exists() else f"prepare data/{dataset}"
+    for name in ('train.bin', 'val.bin'):
+        if not (folder / name).exists():
+            raise UserError(f"data/{dataset}/{name} not found: {by} first")
+    meta = load_meta(find_meta(dataset), gpt2_folder)
+    splits = []
+    for name in ('train.bin', 'val.bin'):
+        size = (folder / name).stat().st_size
+        if size % 2 or not size:
+            raise UserError(f"data/{dataset}/{name} is truncated: {by} again")
+        ids = np.memmap(folder / name, dtype='<u2', mode='r')
+        if ids.max() >= meta.tokenizer.vocab_size:
+            raise UserError(f"data/{dataset}/{name} has token {ids.max()} outside the vocabulary of "
+                            f"{meta.tokenizer.vocab_size}: {by} again")
+        if len(ids) <= block_size:
+            raise UserError(f"block_size {block_size} is too large: data/{dataset}/{name} has only {len(ids)} tokens")
+        splits.append(ids)
+    if meta.own:  # evaluation must never disagree with the data
+        check_text(meta.tokenizer.decode(splits[0].tolist()), meta.questions, f'data/{dataset}')
+        longest = max((len(q.prompt + q.answer) for q in meta.questions if q.kind == 'math'), default=0)
+        if longest > block_size:
+            print(f"block_size {block_size} cannot hold a question of {longest} characters: set --block_size={longest}, or the "
+                  "model never sees the whole of it")
+    return meta, *splits

@@ -1,0 +1,97 @@
+"""
+Where a model runs: the device, the precision, the processes of torchrun, and what makes one seed give one result.
+Nothing to run.
+"""
+
+import importlib.util
+import os
+import shutil
+
+import torch
+
+from common.errors import UserError, one_line
+
+
+def pick_device(device, n_embd):
+    """'auto' becomes cuda or mps if it is there and the model is wide enough to gain by it, else cpu; the rest is checked."""
+    if device == 'auto':
+        # the kernels of a tiny model take less time than launching them
+        gpu = 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'
+        return gpu if n_embd >= 128 else 'cpu'
+    try:
+        if device.split(':')[0] not in ('cpu', 'cuda', 'mps'):
+            raise ValueError(device)
+        torch.empty(0, device=device)
+    except Exception:  # AssertionError, RuntimeError, NotImplementedError: torch has one for each device
+        raise UserError(f"device {device!r} is not available here: leave it out, or use --device=cpu")
+    return device
+
+
+def pick_dtype(dtype, device, n_embd):
+    """'auto' becomes bfloat16 for large models on a GPU that has it, else float32; returns the dtype's name."""
+    if dtype not in ('auto', 'float32', 'bfloat16'):
+        raise UserError(f"dtype must be 'auto', 'float32' or 'bfloat16', not {dtype!r}")
+    has_bfloat16 = not device.startswith('cuda') or torch.cuda.is_bf16_supported()
+    if dtype == 'bfloat16' and not has_bfloat16:
+        raise UserError("this GPU lacks bfloat16: leave dtype out, or use --dtype=float32")
+    if dtype == 'auto':
+        return 'bfloat16' if device.startswith('cuda') and n_embd >= 256 and has_bfloat16 else 'float32'
+    return dtype
+
+
+def compute_init(device, n_embd, num_threads, backend):
+    """Set torch up for one process of a training: returns (device, rank, world_size), (device, 0, 1) without torchrun.
+
+    num_threads: on a CPU; 0 is two for the tiny models and torch's own number for wider ones. backend: of torchrun's
+    processes, 'auto' is nccl on cuda and gloo elsewhere.
+    """
+    rank, world_size = int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))
+    device = pick_device(device, n_embd)
+    if device == 'cuda' and 'LOCAL_RANK' in os.environ:  # torchrun starts a process for each GPU
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+    if device.startswith('cuda'):
+        torch.cuda.set_device(device)
+    if 'RANK' in os.environ:
+        torch.distributed.init_process_group(backend if backend != 'auto' else 'nccl' if 'cuda' in device else 'gloo')
+    if device == 'cpu':
+        # a fixed rule, because the sums of another number of threads round differently
+        threads = torch.get_num_threads()
+        torch.set_num_threads(num_threads or (min(2, threads) if n_embd < 128 else threads))
+    # Without this, parallel threads sum the embedding gradient in varying order and one seed gives different results.
+    os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # this is for finding bugs, and takes time
+    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cudnn.allow_tf32 = True
+    return device, rank, world_size
+
+
+def all_reduce_gradients(params, world_size):
+    """Average the gradients over all processes, in one all-reduce, because each takes its time however small it is."""
+    flat = torch.cat([p.grad.flatten() for p in params])
+    torch.distributed.all_reduce(flat)
+    for p, grad in zip(params, (flat / world_size).split([p.numel() for p in params])):
+        p.grad.copy_(grad.view_as(p))
+
+
+def compile_model(model, batch, autocast):
+    """torch.compile(model), or the model itself and a printed sentence if there is no compiler that works.
+
+    batch: windows (B, T + 1) as training has them. The forward and backward pass are compiled here and now, because the
+    compiler may exist but fail, e.g. without Python headers. The compiled model wants batches of this one size.
+    """
+    device_type = batch.device.type
+    has_compiler = (importlib.util.find_spec('triton') is not None if device_type == 'cuda' else
+                    any(map(shutil.which, [os.environ.get('CXX', 'g++').split()[0], 'clang++'])))
+    if not has_compiler:
+        print("no compiler found: training eagerly, which is slower")
+        return model
+    try:
+        compiled = torch.compile(model)
+        with autocast:
+            compiled(batch[:, :-1], batch[:, 1:])[1].backward()
+    except Exception as e:  # whatever the compiler, its cache folder or its headers make torch raise
+        print(f"the compiler failed ({one_line(e)[:100]} ...): training eagerly, which is slower")
+        compiled = model
+    model.zero_grad(set_to_none=True)
+    return compiled

@@ -1,0 +1,215 @@
+"""
+Asks a model all its questions: one graded table, and what is summed up of it. Nothing to run.
+
+The table is a pandas DataFrame with a row for each question: task, prompt, answer, group, samples (how many were drawn),
+correct (how many of them were right), prob (the exact probability of the whole right answer), said (the most frequent answer).
+"""
+
+import re
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import torch
+
+from common.questions import GROUPS, LABELS, is_correct
+
+NEW_TOKENS = {'math': 4, 'facts': 20}  # the paper's length of an answer, exceeded only if a dataset's own answers are longer
+ROWS = 512  # contexts that go through the model at once, to bound the memory that a large vocabulary takes
+
+
+@torch.inference_mode()
+def next_token_logits(model, contexts):
+    """Logits of the token after each of the contexts (lists of ids, of any lengths): a float32 tensor (N, vocab_size).
+
+    A context longer than block_size is cropped to its end, as generation does. Shorter ones are padded on the right, where a
+    causal model cannot see it. With targets the forward pass returns the logits of every position, of which one is kept.
+    """
+    device, block_size = model.lm_head.weight.device, model.config.block_size
+    kept = []
+    for start in range(0, len(contexts), ROWS):
+        rows = [ids[-block_size:] for ids in contexts[start:start + ROWS]]
+        longest = max(map(len, rows))
+        x = torch.tensor([ids + [0] * (longest - len(ids)) for ids in rows], device=device)
+        logits, _ = model(x, targets=x)
+        kept.append(logits[torch.arange(len(rows)), torch.tensor([len(ids) - 1 for ids in rows])].float())
+    return torch.cat(kept)
+
+
+def sample_completions(model, prompts, num_samples, max_new_tokens, temperature=1.0, top_k=None, stop=None, seed=1337):
+    """num_samples continuations of each prompt: a list, for each prompt a Counter of continuation (tuple of ids) to times.
+
+    The distribution is that of GPT.generate, one by one. Samples that are equal so far share one context, so the model is
+    asked once for all of them: the number that go on with each token is multinomial. At low temperature that is nearly all.
+    prompts: lists of ids. temperature 0 is greedy. top_k: sample from the k likeliest tokens only. stop: the token that ends a
+    continuation. seed: of the sampling, which leaves torch's and numpy's global random state alone.
+    """
+    rng = np.random.default_rng(seed)
+    done = [Counter() for _ in prompts]
+    going = [(i, (), num_samples) for i in range(len(prompts))]  # prompt, continuation so far, samples that share it
+    for _ in range(max_new_tokens):
+        logits = next_token_logits(model, [prompts[i] + list(new) for i, new, _ in going])
+        probs = sampling_probs(logits, temperature, top_k).cpu().double().numpy()
+        times = rng.multinomial([n for _, _, n in going], probs / probs.sum(axis=1, keepdims=True))
+        still_going = []
+        for row, token in zip(*(axis.tolist() for axis in times.nonzero())):
+            i, new, _ = going[row]
+            branch = i, (*new, token), int(times[row, token])
+            if token == stop:
+                done[i][branch[1]] += branch[2]
+            else:
+                still_going.append(branch)
+        going = still_going
+        if not going:
+            break
+    for i, new, n in going:
+        done[i][new] += n
+    return done
+
+
+def sampling_probs(logits, temperature, top_k):
+    """Probabilities (N, vocab_size) from which the next tokens are drawn."""
+    if temperature == 0:
+        return torch.nn.functional.one_hot(logits.argmax(dim=-1), logits.size(-1)).float()
+    logits = logits / temperature
+    if top_k is not None:
+        kth = torch.topk(logits, min(top_k, logits.size(-1))).values[:, [-1]]
+        logits = logits.masked_fill(logits < kth, -float('inf'))
+    return logits.softmax(dim=-1)
+
+
+def split_prompt(tokenizer, question):
+    """What is put to the model, and what it is to write: (prompt, answer).
+
+    Blanks at the end of a prompt belong to the answer in GPT-2's encoding: ' Paris' is one token there, which cannot follow a
+    blank that stands alone.
+    """
+    asked = question.prompt.rstrip(' ') if tokenizer.bpe else question.prompt
+    return asked, question.prompt[len(asked):] + question.answer
+
+
+def ask(model, tokenizer, questions, num_samples=10, temperature=0.01, top_k=10, seed=1337):
+    """Put every question to the model num_samples times.
+
+    Returns, for each question, a Counter of completion (str, without the character that ends an answer) to times.
+    """
+    completions = [None] * len(questions)
+    for stop, kind in sorted({(q.terminator[-1], q.kind) for q in questions}):
+        chosen = [i for i, q in enumerate(questions) if (q.terminator[-1], q.kind) == (stop, kind)]
+        split = [split_prompt(tokenizer, questions[i]) for i in chosen]
+        new_tokens = max(NEW_TOKENS[kind], *(len(tokenizer.encode(answer + stop)) for _, answer in split))
+        stop_ids = tokenizer.encode(stop)
+        samples = sample_completions(model, [tokenizer.encode(prompt) for prompt, _ in split], num_samples, new_tokens,
+                                     temperature, top_k, stop_ids[0] if len(stop_ids) == 1 else None, seed)
+        for i, counter in zip(chosen, samples):
+            completions[i] = Counter()
+            for ids, times in counter.items():
+                completions[i][tokenizer.decode(ids).split(stop)[0]] += times
+    return completions
+
+
+def answer_probs(model, tokenizer, questions, terminated=True):
+    """The exact probability of each question's whole answer and its terminator: a float64 array.
+
+    Teacher-forced: every token of the answer has a context of its own, because the context slides once it is full. Nothing is
+    sampled. terminated: False leaves the terminator out, for a model that cannot know it.
+    """
+    contexts, targets, owners = [], [], []
+    for i, question in enumerate(questions):
+        prompt, answer = split_prompt(tokenizer, question)
+        ids = tokenizer.encode(prompt)
+        new = tokenizer.encode(answer)
+        for ch in question.terminator if terminated else '':
+            new += tokenizer.encode(ch)  # one by one: GPT-2 may join blanks that end a text, but does not within one
+        for token in new:
+            contexts.append(ids)
+            targets.append(token)
+            owners.append(i)
+            ids = ids + [token]
+    log_probs = next_token_logits(model, contexts).log_softmax(dim=-1).cpu().double().numpy()
+    return np.exp(np.bincount(owners, log_probs[np.arange(len(targets)), targets], minlength=len(questions)))
+
+
+def grade(model, meta, questions=None, num_samples=10, temperature=0.01, top_k=10, seed=1337, terminated=True):
+    """Ask and score questions, the dataset's own by default: the graded table that this file's docstring describes.
+
+    The model is put into eval mode and back. terminated: False for a model that does not know how our lines end, as GPT-2: an
+    answer of it is cut off behind the right one if it begins with that. The table has one column more, completions: Counters.
+    """
+    questions = meta.questions if questions is None else questions
+    was_training = model.training
+    model.eval()
+    completions = ask(model, meta.tokenizer, questions, num_samples, temperature, top_k, seed) if questions else []
+    probs = answer_probs(model, meta.tokenizer, questions, terminated) if questions else []
+    model.train(was_training)
+    if not terminated:
+        completions = [cut_after_answer(q, counter) for q, counter in zip(questions, completions)]
+    rows = [(q.task, q.prompt, q.answer, q.group, num_samples,
+             sum(times for text, times in counter.items() if is_correct(q, text)), prob, counter.most_common(1)[0][0], counter)
+            for q, counter, prob in zip(questions, completions, probs)]
+    return pd.DataFrame(rows, columns=['task', 'prompt', 'answer', 'group', 'samples', 'correct', 'prob', 'said', 'completions'])
+
+
+def cut_after_answer(question, completions):
+    """Completions of a fact that begin with the answer, and not with a longer word, cut off behind it."""
+    cut = Counter()
+    for text, times in completions.items():
+        match = re.match(rf'\s*{re.escape(question.answer)}(?!\w)', text, re.IGNORECASE)
+        cut[match[0] if match and question.kind == 'facts' else text] += times
+    return cut
+
+
+@torch.inference_mode()
+def estimate_loss(model, ids, batch_size, eval_iters, seed, autocast):
+    """Mean cross-entropy of a text in nats: exact over all its windows if these are few, else over eval_iters random batches.
+
+    ids: 1-D array. seed: of the random batches. The model is put into eval mode and back.
+    """
+    windows = np.lib.stride_tricks.sliding_window_view(ids, model.config.block_size + 1)
+    if len(windows) <= eval_iters * batch_size:
+        batches = np.split(np.arange(len(windows)), range(batch_size, len(windows), batch_size))
+    else:
+        batches = np.random.default_rng(seed).integers(len(windows), size=(eval_iters, batch_size))
+    was_training, total = model.training, 0.0
+    model.eval()
+    for starts in batches:
+        batch = torch.from_numpy(windows[starts].astype(np.int64)).to(model.lm_head.weight.device)
+        with autocast:
+            total += model(batch[:, :-1], batch[:, 1:])[1].item() * len(batch)
+    model.train(was_training)
+    return total / sum(map(len, batches))
+
+
+# -----------------------------------------------------------------------------
+# sums of a graded table
+
+def summed(table):
+    """Scores of a graded table, or a part of it, as a dict.
+
+    questions_right counts the questions all of whose samples are right; correct and total count samples; acc and prob are
+    fractions of 1, and 0.0 if nothing is asked.
+    """
+    correct, total = int(table.correct.sum()), int(table.samples.sum())
+    return {'questions': len(table), 'questions_right': int((table.correct == table.samples).sum()), 'correct': correct,
+            'total': total, 'acc': correct / max(total, 1), 'prob': float(table.prob.sum()) / max(len(table), 1)}
+
+
+def parts(table):
+    """The table cut by task, under the names that people read, and then by group: dict of name to its rows."""
+    named = {LABELS.get(task, task): table[table.task == task] for task in table.task.unique()}
+    return named | {group: table[table.group == group] for group in GROUPS if (table.group == group).any()}
+
+
+def results_row(iter_num, table, questions, train_loss, val_loss):
+    """A row of results.csv, as a dict, from a graded table of `questions`; tasks other than the paper's come last."""
+    is_math = np.array([q.kind == 'math' for q in questions], dtype=bool)
+    tasks = {task: summed(table[table.task == task]) for task in dict.fromkeys(['add', 'sub', 'facts', *table.task.unique()])}
+    math, facts = summed(table[is_math]), summed(table[~is_math])
+    seen, held_out = (summed(table[table.group == group]) for group in GROUPS[:2])
+    row = {'iter': iter_num}
+    row |= {f'{task}_{what}': tasks[task][what] for task in ('add', 'sub') for what in ('correct', 'total')}
+    row |= {'math_acc': math['acc'], 'facts_correct': facts['correct'], 'facts_total': facts['total'], 'facts_acc': facts['acc'],
+            'train_loss': train_loss, 'val_loss': val_loss, 'seen_acc': seen['acc'], 'heldout_correct': held_out['correct'],
+            'heldout_total': held_out['total'], 'heldout_acc': held_out['acc'], 'seen_prob': seen['prob'],
+            'heldout_prob': held_out['prob']}
+    return row | {f'{task}_{what}': tasks[task][what] for task in list(tasks)[3:] for what in ('correct', 'total')}

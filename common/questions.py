@@ -1,0 +1,106 @@
+"""
+What is asked and what counts as right: the questions of the paper's datasets, and the rules by which answers are scored.
+
+A dataset's prepare.py makes Questions and writes its text from them, so the two cannot disagree. Nothing to run.
+"""
+
+import random
+import re
+from typing import NamedTuple
+
+GROUPS = ('seen', 'held out', 'beyond')  # in the training text; kept out of it on purpose; simply not in it
+LABELS = {'add': 'addition', 'sub': 'subtraction'}  # what people read; any other task is called by its own name
+FACT_END = ' \n'  # the paper ends its facts with a blank and a newline
+
+# Barron & White 2025, in their order
+CAPITALS = {
+    'France': 'Paris', 'the USA': 'Washington DC', 'Japan': 'Tokyo', 'Germany': 'Berlin', 'Italy': 'Rome',
+    'Spain': 'Madrid', 'the UK': 'London', 'Canada': 'Ottawa', 'Australia': 'Canberra', 'India': 'New Delhi',
+    'China': 'Beijing', 'Russia': 'Moscow', 'Brazil': 'Brasilia', 'Mexico': 'Mexico City', 'South Korea': 'Seoul',
+    'Argentina': 'Buenos Aires', 'Egypt': 'Cairo', 'Saudi Arabia': 'Riyadh', 'Turkey': 'Ankara',
+    'Indonesia': 'Jakarta', 'Nigeria': 'Abuja', 'Pakistan': 'Islamabad', 'Colombia': 'Bogota', 'Thailand': 'Bangkok',
+    'Vietnam': 'Hanoi', 'the Netherlands': 'Amsterdam', 'Belgium': 'Brussels', 'Sweden': 'Stockholm',
+    'Norway': 'Oslo', 'Denmark': 'Copenhagen', 'Finland': 'Helsinki', 'Poland': 'Warsaw', 'Austria': 'Vienna',
+    'Switzerland': 'Bern', 'Portugal': 'Lisbon', 'Greece': 'Athens', 'Ireland': 'Dublin',
+    'New Zealand': 'Wellington', 'South Africa': 'Pretoria', 'Israel': 'Jerusalem', 'Iran': 'Tehran',
+    'Iraq': 'Baghdad', 'Syria': 'Damascus', 'Lebanon': 'Beirut', 'Jordan': 'Amman', 'Kuwait': 'Kuwait City',
+    'Qatar': 'Doha', 'Oman': 'Muscat', 'Bahrain': 'Manama', 'Zambia': 'Lusaka',
+}
+
+
+class Question(NamedTuple):
+    """One question, e.g. Question('add', '<5+7=', '12', 'held out').
+
+    task: 'add', 'sub', 'facts', or any name that a dataset likes. group: one of GROUPS. terminator: what ends an answer in
+    the text; the exact probability of an answer includes it, and generation stops at its last character.
+    """
+    task: str
+    prompt: str
+    answer: str
+    group: str = 'seen'
+    terminator: str = '>'
+
+    @property
+    def kind(self):
+        """'math' if the answer is a number that does not end its line, else 'facts': the two rules of is_correct."""
+        return 'math' if re.fullmatch(r'-?[0-9]+', self.answer) and '\n' not in self.terminator else 'facts'
+
+
+def is_correct(question, completion):
+    """Whether a completion answers a question, by the rules of Barron & White 2025.
+
+    A number is right if the integer at the beginning of the completion is, whatever follows it. A fact is right if the rest
+    of its line, without blanks around it and a final period, equals the answer in any case.
+    """
+    if question.kind == 'facts':
+        return completion.split('\n')[0].strip().removesuffix('.').strip().lower() == question.answer.lower()
+    number = re.match(r'\s*(-?[0-9]+)', completion)
+    return number is not None and int(number[1]) == int(question.answer)
+
+
+def arithmetic_questions(held_out=((5, 7),), max_operand=9):
+    """All a+b, then all a-b, for a, b in 0..max_operand.
+
+    held_out: operand pairs; each holds out both orders of both operations (5,7: 5+7, 7+5, 5-7, 7-5).
+    """
+    held_out = {frozenset(pair) for pair in held_out}
+    operands = range(max_operand + 1)
+    return [Question(task, f'<{a}{sign}{b}=', str(a + b if sign == '+' else a - b),
+                     'held out' if frozenset((a, b)) in held_out else 'seen')
+            for task, sign in (('add', '+'), ('sub', '-')) for a in operands for b in operands]
+
+
+def arithmetic_text(questions, seed=1337):
+    """The lines of all questions that are not held out, padded with blanks to one width and shuffled."""
+    lines = [q.prompt + q.answer + q.terminator for q in questions if q.group != 'held out']
+    width = max(map(len, lines))
+    random.Random(seed).shuffle(lines)
+    return ''.join(line.ljust(width) + '\n' for line in lines)
+
+
+def round_robin_pairs(rounds, split_seed, n=10):
+    """Operand pairs of the first `rounds` rounds of a round-robin tournament of n digits (n even): n / 2 pairs a round.
+
+    A round pairs every digit with one other, so that each digit is in exactly `rounds` pairs, and no pair comes twice. The
+    split seed relabels the digits; more rounds of one split hold out all that fewer do. At most n - 1 rounds.
+    The circle method: one digit stays, the others move on by one seat a round, and those who sit opposite are a pair.
+    """
+    digits = list(range(n))
+    random.Random(split_seed).shuffle(digits)
+    pairs = []
+    for _ in range(rounds):
+        pairs += [(digits[i], digits[n - 1 - i]) for i in range(n // 2)]
+        digits = [digits[0], digits[-1], *digits[1:-1]]
+    return pairs
+
+
+def facts_questions():
+    return [Question('facts', f'Capital of {country} is ', capital, 'seen', FACT_END) for country, capital in CAPITALS.items()]
+
+
+def facts_text(questions):
+    return ''.join(q.prompt + q.answer + q.terminator for q in questions)
+
+
+def paper_questions():
+    return arithmetic_questions() + facts_questions()

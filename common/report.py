@@ -1,0 +1,96 @@
+"""
+What scripts print: about a run, and about one model's graded answers. Nothing to run.
+"""
+
+import json
+import shlex
+
+from common.checkpoint import load_model
+from common.device import pick_device
+from common.errors import UserError
+from common.evaluate import parts, summed
+from common.gpt2 import load_pretrained
+from common.run_folder import write_file
+
+
+def describe(dataset, meta, ids, model):
+    """Two lines about what is trained on what."""
+    cfg, held_out = model.config, sum(q.group == 'held out' for q in meta.questions)
+    return (f"{dataset}: {len(ids):,} tokens, vocabulary {meta.tokenizer.vocab_size}, {len(meta.questions)} questions, "
+            f"{held_out} of them held out\n"
+            f"model: {model.get_num_params(non_embedding=False):,} parameters ({cfg.n_layer} layers, {cfg.n_head} heads, width "
+            f"{cfg.n_embd}, mlp_expansion {cfg.mlp_expansion}, block_size {cfg.block_size})")
+
+
+def status(row, iter_num=None):
+    """Scores of a row of results.csv, the held-out questions first. iter_num: say which iteration it is of, if another."""
+    shown = [(name, row[f'{column}_acc']) for name, column, total in (
+        ('held out', 'heldout', row['heldout_total']), ('math', 'math', row['math_acc'] or row['add_total'] + row['sub_total']),
+        ('facts', 'facts', row['facts_total'])) if total]
+    text = ', '.join([*(f"{name} {acc:.1%}" for name, acc in shown), f"val loss {row['val_loss']:.4f}"])
+    if iter_num is None or iter_num == row['iter']:
+        return text
+    return f"{text} (at iteration {row['iter']})"
+
+
+def next_commands(out_dir, questions):
+    """The commands that look at a finished run, a line each."""
+    kinds = {q.kind for q in questions}
+    commands = [['plot_results.py', '--model_folder', out_dir]]
+    commands += [['eval_as_math.py', f'--out_dir={out_dir}']] if 'math' in kinds else []
+    commands += [['eval_capitals.py', f'--out_dir={out_dir}']] if 'facts' in kinds else []
+    return '\n'.join('  python ' + shlex.join(command) for command in commands)
+
+
+def load_evaluated(out_dir, init_from, checkpoint, device, names):
+    """What an evaluation script asks: (model, Meta, path or name, terminated, sampling settings of the model's own run).
+
+    out_dir and checkpoint, or init_from, are the script's settings; names: the checkpoints to look for if none is given.
+    terminated: whether the model knows how our lines end; GPT-2 as it is does not.
+    """
+    if bool(out_dir) == bool(init_from):
+        raise UserError("name the model folder with --out_dir=FOLDER, or GPT-2 with --init_from=gpt2")
+    if init_from and checkpoint:
+        raise UserError("--checkpoint names a file of a model folder, so it goes with --out_dir")
+    config = {}
+    if init_from:
+        model, meta, path = load_pretrained(init_from)
+    else:
+        model, meta, path, config = load_model(out_dir, [checkpoint] if checkpoint else names)
+    model.to(pick_device(device, model.config.n_embd))
+    own = {key: config[key] for key in ('num_samples', 'temperature', 'top_k') if key in config}
+    return model, meta, path, not (init_from and meta.tokenizer.bpe), own
+
+
+def answered(row):
+    """What a question's most frequent answer was, in words."""
+    times = row.completions.most_common(1)[0][1]
+    return f"the model says {row.said.strip()!r} ({times} of {row.samples})"
+
+
+def mark(row):
+    """'.' if all samples of a question are right, 'x' if none is, else how many are."""
+    return '.' if row.correct == row.samples else 'x' if row.correct == 0 else str(row.correct)
+
+
+def totals(table):
+    """The sums of each part of a graded table, as a list of dicts."""
+    return [{'group': name, **summed(rows)} for name, rows in parts(table).items()]
+
+
+def print_totals(table):
+    for t in totals(table):
+        print(f"{t['group']:<12}{t['questions_right']:>4} of {t['questions']} questions right, {t['correct']} of {t['total']} "
+              f"samples ({t['acc']:.1%}), mean probability of the right answer {t['prob']:.1%}")
+
+
+def write_json(path, checkpoint, settings, table):
+    """Write an evaluation's settings, totals and answers to the file `path`; does nothing if that is ''."""
+    if not path:
+        return
+    held_out = {'seen': False, 'held out': True, 'beyond': None}
+    questions = [dict(task=row.task, prompt=row.prompt, answer=row.answer, held_out=held_out[row.group], correct=row.correct,
+                      prob=row.prob, samples=list(row.completions.elements())) for row in table.itertuples()]
+    report = {'checkpoint': str(checkpoint), **settings, 'totals': totals(table), 'questions': questions}
+    write_file(path, json.dumps(report, indent=1))
+    print(f"wrote {path}")

@@ -1,0 +1,133 @@
+"""
+Files that are written whole or not at all, and the model folder of a training run: its lock, an earlier run moved aside,
+and stopping by signal. Used by every script that writes something; nothing to run.
+"""
+
+import os
+import re
+import signal
+import sys
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+from common.errors import UserError
+from common.tokenizer import GPT2_VOCABULARY
+
+# the names that training, evaluation and plotting give to the files of a model folder
+RUN_FILE = r'(ckpt\w*\.pt|results\.csv|temp\.csv|answers\.csv\.gz|meta\.pkl|vocab\.json|merges\.txt|\w+\.(png|pdf|svg|gif))'
+
+
+@contextmanager
+def atomic_open(path, mode='w'):
+    """Open `path` for writing; it appears, or is replaced, only when the block has ended without error.
+
+    The bytes go to a temporary file in the same folder, are flushed to the disk (fsync) and renamed. After an error, a full
+    disk too, the old file is as it was and the temporary one is gone. mode: 'w' (UTF-8 text) or 'wb'.
+    Raises UserError if the file cannot be written.
+    """
+    target = os.path.realpath(path)  # if path is a link, the file that it leads to
+    is_device = os.path.exists(target) and not os.path.isfile(target) and not os.path.isdir(target)
+    temporary = target if is_device else f'{target}.{os.getpid()}.tmp'  # a pipe or /dev/null is not replaced
+    try:
+        with open(temporary, mode, encoding=None if 'b' in mode else 'utf-8', newline=None if 'b' in mode else '') as f:
+            yield f
+            f.flush()
+            if not is_device:
+                os.fsync(f.fileno())
+        if not is_device:
+            os.replace(temporary, target)
+    except BaseException as e:
+        if not is_device and os.path.exists(temporary):
+            os.unlink(temporary)
+        if isinstance(e, OSError):
+            raise UserError(f"cannot write {path}: {e.strerror}")
+        raise
+
+
+def write_file(path, content):
+    """Write str or bytes to a file, whole or not at all."""
+    with atomic_open(path, 'w' if isinstance(content, str) else 'wb') as f:
+        f.write(content)
+
+
+def lock_folder(folder):
+    """Lock a folder for this process until it ends, however it ends; returns the lock, which the caller keeps.
+
+    Raises UserError if another process holds it.
+    """
+    import filelock  # comes with torch; works on Windows, too
+    lock = filelock.FileLock(os.path.join(folder, '.lock'))
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise UserError(f"another run is training in {folder}: wait for it, or choose another out_dir")
+    return lock
+
+
+def claim_folder(out_dir, resume):
+    """Make out_dir the model folder of this run, and move an earlier run in it aside to out_dir.1, .2, ...
+
+    resume: whether the run in it goes on instead. Only what a run wrote is moved: a folder with other files in it, or one
+    that this program lives or runs in, is refused (UserError). Returns the lock, held as long as it is referenced.
+    """
+    folder = os.path.realpath(out_dir)  # if out_dir is a link, it stays, and what it leads to is moved
+    here = [os.path.realpath(path) + os.sep for path in (os.getcwd(), os.path.dirname(os.path.dirname(__file__)))]
+    if any(path.startswith(folder.rstrip(os.sep) + os.sep) for path in here):
+        raise UserError(f"{out_dir} cannot be out_dir, because this program lives or runs in it: name a folder of its own")
+    made = not os.path.isdir(folder)
+    try:
+        os.makedirs(folder, exist_ok=True)
+        lock = lock_folder(folder)
+        names = [name for name in os.listdir(folder) if not name.startswith('.')]
+        for name in [name for name in names if re.fullmatch(RUN_FILE + r'\.\d+\.tmp', name)]:
+            os.unlink(os.path.join(folder, name))  # half-written by a run that was killed
+            names.remove(name)
+        if names and not resume:
+            strange = [name for name in names if not re.fullmatch(RUN_FILE, name) and name != 'wandb']
+            if strange:
+                raise UserError(f"{out_dir} holds {strange[0]}, which no run wrote, so it is not moved aside: choose another "
+                                "out_dir")
+            n = next(n for n in range(1, sys.maxsize) if not os.path.lexists(f'{folder}.{n}'))
+            if os.name == 'nt':  # Windows does not rename a folder with an open file in it
+                lock.release()
+            os.rename(folder, f'{folder}.{n}')
+            print(f"moved the earlier run in {out_dir} to {out_dir}.{n} (to go on with a run: --init_from=resume)")
+            os.mkdir(folder)
+            lock = lock_folder(folder)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(13, 'Permission denied')
+    except OSError as e:
+        if made and os.path.isdir(folder) and not os.listdir(folder):
+            os.rmdir(folder)
+        raise UserError(f"cannot use {out_dir} as out_dir: {e.strerror}")
+    return lock
+
+
+def copy_vocabulary(dataset_folder, vocabulary_folder, out_dir):
+    """Put the dataset's meta.pkl into the model folder, so that it can be evaluated whatever becomes of the data.
+
+    Without one, the files of GPT-2's encoding are copied from vocabulary_folder, if it has them.
+    """
+    meta = os.path.join(dataset_folder, 'meta.pkl')
+    found = [meta] if os.path.exists(meta) else [os.path.join(vocabulary_folder or '', name) for name in GPT2_VOCABULARY]
+    if all(map(os.path.exists, found)):
+        for path in found:
+            with open(path, 'rb') as f:
+                write_file(os.path.join(out_dir, os.path.basename(path)), f.read())
+
+
+def stop_by_signal():
+    """From now on Ctrl-C, SIGTERM and SIGHUP ask for a stop: the returned object's `code` becomes 128 + the signal's number.
+
+    The training loop looks at it, saves and exits. A second signal ends the process at once.
+    """
+    stop = SimpleNamespace(code=0)
+
+    def ask(signum, frame):
+        if stop.code:
+            os._exit(stop.code)
+        stop.code = 128 + signum
+    for name in ('SIGINT', 'SIGTERM', 'SIGHUP'):  # Windows has no SIGHUP
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), ask)
+    return stop
