@@ -18,7 +18,7 @@ import shlex
 import sys
 import time
 
-from common.errors import UserError, one_line
+from common.errors import UserError, is_terminal, one_line, say
 from configurator import configure
 
 # -----------------------------------------------------------------------------
@@ -83,8 +83,9 @@ if __name__ == '__main__':
         raise UserError(f"lr_decay_iters ({lr_decay_iters}) must be greater than warmup_iters ({warmup_iters})")
     if init_from not in ('scratch', 'resume') and os.path.realpath(init_from) == os.path.realpath(out_dir):
         raise UserError(f"{out_dir} cannot be both init_from and out_dir")
-    if int(os.environ.get('RANK', 0)) == 0:
-        print(f"{out_dir}: starting, which takes some seconds", flush=True)
+    if int(os.environ.get('RANK', 0)) > 0:
+        sys.stdout = open(os.devnull, 'w')  # of torchrun's processes, the master alone talks
+    say(f"{out_dir}: starting, which takes some seconds")
 # -----------------------------------------------------------------------------
 
 import io  # what takes seconds to import comes after the settings, so that a typo is answered before
@@ -95,8 +96,15 @@ import torch
 from tqdm import tqdm
 
 from common.answers import append_answers, keep_answers_before
-from common.checkpoint import (build_model, check_resumable, check_vocabulary, find_checkpoint, load_checkpoint, load_optimizer,
-                               model_from_checkpoint)
+from common.checkpoint import (
+    build_model,
+    check_resumable,
+    check_vocabulary,
+    find_checkpoint,
+    load_checkpoint,
+    load_optimizer,
+    model_from_checkpoint,
+)
 from common.dataset import DATA, load_dataset, text_sha256
 from common.device import all_reduce_gradients, compile_model, compute_init, pick_dtype
 from common.evaluate import estimate_loss, grade, results_row
@@ -187,25 +195,24 @@ if __name__ == '__main__':
 
     # compile the model
     raw_model = model  # the one that is saved and asked
-    if compile:
+    if compile and not eval_only:
         model = compile_model(raw_model, get_batch(train_ids, 0, rank, world_size).to(device).chunk(micro_steps)[0], autocast)
 
     # the model folder, and what the run has found so far
-    iter_num, rows = checkpoint.get('iter_num', 0), checkpoint.get('rows', [])
-    best_val_loss = checkpoint.get('best_val_loss', float('inf'))
+    iter_num, best_val_loss = checkpoint.get('iter_num', 0), float(checkpoint.get('best_val_loss', 'inf'))
+    rows = [row for row in checkpoint.get('rows', []) if row['iter'] < iter_num]  # of results.csv
     best_acc = {'math': 0.0, 'facts': 0.0, 'combined': 0.0, **checkpoint.get('best_acc', {})}
     seconds = {'train_s': 0.0, 'eval_s': 0.0, **checkpoint.get('seconds', {})}
     n_params = raw_model.get_num_params(non_embedding=False)
-    wandb_run = None
+    lock = wandb_run = None
     if writes:
         lock = claim_folder(out_dir, resume=init_from == 'resume')
         copy_vocabulary(DATA / dataset, vocabulary_folder, out_dir)
         keep_answers_before(iter_num, out_dir)
         if wandb_log:
             wandb_run = start_wandb(wandb_project, wandb_entity, wandb_run_name, out_dir, config, checkpoint.get('wandb_id'))
-    if master_process:
-        print(describe(dataset, meta, train_ids, raw_model))
-        print(f"training on {device} in {dtype}, {'eager' if model is raw_model else 'compiled'}")
+    say(describe(dataset, meta, train_ids, raw_model))
+    say(f"training on {device} in {dtype}, {'eager' if model is raw_model else 'compiled'}")
     checkpoint = None  # free the memory
 
     def save(*names):
@@ -225,11 +232,10 @@ if __name__ == '__main__':
         seconds[what], t0 = seconds[what] + t1 - t0, t1
 
     # training loop
-    stop, t0 = stop_by_signal(), time.perf_counter()
+    stop, t0, loss = stop_by_signal(), time.perf_counter(), None
     start_iter, start_s = iter_num, seconds['train_s']
-    is_terminal = sys.stdout.isatty() and sys.stderr.isatty()
     bar = tqdm(total=max_iters, initial=iter_num, desc=os.path.basename(out_dir), dynamic_ncols=True,
-               disable=not (writes and is_terminal), bar_format='{desc} {percentage:.0f}%|{bar}|{n}/{total} {remaining}{postfix}')
+               disable=not (writes and is_terminal()), bar_format='{desc} {n}/{total} |{bar}| {remaining}{postfix}')
     try:
         while True:
             # save, then ask: a run that stops in between is resumed before it asks, and gets the same answers
@@ -252,10 +258,6 @@ if __name__ == '__main__':
                 if asks or not full_eval:
                     rows.append(row)
                 bar.set_postfix_str(status(row))
-                if eval_only:
-                    print('\n'.join(f"{key:>16} {value}" for key, value in row.items()))
-                    break
-                # save what is best so far
                 reached = {'math': row['math_acc'], 'facts': row['facts_acc'], 'combined': 0.0}
                 if row['math_acc'] > 0 and row['facts_acc'] > 0:
                     reached['combined'] = (row['math_acc'] + row['facts_acc']) / 2
@@ -263,24 +265,28 @@ if __name__ == '__main__':
                 improved += ['ckpt.pt'] if val_loss < best_val_loss or always_save_checkpoint else []
                 best_acc = {task: max(best_acc[task], reached[task]) for task in best_acc}
                 best_val_loss = min(best_val_loss, val_loss)
-                save(*improved)
-                if asks:
-                    append_answers(iter_num, table, out_dir)
-                write_file(os.path.join(out_dir, 'temp.csv'), pd.DataFrame(rows).to_csv(index=False))
-                if wandb_run and row in rows:
-                    wandb_run.log(row, step=iter_num)
-            if writes and not is_terminal and (iter_num % log_interval == 0 or iter_num == start_iter):
+                if writes:
+                    save(*improved)
+                    if asks:
+                        append_answers(iter_num, table, out_dir)
+                    write_file(os.path.join(out_dir, 'temp.csv'), pd.DataFrame(rows).to_csv(index=False))
+                    if wandb_run and rows[-1] is row:
+                        wandb_run.log(row, step=iter_num)
+                else:
+                    say('\n'.join(f"{key:>16} {value}" for key, value in row.items()))
+                clock('eval_s')
+            if writes and bar.disable and (iter_num % log_interval == 0 or iter_num == start_iter):
                 clock('train_s')
                 ms = (seconds['train_s'] - start_s) / max(iter_num - start_iter, 1) * 1e3
-                trained = [f"loss {loss.item():.4f}, {ms:.2f} ms/iter"] if iter_num > start_iter else []
-                print(f"iter {iter_num}: " + '; '.join(trained + [status(row, iter_num) for row in rows[-1:]]), flush=True)
+                trained = [] if loss is None else [f"loss {float(loss):.4f}, {ms:.2f} ms/iter"]
+                say(f"iter {iter_num}: " + '; '.join(trained + [status(row, iter_num) for row in rows[-1:]]))
 
             # termination conditions
             if ddp:  # all processes stop together or not at all
                 code = torch.tensor(stop.code, device=device)
                 torch.distributed.all_reduce(code, op=torch.distributed.ReduceOp.MAX)
                 stop.code = int(code)
-            if stop.code or iter_num >= max_iters:
+            if stop.code or eval_only or iter_num >= max_iters:
                 break
 
             # forward and backward: afterwards every p.grad is the gradient of the batch's mean loss
@@ -306,8 +312,8 @@ if __name__ == '__main__':
     except RuntimeError as e:  # what gloo and nccl raise when the other end is gone
         if not ddp:
             raise
-        raise UserError(f"process {rank} cannot go on, another may have died ({one_line(e)}): restart from the newest checkpoint "
-                        "with --init_from=resume")
+        raise UserError(f"process {rank} cannot go on, another may have died ({one_line(e)}): restart from the newest "
+                        "checkpoint with --init_from=resume")
     finally:
         bar.close()
         if writes and os.path.exists(os.path.join(out_dir, 'temp.csv')):
@@ -317,10 +323,10 @@ if __name__ == '__main__':
     if ddp:
         torch.distributed.destroy_process_group()
     if writes and stop.code:
-        print(f"stopped at iteration {iter_num}, all saved in {out_dir}; to go on:\n"
-              f"  python train_with_eval.py --init_from=resume {shlex.quote('--out_dir=' + out_dir)}")
+        say(f"stopped at iteration {iter_num}, all saved in {out_dir}; to go on:\n"
+            f"  python train_with_eval.py --init_from=resume {shlex.quote('--out_dir=' + out_dir)}")
     elif writes:
-        print(f"done at iteration {iter_num}: {status(rows[-1])}; training {seconds['train_s']:.0f} s, evaluation "
-              f"{seconds['eval_s']:.0f} s\nresults and checkpoints are in {out_dir}; next:")
-        print(next_commands(out_dir, meta.questions))
+        say(f"done at iteration {iter_num}: {status(rows[-1])}; training {seconds['train_s']:.0f} s, evaluation "
+            f"{seconds['eval_s']:.0f} s\nresults and checkpoints are in {out_dir}; next:\n"
+            f"{next_commands(out_dir, meta.questions)}")
     sys.exit(stop.code)

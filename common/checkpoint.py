@@ -11,13 +11,13 @@ from pathlib import Path
 import torch
 
 from common.dataset import find_meta, load_meta
-from common.errors import UserError, one_line
+from common.errors import UserError, one_line, say
 from common.tokenizer import GPT2_VOCABULARY
 from model import GPT, GPTConfig
 
 # Settings with which a run may go on although it began with others: where it runs, how long, and what it shows
-PLACE = {'out_dir', 'init_from', 'seed', 'max_iters', 'eval_only', 'log_interval', 'device', 'compile', 'num_threads', 'backend',
-         'wandb_log', 'wandb_project', 'wandb_entity', 'wandb_run_name'}
+PLACE = {'out_dir', 'init_from', 'seed', 'max_iters', 'eval_only', 'log_interval', 'device', 'compile', 'num_threads',
+         'backend', 'wandb_log', 'wandb_project', 'wandb_entity', 'wandb_run_name'}
 HARMLESS = {'flash_attn', 'flash_attention', 'use_flash', 'flash', 'use_flash_attn'}  # of model_args: the same numbers, faster
 
 
@@ -43,8 +43,8 @@ def load_checkpoint(path, to_resume=False):
     needed = ('model', 'model_args') + ('optimizer', 'iter_num', 'best_val_loss', 'config') * to_resume
     missing = [key for key in needed if not isinstance(checkpoint, dict) or key not in checkpoint]
     if missing:
-        raise UserError(f"{path} is no checkpoint of the nanoGPT family{' that can be resumed' if to_resume else ''}: it has no "
-                        f"{missing[0]!r}")
+        kind = "checkpoint that can be resumed" if to_resume else "checkpoint of the nanoGPT family"
+        raise UserError(f"{path} is no {kind}: it has no {missing[0]!r}")
     try:
         state = {re.sub(r'^(_orig_mod\.|module\.)+', '', key): value for key, value in checkpoint['model'].items()}
         checkpoint['model'] = {key: value for key, value in state.items() if not key.endswith('.attn.bias')}  # the mask
@@ -138,9 +138,9 @@ def check_resumable(checkpoint, path, config):
     before = {**checkpoint['config'], **checkpoint['model_args'], 'dropout': checkpoint['config'].get('dropout', 0.0)}
     for key in changed_settings(before, config):
         if key == 'dataset' or key in checkpoint['model_args'] and key != 'dropout':
-            raise UserError(f"{path} was trained with {key}={before[key]!r}, not {config[key]!r}: resume with the same, or start "
-                            "anew in another out_dir")
-        print(f"resuming with {key}={config[key]!r} (was {before[key]!r})")
+            raise UserError(f"{path} was trained with {key}={before[key]!r}, not {config[key]!r}: resume with the same, or "
+                            "start anew in another out_dir")
+        say(f"resuming with {key}={config[key]!r} (was {before[key]!r})")
 
 
 def load_optimizer(optimizer, checkpoint, path, weight_decay, betas):

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common.errors import UserError, one_line
+from common.errors import UserError, one_line, say
 from common.questions import FACT_END, Question, arithmetic_questions, arithmetic_text, paper_questions, round_robin_pairs
 from common.run_folder import write_file
 from common.tokenizer import Tokenizer, char_tokenizer, gpt2_tokenizer, unknown_characters
@@ -46,7 +46,7 @@ def prepare_parser(description, here, arithmetic=False):
     parser.add_argument('--name', type=name, default=here, help='write to data/NAME/ instead of beside this script')
     if arithmetic:
         parser.add_argument('--held_out', type=pair, nargs='*', default=[(5, 7)], metavar='A,B',
-                            help='operand pairs to hold out, in both orders of both operations (default: 5,7; none: --held_out)')
+                            help='operand pairs to hold out, in both orders of both operations (default: 5,7)')
         parser.add_argument('--held_out_rounds', type=int, metavar='K', help='hold out K rounds of a round-robin of the '
                             'operands instead: each operand is in exactly K pairs')
         parser.add_argument('--split_seed', type=int, default=0, metavar='S', help='which round-robin (default: 0)')
@@ -105,7 +105,8 @@ def write_dataset(folder, text, questions):
     listed = ', '.join(held_out[:8]) + (f" and {len(held_out) - 8} more" if len(held_out) > 8 else '')
     longest = max((len(q.prompt + q.answer) + 1 for q in questions), default=0)
     print(f"length of dataset in characters: {len(text):,}\nall the unique characters: {''.join(chars)!r}\n"
-          f"vocab size: {len(chars):,}\ntrain has {len(text):,} tokens\nval has {len(text):,} tokens (the same text, on purpose)\n"
+          f"vocab size: {len(chars):,}\ntrain has {len(text):,} tokens\n"
+          f"val has {len(text):,} tokens (the same text, on purpose)\n"
           f"questions: {len(questions):,}, held out of the text: {listed or 'none'}\n"
           f"the longest question takes {longest} characters with its answer: a smaller --block_size sees only its end")
 
@@ -182,14 +183,13 @@ def load_dataset(dataset, block_size=1, gpt2_folder=None):
     """The data of data/`dataset`: returns (Meta, train ids, val ids), ids 1-D uint16 arrays that are mapped, not read.
 
     block_size: characters of context, which must be fewer than the text has; a sentence is printed if it cannot hold a
-    question whose answer is a number. gpt2_folder: where GPT-2's vocabulary is, for a dataset without meta.pkl, see gpt2_tokenizer. Raises UserError if a file is
-    missing or does not hold the lines that its questions ask about.
+    question whose answer is a number. gpt2_folder: where GPT-2's vocabulary is if the dataset has no meta.pkl, see
+    gpt2_tokenizer. Raises UserError if a file is missing or does not hold the lines that its questions ask about.
     """
     folder = DATA / dataset
-    known = ', '.join(sorted(path.parent.name for path in DATA.glob('*/*.bin')) or
-                      sorted(path.parent.name for path in DATA.glob('*/prepare.py')))
     if not dataset or not folder.is_dir():
-        raise UserError(f"no dataset data/{dataset}: there are {', '.join(dict.fromkeys(known.split(', ')))}")
+        known = {path.parent.name for path in [*DATA.glob('*/train.bin'), *DATA.glob('*/prepare.py')]}
+        raise UserError(f"no dataset data/{dataset}: there are {', '.join(sorted(known))}")
     by = f"run python data/{dataset}/prepare.py" if (folder / 'prepare.py').exists() else f"prepare data/{dataset}"
     for name in ('train.bin', 'val.bin'):
         if not (folder / name).exists():
@@ -211,6 +211,6 @@ def load_dataset(dataset, block_size=1, gpt2_folder=None):
         check_text(meta.tokenizer.decode(splits[0].tolist()), meta.questions, f'data/{dataset}')
         longest = max((len(q.prompt + q.answer) for q in meta.questions if q.kind == 'math'), default=0)
         if longest > block_size:
-            print(f"block_size {block_size} cannot hold a question of {longest} characters: set --block_size={longest}, or the "
-                  "model never sees the whole of it")
+            say(f"block_size {block_size} cannot hold a question of {longest} characters: set --block_size={longest}, or the "
+                "model never sees the whole of it")
     return meta, *splits

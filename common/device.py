@@ -9,7 +9,7 @@ import shutil
 
 import torch
 
-from common.errors import UserError, one_line
+from common.errors import UserError, one_line, say
 
 
 def pick_device(device, n_embd):
@@ -84,14 +84,14 @@ def compile_model(model, batch, autocast):
     has_compiler = (importlib.util.find_spec('triton') is not None if device_type == 'cuda' else
                     any(map(shutil.which, [os.environ.get('CXX', 'g++').split()[0], 'clang++'])))
     if not has_compiler:
-        print("no compiler found: training eagerly, which is slower")
+        say("no compiler found: training eagerly, which is slower")
         return model
     try:
         compiled = torch.compile(model)
         with autocast:
             compiled(batch[:, :-1], batch[:, 1:])[1].backward()
     except Exception as e:  # whatever the compiler, its cache folder or its headers make torch raise
-        print(f"the compiler failed ({one_line(e)[:100]} ...): training eagerly, which is slower")
+        say(f"the compiler failed ({one_line(e)[:100]} ...): training eagerly, which is slower")
         compiled = model
     model.zero_grad(set_to_none=True)
     return compiled

@@ -147,7 +147,7 @@ def grade(model, meta, questions=None, num_samples=10, temperature=0.01, top_k=1
     rows = [(q.task, q.prompt, q.answer, q.group, num_samples,
              sum(times for text, times in counter.items() if is_correct(q, text)), prob, counter.most_common(1)[0][0], counter)
             for q, counter, prob in zip(questions, completions, probs)]
-    return pd.DataFrame(rows, columns=['task', 'prompt', 'answer', 'group', 'samples', 'correct', 'prob', 'said', 'completions'])
+    return pd.DataFrame(rows, columns=[*'task prompt answer group samples correct prob said completions'.split()])
 
 
 def cut_after_answer(question, completions):
@@ -208,8 +208,8 @@ def results_row(iter_num, table, questions, train_loss, val_loss):
     seen, held_out = (summed(table[table.group == group]) for group in GROUPS[:2])
     row = {'iter': iter_num}
     row |= {f'{task}_{what}': tasks[task][what] for task in ('add', 'sub') for what in ('correct', 'total')}
-    row |= {'math_acc': math['acc'], 'facts_correct': facts['correct'], 'facts_total': facts['total'], 'facts_acc': facts['acc'],
-            'train_loss': train_loss, 'val_loss': val_loss, 'seen_acc': seen['acc'], 'heldout_correct': held_out['correct'],
-            'heldout_total': held_out['total'], 'heldout_acc': held_out['acc'], 'seen_prob': seen['prob'],
-            'heldout_prob': held_out['prob']}
+    row |= {'math_acc': math['acc'], 'facts_correct': facts['correct'], 'facts_total': facts['total'],
+            'facts_acc': facts['acc'], 'train_loss': train_loss, 'val_loss': val_loss, 'seen_acc': seen['acc'],
+            'heldout_correct': held_out['correct'], 'heldout_total': held_out['total'], 'heldout_acc': held_out['acc'],
+            'seen_prob': seen['prob'], 'heldout_prob': held_out['prob']}
     return row | {f'{task}_{what}': tasks[task][what] for task in list(tasks)[3:] for what in ('correct', 'total')}

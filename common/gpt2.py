@@ -14,7 +14,7 @@ import torch
 
 from common.checkpoint import check_vocabulary
 from common.dataset import load_meta
-from common.errors import UserError, one_line
+from common.errors import UserError, one_line, say
 from model import GPT, GPTConfig
 
 GPT2_MODELS = ('gpt2', 'gpt2-medium', 'gpt2-large', 'gpt2-xl')  # 124M, 350M, 774M, 1558M parameters
@@ -27,7 +27,8 @@ def import_transformers():
     try:
         import transformers
     except ImportError as e:
-        raise UserError(f"GPT-2's weights need transformers, which cannot be imported ({one_line(e)}): pip install transformers")
+        raise UserError("GPT-2's weights need transformers, which cannot be imported "
+                        f"({one_line(e)}): pip install transformers")
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     return transformers
@@ -72,18 +73,18 @@ def load_transformers_gpt2(name_or_path):
         raise UserError(f"{name_or_path} holds no GPT-2 in the form of transformers: it has no config.json")
     transformers = import_transformers()
     if not is_folder:
-        print(f"loading {name_or_path} through transformers, which downloads it the first time", flush=True)
+        say(f"loading {name_or_path} through transformers, which downloads it the first time")
     try:
         config = transformers.AutoConfig.from_pretrained(name_or_path, local_files_only=is_folder)
         if config.model_type != 'gpt2':
             raise UserError(f"{name_or_path} holds no GPT-2, but a model of type {config.model_type!r}")
         model, report = transformers.GPT2LMHeadModel.from_pretrained(
             name_or_path, config=config, local_files_only=is_folder, output_loading_info=True)
+    except UserError:
+        raise
     except OSError as e:
         hint = "" if is_folder else ": connect to the network once, or name a folder that holds them"
         raise UserError(f"the weights of {name_or_path} cannot be had ({one_line(e).rstrip('.')}){hint}")
-    except UserError:
-        raise
     except Exception as e:  # damaged files make json, safetensors and torch raise nearly anything
         raise UserError(f"the weights of {name_or_path} cannot be read ({type(e).__name__}): they are damaged, or do not fit "
                         "its config.json")
@@ -104,8 +105,8 @@ def load_pretrained(init_from):
     model = load_gpt2(init_from)
     meta_path = Path(init_from) / 'meta.pkl'
     meta = load_meta(meta_path, init_from)
-    check_vocabulary(model, meta.tokenizer, init_from, meta_path, "put the vocabulary that it was trained with into its folder, "
-                     "as meta.pkl or as vocab.json and merges.txt")
+    check_vocabulary(model, meta.tokenizer, init_from, meta_path, "put the vocabulary that it was trained with into its "
+                     "folder, as meta.pkl or as vocab.json and merges.txt")
     if meta.tokenizer.bpe:
         meta = meta._replace(questions=[q._replace(group='beyond') for q in meta.questions])
     return model, meta, init_from

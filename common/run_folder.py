@@ -10,7 +10,7 @@ import sys
 from contextlib import contextmanager
 from types import SimpleNamespace
 
-from common.errors import UserError
+from common.errors import UserError, say
 from common.tokenizer import GPT2_VOCABULARY
 
 # the names that training, evaluation and plotting give to the files of a model folder
@@ -91,7 +91,7 @@ def claim_folder(out_dir, resume):
             if os.name == 'nt':  # Windows does not rename a folder with an open file in it
                 lock.release()
             os.rename(folder, f'{folder}.{n}')
-            print(f"moved the earlier run in {out_dir} to {out_dir}.{n} (to go on with a run: --init_from=resume)")
+            say(f"moved the earlier run in {out_dir} to {out_dir}.{n} (to go on with a run: --init_from=resume)")
             os.mkdir(folder)
             lock = lock_folder(folder)
         if not os.access(folder, os.W_OK):

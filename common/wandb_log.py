@@ -17,5 +17,5 @@ def start_wandb(project, entity, name, out_dir, config, run_id):
         return wandb.init(project=project, entity=entity or None, name=name or os.path.basename(out_dir), dir=out_dir,
                           config=config, id=run_id, resume='allow')
     except wandb.Error as e:
-        raise UserError(f"wandb cannot start a run ({one_line(e)}): log in with `wandb login`, set WANDB_MODE=offline, or leave "
-                        "wandb_log off")
+        raise UserError(f"wandb cannot start a run ({one_line(e)}): log in with `wandb login`, set WANDB_MODE=offline, or "
+                        "leave wandb_log off")
