@@ -1,5 +1,6 @@
 # `make`: set up, then the paper's headline: train math_mini_14 in full, evaluate and plot it.
-# `make test`: set up, then run the tests. `make test-faults`: kill runs at random and fill disks, for minutes.
+# `make test`: set up, then check the style and run the tests. `make test-fast`: the tests that take less than half a minute.
+# `make test-faults`: kill runs at random and fill disks, for minutes. `make bench`: how fast it is.
 # `make study`: the paper's runs over seeds, for hours; stopped, it goes on where it was. `make results`: the tables and
 # figures of what it has so far, into results/.
 
@@ -8,7 +9,7 @@ VENV := .venv/bin/python
 PAPER := $(foreach kind,math facts both,$(foreach size,14 28 56,config/train_$(kind)_mini_$(size).py))
 SMALL := config/train_math_mini_14.py config/train_math_mini_28.py
 
-.PHONY: all test test-faults study results bench
+.PHONY: all test test-fast test-faults study results bench
 all: .venv/installed
 	$(VENV) data/as_math/prepare.py
 	$(VENV) train_with_eval.py config/train_math_mini_14.py
@@ -16,7 +17,11 @@ all: .venv/installed
 	$(VENV) plot_results.py --model_folder math_mini_14
 
 test: .venv/installed-dev
+	$(VENV) -m ruff check .
 	$(VENV) -m pytest
+
+test-fast: .venv/installed-dev
+	$(VENV) -m pytest -m "not slow and not faults"
 
 test-faults: .venv/installed-dev
 	bash -o pipefail -c '$(VENV) -m pytest -m faults -s | tee faults.log'
@@ -40,7 +45,7 @@ results: .venv/installed-dev
 
 bench: .venv/installed-dev
 	for dataset in as_math both_math_and_facts; do $(VENV) data/$$dataset/prepare.py; done
-	$(VENV) bench.py --json results/bench.json
+	$(VENV) dev/bench.py --json results/bench.json
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv
