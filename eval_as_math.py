@@ -95,7 +95,7 @@ wrong = wrong.sort_values('group', key=lambda group: group != 'held out', kind='
 print("\nwrong answers:" if len(wrong) else "\nno wrong answers")
 for row in wrong.head(MAX_LINES).itertuples():
     group = '' if row.group == 'seen' else f'  [{row.group}]'
-    print(f"  {row.prompt.strip('<=')} = {row.answer:<4} {answered(row)}; the right answer has {row.prob:.1%}{group}")
+    print(f"  {row.prompt.strip('<=')} = {row.answer:<4} the model says {answered(row)}; the right answer has {row.prob:.1%}{group}")
 if len(wrong) > MAX_LINES:
     print(f"  ... and {len(wrong) - MAX_LINES} more; --json FILE writes all")
 print()

@@ -44,6 +44,6 @@ width = max(len(q.prompt + q.answer) for q in questions)
 for row in table.itertuples():
     said = '' if row.correct == row.samples else f"  {answered(row)}"
     print(f" {mark(row):>2}  {row.prompt + row.answer:<{width}}  {row.prob:>6.1%}{said}")
-print("\n. right, x wrong, a number: right in that many samples; % is the probability of the right answer\n")
+print("\n. right, x wrong, a number: right in that many samples;\n% is the probability of the right answer\n")
 print_totals(table)
 write_json(json, path, sampling, table)

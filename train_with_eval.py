@@ -211,8 +211,8 @@ if __name__ == '__main__':
         keep_answers_before(iter_num, out_dir)
         if wandb_log:
             wandb_run = start_wandb(wandb_project, wandb_entity, wandb_run_name, out_dir, config, checkpoint.get('wandb_id'))
-    say(describe(dataset, meta, train_ids, raw_model))
-    say(f"training on {device} in {dtype}, {'eager' if model is raw_model else 'compiled'}")
+    how = f"on {device} in {dtype}, {'eager' if model is raw_model else 'compiled'}"
+    say(describe(dataset, meta, train_ids, raw_model, how))
     checkpoint = None  # free the memory
 
     def save(*names):
@@ -257,7 +257,7 @@ if __name__ == '__main__':
                 row |= {'lr': get_lr(iter_num), **{k: round(s, 3) for k, s in seconds.items()}, 'n_params': n_params}
                 if asks or not full_eval:
                     rows.append(row)
-                bar.set_postfix_str(status(row))
+                bar.set_postfix_str(status(row, with_loss=False))
                 reached = {'math': row['math_acc'], 'facts': row['facts_acc'], 'combined': 0.0}
                 if row['math_acc'] > 0 and row['facts_acc'] > 0:
                     reached['combined'] = (row['math_acc'] + row['facts_acc']) / 2

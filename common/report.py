@@ -13,24 +13,22 @@ from common.gpt2 import load_pretrained
 from common.run_folder import write_file
 
 
-def describe(dataset, meta, ids, model):
-    """Two lines about what is trained on what."""
+def describe(dataset, meta, ids, model, how):
+    """Three lines about what is trained on what, and how."""
     cfg, held_out = model.config, sum(q.group == 'held out' for q in meta.questions)
     return (f"{dataset}: {len(ids):,} tokens, vocabulary {meta.tokenizer.vocab_size}, {len(meta.questions)} questions, "
-            f"{held_out} of them held out\n"
-            f"model: {model.get_num_params(non_embedding=False):,} parameters ({cfg.n_layer} layers, {cfg.n_head} heads, width "
-            f"{cfg.n_embd}, mlp_expansion {cfg.mlp_expansion}, block_size {cfg.block_size})")
+            f"{held_out} held out\nmodel: n_layer={cfg.n_layer} n_head={cfg.n_head} n_embd={cfg.n_embd} "
+            f"mlp_expansion={cfg.mlp_expansion} block_size={cfg.block_size}\n"
+            f"training {model.get_num_params(non_embedding=False):,} parameters {how}")
 
 
-def status(row, iter_num=None):
+def status(row, iter_num=None, with_loss=True):
     """Scores of a row of results.csv, the held-out questions first. iter_num: say which iteration it is of, if another."""
-    shown = [(name, row[f'{column}_acc']) for name, column, total in (
+    shown = [(name, row[f'{column}_acc']) for name, column, asked in (
         ('held out', 'heldout', row['heldout_total']), ('math', 'math', row['math_acc'] or row['add_total'] + row['sub_total']),
-        ('facts', 'facts', row['facts_total'])) if total]
-    text = ', '.join([*(f"{name} {acc:.1%}" for name, acc in shown), f"val loss {row['val_loss']:.4f}"])
-    if iter_num is None or iter_num == row['iter']:
-        return text
-    return f"{text} (at iteration {row['iter']})"
+        ('facts', 'facts', row['facts_total'])) if asked]
+    parts = [f"{name} {acc:.1%}" for name, acc in shown] + [f"val loss {row['val_loss']:.4f}"] * with_loss
+    return ', '.join(parts) + (f" (at iteration {row['iter']})" if iter_num not in (None, row['iter']) else '')
 
 
 def next_commands(out_dir, questions):
@@ -63,9 +61,9 @@ def load_evaluated(out_dir, init_from, checkpoint, device, names):
 
 
 def answered(row):
-    """What a question's most frequent answer was, in words."""
+    """A question's most frequent answer, and how often it came if not always."""
     times = row.completions.most_common(1)[0][1]
-    return f"the model says {row.said.strip()!r} ({times} of {row.samples})"
+    return repr(row.said.strip()) + (f" ({times} of {row.samples})" if times < row.samples else '')
 
 
 def mark(row):
@@ -80,8 +78,8 @@ def totals(table):
 
 def print_totals(table):
     for t in totals(table):
-        print(f"{t['group']:<12}{t['questions_right']:>4} of {t['questions']} questions right, {t['correct']} of {t['total']} "
-              f"samples ({t['acc']:.1%}), mean probability of the right answer {t['prob']:.1%}")
+        print(f"{t['group']:<12}{t['questions_right']:>4} of {t['questions']} questions right ({t['acc']:.1%} of samples), "
+              f"probability {t['prob']:.1%}")
 
 
 def write_json(path, checkpoint, settings, table):

@@ -14,7 +14,8 @@ from common.errors import UserError, say
 from common.tokenizer import GPT2_VOCABULARY
 
 # the names that training, evaluation and plotting give to the files of a model folder
-RUN_FILE = r'(ckpt\w*\.pt|results\.csv|temp\.csv|answers\.csv\.gz|meta\.pkl|vocab\.json|merges\.txt|\w+\.(png|pdf|svg|gif))'
+RUN_FILE = r'(ckpt\w*\.pt|results\.csv|temp\.csv|answers\.csv\.gz|meta\.pkl|vocab\.json|merges\.txt)'
+FIGURE = r'\w+\.(png|pdf|svg|gif)'
 
 
 @contextmanager
@@ -40,7 +41,8 @@ def atomic_open(path, mode='w'):
         if not is_device and os.path.exists(temporary):
             os.unlink(temporary)
         if isinstance(e, OSError):
-            raise UserError(f"cannot write {path}: {e.strerror}")
+            intact = "; what was there before is intact" if os.path.exists(target) else ""
+            raise UserError(f"cannot write {path}: {e.strerror}{intact}")
         raise
 
 
@@ -83,7 +85,9 @@ def claim_folder(out_dir, resume):
             os.unlink(os.path.join(folder, name))  # half-written by a run that was killed
             names.remove(name)
         if names and not resume:
-            strange = [name for name in names if not re.fullmatch(RUN_FILE, name) and name != 'wandb']
+            known = [name for name in names if re.fullmatch(RUN_FILE, name)]
+            strange = [name for name in names if name not in known and name != 'wandb' and not re.fullmatch(FIGURE, name)]
+            strange = strange if known else names  # figures alone are somebody's pictures
             if strange:
                 raise UserError(f"{out_dir} holds {strange[0]}, which no run wrote, so it is not moved aside: choose another "
                                 "out_dir")
@@ -94,8 +98,7 @@ def claim_folder(out_dir, resume):
             say(f"moved the earlier run in {out_dir} to {out_dir}.{n} (to go on with a run: --init_from=resume)")
             os.mkdir(folder)
             lock = lock_folder(folder)
-        if not os.access(folder, os.W_OK):
-            raise PermissionError(13, 'Permission denied')
+        write_file(os.path.join(folder, '.gitignore'), '*\n')  # a run is no part of anyone's repository
     except OSError as e:
         if made and os.path.isdir(folder) and not os.listdir(folder):
             os.rmdir(folder)

@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-# Threads of tiny tensors cost more than they bring, and very much more where another process uses a core; before torch
+# Threads of tiny tensors cost more than they bring, above all if another process uses a core. This must be set before torch.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 import pytest
 
@@ -20,13 +20,17 @@ from run_script import run_script
 # A tiny run, in seconds: for tests of the workflow, not of what is learnt
 TINY = ['--compile=False', '--max_iters=4', '--eval_interval=2', '--full_eval_interval=2', '--log_interval=2',
         '--batch_size=16', '--num_samples=2', '--num_threads=1']
+TIMING = ['train_s', 'eval_s']  # the columns of results.csv that no two runs share
 
 
 def copy_project(folder):
     for path in REPO.glob('*.py'):
         shutil.copy(path, folder)
-    for name in ('config', 'data'):
-        shutil.copytree(REPO / name, folder / name, ignore=shutil.ignore_patterns('*.bin', '*.pkl', '__pycache__'))
+    for name in ('common', 'config'):
+        shutil.copytree(REPO / name, folder / name, ignore=shutil.ignore_patterns('__pycache__'))
+    for prepare in REPO.glob('data/*/prepare.py'):
+        (folder / 'data' / prepare.parent.name).mkdir(parents=True)
+        shutil.copy(prepare, folder / 'data' / prepare.parent.name)
 
 
 class Project:
@@ -35,8 +39,14 @@ class Project:
     def __init__(self, folder):
         self.folder = folder
 
-    def run(self, script, *args, cwd=None, timeout=240):
-        """Call a script; returns the finished process, with stdout and stderr as str."""
+    def run(self, script, *args, cwd=None, timeout=240, **env):
+        """Call a script; returns the finished process, with stdout and stderr as str.
+
+        In a fresh interpreter if it has an environment of its own or needs no torch, else by run_script, which is faster.
+        """
+        if env or Path(script).name == 'prepare.py':
+            return subprocess.run([sys.executable, self.folder / script, *map(str, args)], cwd=cwd or self.folder, text=True,
+                                  env={**os.environ, **env}, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout)
         with tempfile.TemporaryDirectory() as out:
             code, stdout, stderr = run_script(self.folder / script, args, cwd or self.folder, Path(out) / 'out', timeout)
         return subprocess.CompletedProcess([script, *args], code, stdout, stderr)
@@ -56,15 +66,44 @@ class Project:
         assert len(errors) == 1 and says in errors[0], process.stderr
         return process
 
+    def popen(self, *args, **kwargs):
+        """Start a script in a fresh interpreter, to be killed or signalled; communicate() returns its output."""
+        return subprocess.Popen([sys.executable, *args], cwd=self.folder, text=True, stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE, **kwargs)
+
+
+def pytest_collection_modifyitems(items):
+    """Whatever needs a trained folder is slow, because the first of such tests trains three."""
+    for item in items:
+        if {'prepared', 'project'} & set(item.fixturenames):
+            item.add_marker('slow')
+
 
 @pytest.fixture(scope='session')
-def prepared(tmp_path_factory):
-    """The project with its three datasets prepared and a tiny trained folder for each; tests must not change it."""
-    folder = tmp_path_factory.mktemp('prepared')
+def bare(tmp_path_factory):
+    """The project with its three datasets prepared and nothing trained; tests must not change it."""
+    folder = tmp_path_factory.mktemp('bare')
     copy_project(folder)
     project = Project(folder)
-    for kind, dataset in (('math', 'as_math'), ('facts', 'facts_char'), ('both', 'both_math_and_facts')):
+    for dataset in ('as_math', 'facts_char', 'both_math_and_facts'):
         project.check(f'data/{dataset}/prepare.py')
+    return project
+
+
+@pytest.fixture
+def fresh(bare, tmp_path):
+    """A copy of `bare` for one test to change."""
+    shutil.copytree(bare.folder, tmp_path, dirs_exist_ok=True)
+    return Project(tmp_path)
+
+
+@pytest.fixture(scope='session')
+def prepared(bare, tmp_path_factory):
+    """Like `bare`, with a tiny trained folder for each dataset; tests must not change it."""
+    folder = tmp_path_factory.mktemp('prepared')
+    shutil.copytree(bare.folder, folder, dirs_exist_ok=True)
+    project = Project(folder)
+    for kind in ('math', 'facts', 'both'):
         project.check('train_with_eval.py', f'config/train_{kind}_mini_14.py', *TINY)
     return project
 

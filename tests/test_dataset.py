@@ -1,23 +1,43 @@
-"""Data: the paper's texts to the character, and questions that agree with them whatever the options."""
+"""Data: the paper's texts to the character, questions that agree with them whatever the options, old files that still load."""
 
 import hashlib
 import pickle
+import re
+import shutil
 
 import numpy as np
 import pytest
-from hypothesis import given, strategies as st
+from little import paper_meta, paper_text
 
-from data.as_math.prepare import arithmetic_cases, arithmetic_text
+from common.dataset import find_meta, load_dataset, load_meta, text_sha256, write_dataset
+from common.errors import UserError
+from common.questions import FACT_END, Question, arithmetic_questions, arithmetic_text, facts_questions, paper_questions
 
 SIZES = {'as_math': (1764, 17, 196, 200), 'facts_char': (1547, 51, 50, 50), 'both_math_and_facts': (3311, 66, 246, 250)}
 
 
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """An empty folder in the place of data/."""
+    monkeypatch.setattr('common.dataset.DATA', tmp_path)
+    return tmp_path
+
+
+def change_meta(path, change):
+    meta = pickle.loads(path.read_bytes())
+    change(meta)
+    path.write_bytes(pickle.dumps(meta))
+
+
+# -----------------------------------------------------------------------------
+# the paper's datasets, by their prepare.py
+
+
 @pytest.mark.parametrize('dataset', SIZES)
-def test_sizes_are_the_papers(prepared, dataset):
-    folder = prepared.folder / 'data' / dataset
+def test_sizes_are_the_papers(bare, dataset):
+    folder = bare.folder / 'data' / dataset
     text = (folder / 'input.txt').read_text()
     meta = pickle.loads((folder / 'meta.pkl').read_bytes())
-    characters, vocab_size, lines, questions = SIZES[dataset]
     assert (len(text), meta['vocab_size'], len(text.splitlines()), len(meta['cases'])) == SIZES[dataset]
     for split in ('train.bin', 'val.bin'):
         ids = np.fromfile(folder / split, dtype=np.uint16)
@@ -25,67 +45,188 @@ def test_sizes_are_the_papers(prepared, dataset):
     assert meta['stoi'] == {ch: i for i, ch in enumerate(sorted(set(text)))}
 
 
-def test_both_is_the_sums_and_then_the_facts(prepared):
-    texts = {name: (prepared.folder / 'data' / name / 'input.txt').read_text() for name in SIZES}
-    assert texts['both_math_and_facts'] == texts['as_math'] + texts['facts_char']
+def test_both_is_the_sums_and_then_the_facts(bare):
+    texts = {name: (bare.folder / 'data' / name / 'input.txt').read_text() for name in SIZES}
+    assert texts['both_math_and_facts'] == texts['as_math'] + texts['facts_char'] == paper_text()
 
 
-def test_lines_have_the_documented_form(prepared):
-    sums = (prepared.folder / 'data/as_math/input.txt').read_text().split('\n')[:-1]
+def test_lines_have_the_documented_form(bare):
+    sums = (bare.folder / 'data/as_math/input.txt').read_text().split('\n')[:-1]
     assert all(len(line) == 8 for line in sums) and '<9-0=9> ' in sums
-    facts = (prepared.folder / 'data/facts_char/input.txt').read_text()
+    facts = (bare.folder / 'data/facts_char/input.txt').read_text()
     assert facts.startswith('Capital of France is Paris \nCapital of the USA is Washington DC \n')
 
 
-def test_the_shuffle_is_the_same_on_every_machine(prepared):
-    text = (prepared.folder / 'data/as_math/input.txt').read_bytes()
+def test_the_shuffle_is_the_same_on_every_machine(bare):
+    text = (bare.folder / 'data/as_math/input.txt').read_bytes()
     assert hashlib.sha256(text).hexdigest() == '8d87ae19e0bb86e7a9cceee9bb02668cc643b42069b74ca45bd1ef4240391fd5'
 
 
-def test_prepare_runs_from_any_directory(project, tmp_path_factory):
-    before = (project.folder / 'data/as_math/train.bin').read_bytes()
-    (project.folder / 'data/as_math/train.bin').unlink()
+def test_prepare_runs_from_any_directory(fresh, tmp_path_factory):
+    before = (fresh.folder / 'data/as_math/train.bin').read_bytes()
+    (fresh.folder / 'data/as_math/train.bin').unlink()
     elsewhere = tmp_path_factory.mktemp('elsewhere')
-    out = project.check('data/as_math/prepare.py', cwd=elsewhere)
-    assert (project.folder / 'data/as_math/train.bin').read_bytes() == before
+    out = fresh.check('data/as_math/prepare.py', cwd=elsewhere)
+    assert (fresh.folder / 'data/as_math/train.bin').read_bytes() == before
     assert not list(elsewhere.iterdir())
     for part in ('1,764', 'vocab size: 17', 'held out of the text: 5+7, 7+5, 5-7, 7-5'):
         assert part in out
 
 
-@given(max_operand=st.integers(1, 30), seed=st.integers(0, 2**32), data=st.data())
-def test_text_holds_every_seen_line_and_no_held_out_one(max_operand, seed, data):
-    operand = st.integers(0, max_operand)
-    held_out = data.draw(st.lists(st.tuples(operand, operand), max_size=3))
-    cases = arithmetic_cases(held_out, max_operand)
-    assert len(cases) == 2 * (max_operand + 1) ** 2
-    if all(held for *_, held in cases):
-        return
-    lines = arithmetic_text(cases, seed).split('\n')[:-1]
-    assert len({len(line) for line in lines}) == 1
-    assert sorted(line.rstrip() for line in lines) == sorted(p + a + '>' for _, p, a, held in cases if not held)
-    for _, prompt, answer, held in cases:
-        expression = prompt.strip('<=')
-        assert int(answer) == eval(expression)
-        a, b = map(int, expression.replace('-', '+').split('+'))
-        assert held == ((a, b) in held_out or (b, a) in held_out)
-
-
-def test_options_change_text_and_questions(project):
-    out = project.check('data/both_math_and_facts/prepare.py', '--held_out', '3,4', '10,12', '--max_operand=12', '--seed=5')
+def test_options_change_text_and_questions(fresh):
+    out = fresh.check('data/both_math_and_facts/prepare.py', '--held_out', '3,4', '10,12', '--max_operand=12', '--seed=5')
     assert '3+4, 4+3, 10+12, 12+10' in out.replace('held out of the text: ', '')
-    meta = pickle.loads((project.folder / 'data/both_math_and_facts/meta.pkl').read_bytes())
+    meta = pickle.loads((fresh.folder / 'data/both_math_and_facts/meta.pkl').read_bytes())
     assert len(meta['cases']) == 2 * 13 * 13 + 50 and sum(case[3] for case in meta['cases']) == 8
-    assert 'a sum takes 11 characters' in project.check('data/as_math/prepare.py', '--max_operand=19')
-    assert 'held out of the text: none' in project.check('data/as_math/prepare.py', '--held_out')
+    out = fresh.check('data/as_math/prepare.py', '--max_operand=19', '--held_out')
+    assert 'the longest question takes 10 characters' in out and 'held out of the text: none' in out
+
+
+@pytest.mark.parametrize('rounds', [1, 5, 9])
+def test_k_rounds_hold_out_20_k_of_200_questions_into_a_folder_of_their_own(fresh, rounds):
+    before = (fresh.folder / 'data/as_math/meta.pkl').read_bytes()
+    out = fresh.check('data/as_math/prepare.py', f'--held_out_rounds={rounds}', '--split_seed=3', '--name=split')
+    meta = pickle.loads((fresh.folder / 'data/split/meta.pkl').read_bytes())
+    held_out = [tuple(map(int, re.findall(r'\d', case[1]))) for case in meta['cases'] if case[3]]
+    assert len(meta['cases']) == 200 and len(held_out) == 20 * rounds and '5+7, 7+5, 5-7, 7-5' not in out
+    # each digit is in exactly K pairs, so 4 K times in them: both orders of both operations
+    assert [sum(digit in pair for pair in held_out) for digit in range(10)] == [4 * rounds] * 10
+    assert len((fresh.folder / 'data/split/input.txt').read_text().splitlines()) == 200 - 20 * rounds
+    assert (fresh.folder / 'data/as_math/meta.pkl').read_bytes() == before
 
 
 @pytest.mark.parametrize('options, says', [
     (['--held_out', '5,17'], 'outside the operands 0..9'), (['--held_out=-1,2'], 'outside'),
     (['--held_out', '5'], 'not a pair'), (['--held_out', '0,0', '--max_operand=0'], 'no expression to train on'),
-    (['--max_operand=-1'], 'must be from 0'), (['--max_operand=x'], 'invalid int'),
+    (['--max_operand=-1'], 'must be from 0'), (['--max_operand=x'], 'invalid int'), (['--held_out_rounds=10'], 'from 0 to 9'),
+    (['--held_out_rounds=-1'], 'from 0 to 9'), (['--held_out_rounds=1', '--max_operand=8'], 'even'),
+    (['--name=a/b'], 'plain name'), (['--name=../as_math'], 'plain name'), (['--name=/tmp/x'], 'plain name'), (['--name='], 'plain name'),
+    (['--name=..'], 'plain name'), (['--name=.hidden'], 'plain name'), (['--name=facts_char'], "'facts_char' must be"),
 ])
-def test_impossible_options_are_refused_and_change_nothing(project, options, says):
-    before = (project.folder / 'data/as_math/meta.pkl').read_bytes()
-    project.fails('data/as_math/prepare.py', *options, says=says)
-    assert (project.folder / 'data/as_math/meta.pkl').read_bytes() == before
+def test_impossible_options_are_refused_and_change_nothing(bare, options, says):
+    files = {path: path.read_bytes() for path in (bare.folder / 'data').rglob('*') if path.is_file()}
+    bare.fails('data/as_math/prepare.py', *options, says=says)
+    assert {path: path.read_bytes() for path in (bare.folder / 'data').rglob('*') if path.is_file()} == files
+
+
+# -----------------------------------------------------------------------------
+# what write_dataset and load_dataset hold together
+
+
+def test_a_dataset_of_any_questions_is_read_as_it_was_written(data):
+    questions = [Question('verbs', 'sing: ', 'sang', 'seen', ';\n'), Question('mul', '3*4=', '12', 'seen', ' '),
+                 Question('mul', '4*3=', '12', 'held out', ' '), Question('mul', '9*9=', '81', 'beyond', ' '),
+                 Question('years', 'Hastings: ', '1066', 'seen', '\n')]
+    write_dataset(data / 'own', 'sing: sang;\n3*4=12 9*9=81 Hastings: 1066\n', questions)
+    meta, train, val = load_dataset('own')
+    assert meta.questions == questions and meta.own and (train == val).all()
+    assert meta.tokenizer.decode(train.tolist()) == (data / 'own/input.txt').read_text()
+    assert {path.name for path in (data / 'own').iterdir()} == {'input.txt', 'train.bin', 'val.bin', 'meta.pkl'}
+
+
+@pytest.mark.parametrize('text, says', [
+    ('say: quack\n', r"lacks the 'say: quack \\n'"),  # the line ends otherwise than its question says
+    ('say: moo \n', r"lacks the 'say: quack \\n'"), ('say: quack \nsay: moo \n', r"holds the held-out 'say: moo \\n'")])
+def test_a_text_that_disagrees_with_its_questions_is_refused(data, text, says):
+    questions = [Question('ducks', 'say: ', 'quack', 'seen', ' \n'), Question('cows', 'say: ', 'moo', 'held out', ' \n')]
+    with pytest.raises(UserError, match=says):
+        write_dataset(data / 'own', text, questions)
+    assert not (data / 'own').exists()
+    # and so is one that has been changed since
+    write_dataset(data / 'own', 'say: quack \nmy \n', questions)
+    stoi = pickle.loads((data / 'own/meta.pkl').read_bytes())['stoi']
+    np.array([stoi[ch] for ch in text], dtype='<u2').tofile(data / 'own/train.bin')
+    with pytest.raises(UserError, match=says):
+        load_dataset('own')
+
+
+def test_a_context_too_short_for_a_sum_is_said_and_one_longer_than_the_text_refused(data, capsys):
+    text = arithmetic_text(arithmetic_questions(max_operand=19))
+    write_dataset(data / 'sums', text, arithmetic_questions(max_operand=19))
+    capsys.readouterr()
+    load_dataset('sums', block_size=9)
+    assert capsys.readouterr().out == ''
+    load_dataset('sums', block_size=8)
+    assert 'set --block_size=9' in capsys.readouterr().out
+    with pytest.raises(UserError, match='block_size [0-9]+ is too large'):
+        load_dataset('sums', block_size=len(text))
+    load_dataset('sums', block_size=len(text) - 1)
+
+
+def test_what_is_not_there_is_named_with_the_command_that_makes_it(bare, data):
+    with pytest.raises(UserError, match='no dataset data/nonsense'):
+        load_dataset('nonsense')
+    (data / 'as_math').mkdir()
+    shutil.copy(bare.folder / 'data/as_math/prepare.py', data / 'as_math')
+    for act in (lambda: load_dataset('as_math'), lambda: find_meta('as_math')):
+        with pytest.raises(UserError, match='run python data/as_math/prepare.py first'):
+            act()
+
+
+def test_a_texts_hash_is_of_its_ids_in_whatever_pieces_and_type():
+    ids = np.arange(2**21 + 5, dtype='<u2')
+    assert text_sha256(ids) == hashlib.sha256(ids.astype('<i8').tobytes()).hexdigest() != text_sha256(ids[:-1])
+
+
+# -----------------------------------------------------------------------------
+# meta.pkl of others
+
+
+def test_this_projects_older_meta_pkl_loads(bare, tmp_path):
+    """Its cases are 4-tuples without terminators, and may be lists."""
+    shutil.copy(bare.folder / 'data/both_math_and_facts/meta.pkl', tmp_path)
+    change_meta(tmp_path / 'meta.pkl', lambda meta: meta.pop('terminators'))
+    assert load_meta(tmp_path / 'meta.pkl').questions == paper_questions()
+    change_meta(tmp_path / 'meta.pkl', lambda meta: meta.update(cases=[list(case) for case in meta['cases']]))
+    assert load_meta(tmp_path / 'meta.pkl').questions == paper_questions()
+    change_meta(tmp_path / 'meta.pkl', lambda meta: meta['cases'].append(('own', '<1', '2', False)))
+    with pytest.raises(UserError, match="cannot be read [^\n]*own"):  # a task whose terminator nobody knows
+        load_meta(tmp_path / 'meta.pkl')
+
+
+def test_nanogpts_meta_pkl_gets_the_papers_questions_for_what_it_can_spell(tmp_path):
+    path = tmp_path / 'meta.pkl'
+    for text, tasks in ((arithmetic_text(arithmetic_questions()), {'add', 'sub'}), (paper_text()[1764:], {'facts'}),
+                        (paper_text(), {'add', 'sub', 'facts'}), ('abc\n', set())):
+        chars = sorted(set(text))
+        path.write_bytes(pickle.dumps(dict(vocab_size=len(chars), stoi={ch: i for i, ch in enumerate(chars)},
+                                           itos=dict(enumerate(chars)))))
+        meta = load_meta(path)
+        assert {q.task for q in meta.questions} == tasks and not meta.own
+        assert meta.tokenizer.decode(meta.tokenizer.encode(text)) == text
+
+
+class Hostile:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), 'w')
+
+
+def test_a_meta_pkl_that_would_execute_code_is_refused(tmp_path):
+    (tmp_path / 'meta.pkl').write_bytes(pickle.dumps({'vocab_size': Hostile(tmp_path / 'owned')}))
+    with pytest.raises(UserError, match='prepare.py again'):
+        load_meta(tmp_path / 'meta.pkl')
+    assert not (tmp_path / 'owned').exists()
+
+
+@pytest.mark.parametrize('change, says', [
+    (lambda m: m.update(vocab_size=18), 'disagree'), (lambda m: m['itos'].update({0: 'x'}), 'disagree'), (lambda m: m.pop('stoi'), 'stoi'),
+    (lambda m: m['cases'].append(('add', '<a+b=', '1', False)), 'cannot be asked'), (lambda m: m['cases'].append(('add', '', '1', False)), 'asked'),
+    (lambda m: m['cases'].append(('add', '<1+1=', '', False)), 'cannot be asked'), (lambda m: m['cases'].append(('add', '<1')), 'unpack'),
+    (lambda m: m['cases'].append(('add', '<1+1=', '2', 7)), '7'), (lambda m: m['terminators'].update(add=''), 'cannot be asked'),
+    (lambda m: m.update(stoi={i: i for i in range(17)}, itos={i: i for i in range(17)}), 'not made of characters'),
+])
+def test_a_meta_pkl_that_makes_no_sense_is_refused_and_says_why(bare, tmp_path, change, says):
+    shutil.copy(bare.folder / 'data/as_math/meta.pkl', tmp_path)
+    change_meta(tmp_path / 'meta.pkl', change)
+    with pytest.raises(UserError, match=rf'^\S+meta.pkl cannot be read \([^\n]*{says}[^\n]*prepare.py again$'):
+        load_meta(tmp_path / 'meta.pkl')
+
+
+def test_every_fact_is_a_line_of_its_own_that_ends_as_the_paper_ends_it():
+    assert paper_meta().questions == paper_questions()
+    text = paper_text()
+    for q in facts_questions():
+        assert text.count(q.prompt) == 1 and q.terminator == FACT_END and q.prompt + q.answer + FACT_END in text

@@ -1,209 +1,267 @@
-"""Questions and answers: the batched path answers as the plain one, scores are the paper's, loaders trust nothing."""
+"""Asking a model: the fast path says what GPT.generate says, probabilities are exact, and sums agree with counting."""
 
-import pickle
 from collections import Counter
+from contextlib import nullcontext
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
-from hypothesis import given, strategies as st
-from torch.nn import functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from little import little_model, paper_meta, paper_text, plain_answer, plain_prob, train
 
-from bench import plain_answer
-from data.as_math.prepare import arithmetic_cases, arithmetic_text
-from data.facts_char.prepare import facts_cases, facts_text
-from eval_utils import (TERMINATOR, Tokenizer, answer_probs, ask, evaluate, generate_batch, is_correct, load_checkpoint,
-                        load_tokenizer, model_from_checkpoint, score)
-from model import GPT, GPTConfig
+from common.dataset import Meta
+from common.evaluate import (
+    answer_probs,
+    ask,
+    cut_after_answer,
+    estimate_loss,
+    grade,
+    next_token_logits,
+    parts,
+    results_row,
+    sample_completions,
+    sampling_probs,
+    summed,
+)
+from common.questions import FACT_END, Question, is_correct
+from common.tokenizer import char_tokenizer
 
-
-def char_tokenizer(text, cases):
-    chars = sorted(set(text))
-    stoi = {ch: i for i, ch in enumerate(chars)}
-    return Tokenizer(len(chars), lambda s: [stoi[ch] for ch in s], lambda ids: ''.join(chars[i] for i in ids), cases, True)
-
-
-@pytest.fixture(scope='module')
-def tokenizer():
-    cases = arithmetic_cases() + facts_cases()
-    return char_tokenizer(arithmetic_text(arithmetic_cases()) + facts_text(facts_cases()), cases)
-
-
-def make_model(tokenizer, seed=0, block_size=24, spread=0.02):
-    torch.manual_seed(seed)
-    model = GPT(GPTConfig(block_size=block_size, vocab_size=tokenizer.vocab_size, n_layer=2, n_head=2, n_embd=16, bias=False))
-    for p in model.parameters():
-        if p.dim() > 1:
-            torch.nn.init.normal_(p, std=spread)
-    return model.eval()
+META = paper_meta()
+TOKENIZER = META.tokenizer
 
 
 @pytest.fixture(scope='module')
-def trained(tokenizer):
+def trained():
     """A model that has begun to learn the text, so that its answers are of all kinds."""
-    model = make_model(tokenizer)
-    text = arithmetic_text(arithmetic_cases()) + facts_text(facts_cases())
-    windows = torch.tensor(tokenizer.encode(text)).unfold(0, 25, 1)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(150):
-        w = windows[torch.randint(len(windows), (64,), generator=generator)]
-        loss = model(w[:, :-1], w[:, 1:])[1]
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return model
-
-
-@pytest.mark.parametrize('spread', [None, 0.3])
-def test_batched_answers_equal_the_plain_ones_where_these_are_no_coin_toss(tokenizer, trained, spread):
-    model = trained if spread is None else make_model(tokenizer, spread=spread)
-    cases = tokenizer.cases[::9] + tokenizer.cases[200::3]
-    batched = ask(model, tokenizer, cases, num_samples=4, temperature=0.01, top_k=10)
-    certain = 0
-    for case, samples in zip(cases, batched):
-        plain = {plain_answer(model, tokenizer, case, 0.01, 10) for _ in range(3)}
-        if len(plain) == 1 and len(set(samples)) == 1:
-            certain += 1
-            assert set(samples) == plain, case
-    assert certain > len(cases) / 2
-
-
-def test_batched_samples_have_the_distribution_of_the_plain_ones(tokenizer, trained):
-    prompt = tokenizer.encode('<3+4=')
-    n = 4000
-    rows = torch.tensor([prompt]).repeat(n, 1)
-    torch.manual_seed(0)
-    plain = Counter(map(tuple, trained.generate(rows, 2, 1.0, 10)[:, 5:].tolist()))
-    batched = Counter(map(tuple, generate_batch(trained, rows, 2, 1.0, 10, seed=1).tolist()))
-    distance = sum(abs(plain[key] - batched[key]) for key in plain | batched) / (2 * n)
-    twice = Counter(map(tuple, trained.generate(rows, 2, 1.0, 10)[:, 5:].tolist()))
-    noise = sum(abs(plain[key] - twice[key]) for key in plain | twice) / (2 * n)  # of two plain draws
-    assert len(plain) > 10 and distance < 1.5 * noise + 0.01, (distance, noise)
-
-
-def test_sampling_leaves_the_global_random_state_alone_and_follows_its_seed(tokenizer, trained):
-    rows = torch.tensor([tokenizer.encode('<3+4=')]).repeat(50, 1)
-    state = torch.get_rng_state()
-    first = generate_batch(trained, rows, 4, 1.0, seed=3)
-    assert torch.equal(torch.get_rng_state(), state)
-    assert torch.equal(first, generate_batch(trained, rows, 4, 1.0, seed=3))
-    assert not torch.equal(first, generate_batch(trained, rows, 4, 1.0, seed=4))
-
-
-def test_generation_stops_when_every_row_has_ended(tokenizer, trained):
-    calls = []
-    rows = torch.tensor([tokenizer.encode('<3+4=')]).repeat(3, 1)
-    logits = torch.full((1, 1, tokenizer.vocab_size), -50.0)
-    stop = tokenizer.encode('>')[0]
-    logits[0, 0, stop] = 50.0
-    always_stops = lambda idx, last: calls.append(len(idx)) or (logits.expand(len(idx), 1, -1), None)
-    always_stops.config = trained.config
-    out = generate_batch(always_stops, rows, 20, stop=stop)
-    assert out.tolist() == [[stop]] * 3
-    assert calls == [1], 'three equal rows are one row for the model, and one step is enough'
-
-
-def test_exact_probability_is_the_product_of_the_steps(tokenizer, trained):
-    cases = [tokenizer.cases[i] for i in (3, 57, 157, 200, 201, 225)]  # 57 and 157 held out, 225 beyond the context
-    assert any(len(case[1]) > trained.config.block_size for case in cases)
-    probs = answer_probs(trained, tokenizer, cases)
-    for case, prob in zip(cases, probs.tolist()):
-        ids, expected = tokenizer.encode(case[1]), 1.0
-        for token in tokenizer.encode(case[2] + TERMINATOR[case[0]]):
-            logits = trained(torch.tensor([ids[-trained.config.block_size:]]))[0][0, -1]
-            expected *= F.softmax(logits, dim=-1)[token].item()
-            ids.append(token)
-        assert prob == pytest.approx(expected, rel=1e-4), case
-
-
-def test_evaluate_counts_samples_and_keeps_the_models_mode(tokenizer, trained):
-    trained.train()
-    row = evaluate(trained, tokenizer, num_samples=3)
-    assert trained.training
-    trained.eval()
-    assert (row['add_total'], row['sub_total'], row['facts_total'], row['heldout_total']) == (300, 300, 150, 12)
-    completions = ask(trained, tokenizer, tokenizer.cases, num_samples=3)
-    counts = score(tokenizer.cases, completions)
-    assert row['add_correct'] == sum(counts[:100]) and row['sub_correct'] == sum(counts[100:200])
-    assert row['math_acc'] == sum(counts[:200]) / 600 and row['facts_acc'] == sum(counts[200:]) / 150
-    held_out = sum(c for case, c in zip(tokenizer.cases, counts) if case[3])
-    assert row['heldout_acc'] == held_out / 12 and row['seen_acc'] == (sum(counts) - held_out) / 738
-    nothing = evaluate(trained, tokenizer._replace(cases=[]))
-    assert set(nothing) == set(row) and not any(nothing.values())
-
-
-@pytest.mark.parametrize('task, answer, completion, right', [
-    ('add', '12', '12', True), ('add', '12', '12> ', True), ('add', '12', ' 12', True), ('add', '12', '012', True),
-    ('add', '12', '1', False), ('add', '12', '123', False), ('add', '12', '', False), ('add', '12', '+12', False),
-    ('sub', '-2', '-2>', True), ('sub', '-2', '2', False), ('sub', '-2', '--2', False), ('sub', '2', '2-2', True),
-    ('facts', 'Paris', 'Paris ', True), ('facts', 'Paris', 'paris.', True), ('facts', 'Paris', ' PARIS . \nCapital', True),
-    ('facts', 'Paris', 'Pari', False), ('facts', 'Mexico City', 'Mexico', False), ('facts', 'Paris', 'Parisa', False),
-])
-def test_scoring_follows_the_paper(task, answer, completion, right):
-    assert is_correct((task, 'prompt', answer, False), completion) == right
-
-
-@given(st.text(max_size=12))
-def test_any_completion_can_be_scored(completion):
-    for case in (('add', '<1+1=', '2', False), ('facts', 'Capital of France is ', 'Paris', False)):
-        assert is_correct(case, completion) in (True, False)
+    return train(little_model(TOKENIZER.vocab_size), TOKENIZER.encode(paper_text()), steps=150)
 
 
 # -----------------------------------------------------------------------------
-# loaders
+# the fast path against the plain one
 
 
-class Hostile:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return open, (str(self.path), 'w')
-
-
-def test_a_meta_pkl_that_would_execute_code_is_refused(tmp_path):
-    (tmp_path / 'meta.pkl').write_bytes(pickle.dumps({'vocab_size': Hostile(tmp_path / 'owned')}))
-    with pytest.raises(SystemExit, match='prepare.py again'):
-        load_tokenizer(tmp_path / 'meta.pkl')
-    assert not (tmp_path / 'owned').exists()
-
-
-def test_a_checkpoint_that_would_execute_code_is_refused(tmp_path):
-    torch.save({'model': {}, 'model_args': Hostile(tmp_path / 'owned')}, tmp_path / 'ckpt.pt')
-    (tmp_path / 'plain.pt').write_bytes(pickle.dumps({'model': Hostile(tmp_path / 'owned')}))
-    for name in ('ckpt.pt', 'plain.pt'):
-        with pytest.raises(SystemExit, match=name):
-            load_checkpoint(tmp_path / name)
-    assert not (tmp_path / 'owned').exists()
+@pytest.mark.parametrize('temperature, std', [(0.01, None), (0, None), (0, 0.3)])
+def test_answers_equal_the_plain_ones_if_these_are_no_coin_toss(trained, temperature, std):
+    model = trained if std is None else little_model(TOKENIZER.vocab_size, std=std)
+    questions = META.questions[::9] + META.questions[200::3]
+    certain = 0
+    for question, samples in zip(questions, ask(model, TOKENIZER, questions, 4, temperature, 10)):
+        plain = {plain_answer(model, TOKENIZER, question, temperature, 10) for _ in range(3)}
+        assert sum(samples.values()) == 4
+        if len(plain) == 1 and len(samples) == 1:
+            certain += 1
+            assert set(samples) == plain, question
+    assert certain == len(questions) if temperature == 0 else certain > len(questions) / 2
 
 
-def test_a_meta_pkl_without_questions_gets_the_papers_for_what_it_can_spell(tmp_path):
-    path = tmp_path / 'meta.pkl'
-    for text, tasks in ((arithmetic_text(arithmetic_cases()), {'add', 'sub'}), (facts_text(facts_cases()), {'facts'}),
-                        ('abc\n', set())):
-        chars = sorted(set(text))
-        meta = dict(vocab_size=len(chars), stoi={c: i for i, c in enumerate(chars)}, itos=dict(enumerate(chars)))
-        path.write_bytes(pickle.dumps(meta))
-        assert {case[0] for case in load_tokenizer(path).cases} == tasks
-
-
-@given(st.binary(max_size=200))
-def test_garbage_is_refused_with_one_sentence(tmp_path_factory, content):
-    path = tmp_path_factory.mktemp('garbage') / 'meta.pkl'
-    path.write_bytes(content)
-    for load in (load_tokenizer, load_checkpoint):
-        with pytest.raises(SystemExit, match='^error: [^\n]*$'):
-            load(path)
-
-
-@pytest.mark.parametrize('prefix', ['', '_orig_mod.', 'module._orig_mod.'])
-def test_a_checkpoint_of_other_nanogpt_code_loads(tokenizer, prefix):
-    """As nanoGPT's train.py writes it: no mlp_expansion, and the causal mask where there is no flash attention."""
+def test_samples_have_the_distribution_of_the_plain_ones(trained):
+    prompt, n = TOKENIZER.encode('<3+4='), 4000
+    rows = torch.tensor([prompt]).repeat(n, 1)
     torch.manual_seed(0)
-    original = GPT(GPTConfig(block_size=24, vocab_size=66, n_layer=2, n_head=2, n_embd=16, bias=True, mlp_expansion=4)).eval()
-    state = {prefix + k: v for k, v in original.state_dict().items()}
-    state[prefix + 'transformer.h.0.attn.bias'] = torch.tril(torch.ones(24, 24)).view(1, 1, 24, 24)
-    args = dict(n_layer=2, n_head=2, n_embd=16, block_size=24, bias=True, vocab_size=66, dropout=0.0)
-    model = model_from_checkpoint({'model': state, 'model_args': args})
-    idx = torch.randint(66, (2, 10))
-    torch.testing.assert_close(model(idx)[0], original(idx)[0])
+    plain, again = (Counter(map(tuple, trained.generate(rows, 2, 1.0, 10)[:, 5:].tolist())) for _ in range(2))
+    fast, = sample_completions(trained, [prompt], n, 2, 1.0, 10, seed=1)
+
+    def distance(a, b):
+        return sum(abs(a[key] - b[key]) for key in a | b) / (2 * n)
+    noise = distance(plain, again)  # of two plain draws
+    assert len(plain) > 10 and fast.total() == n
+    assert distance(plain, fast) < 1.5 * noise + 0.01, (distance(plain, fast), noise)
+
+
+@given(temperature=st.sampled_from([0.01, 0.5, 1.0, 2.0]), top_k=st.sampled_from([None, 1, 3, 8, 99]), seed=st.integers(0, 99))
+def test_sampling_probabilities_are_those_of_generate(temperature, top_k, seed):
+    logits = torch.randn(3, 8, generator=torch.Generator().manual_seed(seed))
+    probs = sampling_probs(logits, temperature, top_k)
+    for row, prob in zip(logits, probs):
+        kept = sorted(range(8), key=lambda i: -row[i])[:top_k]
+        weights = [np.exp((row[i].item() - row.max().item()) / temperature) if i in kept else 0.0 for i in range(8)]
+        assert prob.tolist() == pytest.approx([weight / sum(weights) for weight in weights], rel=1e-3, abs=1e-6)
+
+
+def test_temperature_0_is_the_likeliest_token_and_one_sample_is_all(trained):
+    prompts = [TOKENIZER.encode(q.prompt) for q in META.questions[::40]]
+    greedy = sample_completions(trained, prompts, 5, 6, temperature=0)
+    assert greedy == sample_completions(trained, prompts, 5, 6, temperature=0.7, top_k=1)
+    for ids, counter in zip(prompts, greedy):
+        new, = counter
+        assert counter[new] == 5
+        assert list(new) == trained.generate(torch.tensor([ids]), 6, temperature=0)[0, len(ids):].tolist()
+
+
+def test_sampling_leaves_the_global_random_state_alone_and_follows_its_seed(trained):
+    prompts = [TOKENIZER.encode('<3+4='), TOKENIZER.encode('Capital of ')]
+    state, state_of_numpy = torch.get_rng_state(), np.random.get_state()[1].copy()
+    first = sample_completions(trained, prompts, 50, 4, seed=3)
+    assert torch.equal(torch.get_rng_state(), state) and (np.random.get_state()[1] == state_of_numpy).all()
+    assert first == sample_completions(trained, prompts, 50, 4, seed=3) != sample_completions(trained, prompts, 50, 4, seed=4)
+
+
+@given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=12), seed=st.integers(0, 99))
+def test_contexts_of_different_lengths_are_answered_as_one_by_one(lengths, seed):
+    model = little_model(17, std=0.3, block_size=24)
+    rng = np.random.default_rng(seed)
+    contexts = [rng.integers(17, size=n).tolist() for n in lengths]
+    logits = next_token_logits(model, contexts)
+    assert logits.shape == (len(contexts), 17) and logits.dtype == torch.float32
+    for ids, row in zip(contexts, logits):
+        torch.testing.assert_close(row, model(torch.tensor([ids[-24:]]))[0][0, -1], rtol=1e-4, atol=1e-5)
+
+
+def test_more_contexts_than_go_through_the_model_at_once_keep_their_order(monkeypatch, trained):
+    contexts = [TOKENIZER.encode(q.prompt) for q in META.questions]
+    at_once = next_token_logits(trained, contexts)
+    monkeypatch.setattr('common.evaluate.ROWS', 7)
+    torch.testing.assert_close(next_token_logits(trained, contexts), at_once, rtol=1e-4, atol=1e-5)
+
+
+def test_generation_stops_when_every_sample_has_ended_and_equal_ones_share_a_context(trained, monkeypatch):
+    calls = []
+    stop = TOKENIZER.encode('>')[0]
+
+    def always_stops(model, contexts):
+        calls.append(len(contexts))
+        logits = torch.full((len(contexts), TOKENIZER.vocab_size), -50.0)
+        logits[:, stop] = 50.0
+        return logits
+    monkeypatch.setattr('common.evaluate.next_token_logits', always_stops)
+    done = sample_completions(trained, [TOKENIZER.encode('<3+4='), TOKENIZER.encode('<1+1=')], 30, 20, stop=stop)
+    assert done == [Counter({(stop,): 30})] * 2 and calls == [2]
+
+
+def test_exact_probability_is_the_product_of_the_steps(trained):
+    questions = [META.questions[i] for i in (3, 57, 157, 200, 201, 225)]  # 57 and 157 are held out
+    assert any(len(q.prompt) > trained.config.block_size for q in questions), 'one beyond the context'
+    probs = answer_probs(trained, TOKENIZER, questions)
+    assert probs == pytest.approx([plain_prob(trained, TOKENIZER, q) for q in questions], rel=1e-4)
+    # an answer of a dataset of one's own, whose terminator has two characters, or an answer longer than the paper's
+    for question in (Question('own', '<3+4=', '7', 'seen', '> '), Question('own', '<3+4=', '7' * 9), META.questions[201]):
+        assert answer_probs(trained, TOKENIZER, [question])[0] == pytest.approx(
+            plain_prob(trained, TOKENIZER, question), rel=1e-4)
+        assert answer_probs(trained, TOKENIZER, [question], terminated=False)[0] > answer_probs(trained, TOKENIZER, [question])[0]
+
+
+# -----------------------------------------------------------------------------
+# the graded table
+
+
+def test_an_answer_longer_than_the_papers_is_given_the_tokens_it_needs():
+    question = Question('powers', '<2^40=', str(2**40), 'seen', ';')
+    text = '<2^40=1099511627776;\n' * 4
+    meta = Meta(char_tokenizer({ch: i for i, ch in enumerate(sorted(set(text)))}), [question], own=True)
+    model = train(little_model(meta.tokenizer.vocab_size), meta.tokenizer.encode(text), steps=90)
+    table = grade(model, meta, num_samples=3)
+    assert table.correct[0] == 3 and table.said[0] == question.answer and table.prob[0] > 0.9
+
+
+def test_the_graded_table_counts_what_the_paper_counts_and_keeps_the_models_mode(trained):
+    trained.train()
+    table = grade(trained, META, num_samples=3)
+    assert trained.training
+    trained.eval()
+    completions = ask(trained, TOKENIZER, META.questions, 3)
+    assert list(table.columns) == ['task', 'prompt', 'answer', 'group', 'samples', 'correct', 'prob', 'said', 'completions']
+    for row, question, samples in zip(table.itertuples(), META.questions, completions):
+        assert (row.task, row.prompt, row.answer, row.group, row.samples) == (*question[:4], 3)
+        assert row.correct == sum(is_correct(question, text) for text in samples.elements())
+        assert row.completions == samples and samples[row.said] == max(samples.values())
+    assert list(table.prob) == pytest.approx(answer_probs(trained, TOKENIZER, META.questions), rel=1e-6)
+    some = grade(trained, META, META.questions[50:60], num_samples=3)
+    assert list(some.prompt) == list(table.prompt[50:60]) and list(some.prob) == pytest.approx(list(table.prob[50:60]), rel=1e-4)
+
+
+@pytest.mark.parametrize('answer, completion, cut', [
+    ('Paris', ' Paris, which is', ' Paris'), ('Paris', ' paris', ' paris'), ('Paris', ' Parisian life', ' Parisian life'),
+    ('Paris', ' a city, Paris', ' a city, Paris'), ('Washington DC', ' Washington DC.\n', ' Washington DC'), ('7', '7 or so', '7')])
+def test_a_model_that_cannot_know_how_lines_end_is_right_if_it_begins_with_the_answer(answer, completion, cut):
+    question = Question('facts', 'prompt', answer, 'beyond', FACT_END)
+    assert cut_after_answer(question, Counter({completion: 2, 'x': 1})) == Counter({cut: 2, 'x': 1})
+
+
+def test_completions_that_become_equal_when_cut_are_counted_together():
+    question = Question('facts', 'prompt', 'Paris', 'beyond', FACT_END)
+    assert cut_after_answer(question, Counter({'Paris, and': 2, 'Paris is': 1, 'Rome': 4})) == {'Paris': 3, 'Rome': 4}
+
+
+# -----------------------------------------------------------------------------
+# sums of it
+
+COLUMNS = ['iter', 'add_correct', 'add_total', 'sub_correct', 'sub_total', 'math_acc', 'facts_correct', 'facts_total', 'facts_acc',
+           'train_loss', 'val_loss', 'seen_acc', 'heldout_correct', 'heldout_total', 'heldout_acc', 'seen_prob', 'heldout_prob']
+SAMPLES = 4
+
+
+@st.composite
+def graded(draw):
+    """(questions, graded table) of any tasks, a dataset's own and the paper's, answered in any way."""
+    kinds = st.sampled_from([('add', '7', '>'), ('sub', '-7', '>'), ('facts', 'Paris', FACT_END), ('mul', '12', ';'),
+                             ('verbs', 'sang', '\n')])
+    drawn = draw(st.lists(st.tuples(kinds, st.sampled_from(['seen', 'held out', 'beyond']), st.integers(0, SAMPLES),
+                                    st.floats(0, 1)), max_size=12))
+    questions = [Question(task, f'prompt {i}', answer, group, end) for i, ((task, answer, end), group, _, _) in enumerate(drawn)]
+    rows = [(*q[:4], SAMPLES, correct, prob, 'x', Counter(x=SAMPLES)) for q, (_, _, correct, prob) in zip(questions, drawn)]
+    columns = ['task', 'prompt', 'answer', 'group', 'samples', 'correct', 'prob', 'said', 'completions']
+    return questions, pd.DataFrame(rows, columns=columns)
+
+
+@given(graded())
+def test_summed_and_parts_agree_with_counting_by_hand(questions_and_table):
+    _, table = questions_and_table
+    rows = list(table.itertuples())
+    names = {'addition': 'add', 'subtraction': 'sub', 'facts': 'facts', 'mul': 'mul', 'verbs': 'verbs'}
+    cut = parts(table)
+    assert set(cut) == {name for name, task in names.items() if any(r.task == task for r in rows)} | {r.group for r in rows}
+    for name, part in cut.items():
+        own = [r for r in rows if r.group == name or r.task == names.get(name)]
+        assert list(part.prompt) == [r.prompt for r in own]
+        assert summed(part) == {
+            'questions': len(own), 'questions_right': sum(r.correct == SAMPLES for r in own), 'total': SAMPLES * len(own),
+            'correct': sum(r.correct for r in own), 'acc': sum(r.correct for r in own) / (SAMPLES * len(own)),
+            'prob': pytest.approx(sum(r.prob for r in own) / len(own))}
+    # tasks first, in the order of their questions, then the groups in theirs
+    tasks = [name for name in cut if name in names]
+    assert tasks == sorted(tasks, key=lambda name: [r.task for r in rows].index(names[name]))
+    assert [name for name in cut if name not in names] == [g for g in ('seen', 'held out', 'beyond') if g in cut]
+
+
+@given(graded())
+def test_a_row_of_results_has_the_papers_columns_first_and_a_datasets_own_tasks_last(questions_and_table):
+    questions, table = questions_and_table
+    row = results_row(250, table, questions, 1.5, 1.6)
+    own = [task for task in dict.fromkeys(q.task for q in questions) if task in ('mul', 'verbs')]
+    assert list(row) == COLUMNS + [f'{task}_{what}' for task in own for what in ('correct', 'total')]
+    assert (row['iter'], row['train_loss'], row['val_loss']) == (250, 1.5, 1.6)
+
+    def count(wanted):
+        """Right samples, all samples and the mean probability of the questions that are wanted."""
+        rows = [r for q, r in zip(questions, table.itertuples()) if wanted(q)]
+        return sum(r.correct for r in rows), SAMPLES * len(rows), sum(r.prob for r in rows) / max(len(rows), 1)
+    for task in ('add', 'sub', *own):
+        assert (row[f'{task}_correct'], row[f'{task}_total']) == count(lambda q, task=task: q.task == task)[:2]
+    # math and facts are kinds: a dataset's own tasks count there, too
+    assert (row['facts_correct'], row['facts_total']) == count(lambda q: q.task in ('facts', 'verbs'))[:2]
+    for name, wanted in (('math', lambda q: q.task in ('add', 'sub', 'mul')), ('facts', lambda q: q.task in ('facts', 'verbs')),
+                         ('seen', lambda q: q.group == 'seen'), ('heldout', lambda q: q.group == 'held out')):
+        correct, total, prob = count(wanted)
+        assert row[f'{name}_acc'] == correct / max(total, 1)
+        assert f'{name}_prob' not in row or row[f'{name}_prob'] == pytest.approx(prob)
+    assert (row['heldout_correct'], row['heldout_total']) == count(lambda q: q.group == 'held out')[:2]
+
+
+# -----------------------------------------------------------------------------
+# losses
+
+
+def test_a_loss_is_exact_over_few_windows_and_sampled_over_many(trained):
+    ids = np.array(TOKENIZER.encode(paper_text()), dtype=np.uint16)
+    windows = torch.tensor(ids.astype(np.int64)).unfold(0, 25, 1)
+    with torch.no_grad():
+        exact = trained(windows[:, :-1], windows[:, 1:])[1].item()
+    trained.train()
+    for batch_size in (64, 100, 5000):
+        assert estimate_loss(trained, ids, batch_size, 200, 0, nullcontext()) == pytest.approx(exact, rel=1e-5)
+    sampled = [estimate_loss(trained, ids, 16, 20, seed, nullcontext()) for seed in (0, 0, 1)]
+    assert trained.training
+    trained.eval()
+    assert sampled[0] == sampled[1] != sampled[2] and sampled == pytest.approx([exact] * 3, rel=0.1)

@@ -78,6 +78,17 @@ def test_generate_goes_on_beyond_the_context():
     assert out.shape == (2, 24) and torch.equal(out[:, :4], idx)
 
 
+def test_temperature_0_is_greedy_as_is_the_likeliest_token_alone():
+    model, idx = make_model(n_layer=2), torch.randint(17, (3, 4))
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.3)
+    out = model.generate(idx, 12, temperature=0)
+    assert len(set(out[:, 4:].flatten().tolist())) > 3
+    for t in range(4, 16):  # each token is the likeliest after the last nine before it
+        assert torch.equal(out[:, t], model(out[:, max(0, t - 9):t])[0][:, -1].argmax(dim=-1))
+    assert torch.equal(out, model.generate(idx, 12, temperature=0.7, top_k=1))
+
+
 def test_cropping_keeps_what_the_first_positions_say():
     model, idx = make_model(), torch.randint(17, (2, 5))
     before = model(idx)[0]
@@ -92,9 +103,3 @@ def test_cropping_keeps_what_the_first_positions_say():
 def test_impossible_shapes_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         make_model(**wrong)
-
-
-def test_mfu_is_the_share_of_the_promised_flops():
-    model = make_model()
-    flops = (6 * 1456 + 12 * 14 * 9) * 9 * 882
-    assert model.estimate_mfu(882, dt=0.5, flops_promised=1e9) == pytest.approx(flops / 0.5 / 1e9)

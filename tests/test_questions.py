@@ -1,0 +1,84 @@
+"""Questions: what is asked, which are held out, and what counts as right, by the rules of the paper."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.questions import (
+    FACT_END,
+    Question,
+    arithmetic_questions,
+    arithmetic_text,
+    facts_questions,
+    is_correct,
+    paper_questions,
+    round_robin_pairs,
+)
+
+
+@pytest.mark.parametrize('task, answer, completion, right', [
+    ('add', '12', '12', True), ('add', '12', '12> ', True), ('add', '12', ' 12', True), ('add', '12', '012', True),
+    ('add', '12', '1', False), ('add', '12', '123', False), ('add', '12', '', False), ('add', '12', '+12', False),
+    ('sub', '-2', '-2>', True), ('sub', '-2', '2', False), ('sub', '-2', '--2', False), ('sub', '2', '2-2', True),
+    ('facts', 'Paris', 'Paris ', True), ('facts', 'Paris', 'paris.', True), ('facts', 'Paris', ' PARIS . \nCapital', True),
+    ('facts', 'Paris', 'Pari', False), ('facts', 'Mexico City', 'Mexico', False), ('facts', 'Paris', 'Parisa', False),
+])
+def test_scoring_follows_the_paper(task, answer, completion, right):
+    question = Question(task, 'prompt', answer, 'seen', FACT_END if task == 'facts' else '>')
+    assert is_correct(question, completion) == right
+
+
+@pytest.mark.parametrize('answer, terminator, kind', [
+    ('12', '>', 'math'), ('-2', ';', 'math'), ('0', ' ', 'math'), ('1066', '\n', 'facts'), ('12', FACT_END, 'facts'),
+    ('Paris', '>', 'facts'), ('1.5', '>', 'facts'), ('--2', '>', 'facts'), ('', '>', 'facts'), ('١٢', '>', 'facts'),
+])
+def test_a_question_is_math_if_its_answer_is_a_number_within_a_line(answer, terminator, kind):
+    assert Question('any name', 'prompt', answer, 'seen', terminator).kind == kind
+
+
+@given(st.text(max_size=12))
+def test_any_completion_can_be_scored(completion):
+    for question in (Question('add', '<1+1=', '2'), Question('facts', 'Capital of France is ', 'Paris', 'seen', FACT_END)):
+        assert is_correct(question, completion) in (True, False)
+
+
+def test_the_papers_questions_are_a_whole_grid_for_each_operation_and_fifty_capitals():
+    questions = paper_questions()
+    assert [sum(q.task == task for q in questions) for task in ('add', 'sub', 'facts')] == [100, 100, 50]
+    assert [q.prompt for q in questions if q.group == 'held out'] == ['<5+7=', '<7+5=', '<5-7=', '<7-5=']
+    assert {q.kind for q in questions[:200]} == {'math'} and {q.kind for q in facts_questions()} == {'facts'}
+
+
+@given(max_operand=st.integers(1, 30), seed=st.integers(0, 2**32), data=st.data())
+def test_text_holds_every_seen_line_and_no_held_out_one(max_operand, seed, data):
+    operand = st.integers(0, max_operand)
+    held_out = data.draw(st.lists(st.tuples(operand, operand), max_size=3))
+    questions = arithmetic_questions(held_out, max_operand)
+    assert len(questions) == 2 * (max_operand + 1) ** 2
+    if all(q.group == 'held out' for q in questions):
+        return
+    lines = arithmetic_text(questions, seed).split('\n')[:-1]
+    assert len({len(line) for line in lines}) == 1
+    assert sorted(line.rstrip() for line in lines) == sorted(q.prompt + q.answer + '>' for q in questions if q.group == 'seen')
+    for q in questions:
+        expression = q.prompt.strip('<=')
+        assert int(q.answer) == eval(expression)
+        a, b = map(int, expression.replace('-', '+').split('+'))
+        assert (q.group == 'held out') == ((a, b) in held_out or (b, a) in held_out)
+
+
+@given(n=st.integers(1, 20).map(lambda half: 2 * half), split_seed=st.integers(0, 2**32), data=st.data())
+def test_rounds_pair_every_digit_once_repeat_no_pair_and_are_nested(n, split_seed, data):
+    rounds = data.draw(st.integers(0, n - 1))
+    pairs = round_robin_pairs(rounds, split_seed, n)
+    assert pairs == round_robin_pairs(n - 1, split_seed, n)[:rounds * n // 2], 'more rounds hold out all that fewer do'
+    assert len({frozenset(pair) for pair in pairs}) == len(pairs) and all(a != b for a, b in pairs)
+    for digit in range(n):
+        assert sum(digit in pair for pair in pairs) == rounds
+
+
+def test_a_split_seed_decides_the_rounds_and_k_of_them_hold_out_20_k_questions():
+    assert round_robin_pairs(1, 0) == round_robin_pairs(1, 0) != round_robin_pairs(1, 1)
+    for rounds in range(10):
+        questions = arithmetic_questions(round_robin_pairs(rounds, split_seed=3))
+        assert sum(q.group == 'held out' for q in questions) == 20 * rounds
