@@ -32,8 +32,8 @@ study: .venv/installed-dev
 	status=0; \
 	$(VENV) sweep.py $(SMALL) --seeds=10 --name=paper || status=1; \
 	$(VENV) sweep.py $(filter-out $(SMALL),$(PAPER)) --seeds=5 --name=paper || status=1; \
-	$(VENV) sweep.py $(SMALL) --seeds=5 --name=weight_decay --weight_decay=0.1 || status=1; \
-	$(MAKE) results && exit $$status
+	$(VENV) sweep.py $(SMALL) --seeds=5 --name=weight_decay --weight_decay=0.1 || status=1; exit $$status
+	$(MAKE) results
 
 results: .venv/installed-dev
 	for name in paper weight_decay; do \

@@ -35,7 +35,7 @@ if operation not in ('addition', 'subtraction', 'both'):
     raise UserError(f"operation must be 'addition', 'subtraction' or 'both', not {operation!r}")
 # -----------------------------------------------------------------------------
 
-from common.evaluate import grade  # torch takes seconds to import, so a typo is answered before
+from common.evaluate import grade, summed  # torch takes seconds to import, so a typo is answered before
 from common.questions import LABELS, arithmetic_questions
 from common.report import answered, load_evaluated, mark, print_totals, write_json
 from common.tokenizer import check_spelling
@@ -55,7 +55,16 @@ def larger_sums(questions, max_operand):
     return [own.get(q.prompt, q._replace(group='beyond')) for q in arithmetic_questions((), max_operand)]
 
 
-def print_grid(title, rows, num_samples):
+def print_by_digits(title, rows):
+    """One operation too large for a grid: a line for each number of digits of the operands."""
+    digits = rows.prompt.map(lambda prompt: ' and '.join(f'{len(n)}' for n in EXPRESSION.fullmatch(prompt).groups()))
+    print(f"\n{title}, by the number of digits of a and of b:")
+    for name, part in rows.groupby(digits):
+        s = summed(part)
+        print(f"  {name}: {s['questions_right']} of {s['questions']} questions right, probability {s['prob']:.1%}")
+
+
+def print_grid(title, rows):
     """One operation as a table: a down, b across; each cell says how many of its samples were right."""
     marks = {'seen': ' {} ', 'held out': '[{}]', 'beyond': " {}'"}
     cells = {tuple(map(int, EXPRESSION.fullmatch(row.prompt).groups())): marks[row.group].format(mark(row))
@@ -88,14 +97,17 @@ table = grade(model, meta, questions, **sampling, terminated=terminated)
 print(f"{path}: {len(table)} questions, {num_samples} samples each at temperature {temperature}")
 for task in table.task.unique():
     rows = table[table.task == task]
-    if all(map(EXPRESSION.fullmatch, rows.prompt)):  # a dataset may ask otherwise
-        print_grid(LABELS.get(task, task), rows, num_samples)
+    operands = [max(map(int, match.groups())) for match in map(EXPRESSION.fullmatch, rows.prompt) if match]
+    if len(operands) == len(rows):  # a dataset may ask otherwise
+        show = print_grid if max(operands) < 20 else print_by_digits
+        show(LABELS.get(task, task), rows)
 wrong = table[table.correct < table.samples]
 wrong = wrong.sort_values('group', key=lambda group: group != 'held out', kind='stable')  # first, because the list may be cut
 print("\nwrong answers:" if len(wrong) else "\nno wrong answers")
 for row in wrong.head(MAX_LINES).itertuples():
     group = '' if row.group == 'seen' else f'  [{row.group}]'
-    print(f"  {row.prompt.strip('<=')} = {row.answer:<4} the model says {answered(row)}; the right answer has {row.prob:.1%}{group}")
+    print(f"  {row.prompt.strip('<=')} = {row.answer:<4} the model says {answered(row)}; the right answer has {row.prob:.1%}"
+          f"{group}")
 if len(wrong) > MAX_LINES:
     print(f"  ... and {len(wrong) - MAX_LINES} more; --json FILE writes all")
 print()

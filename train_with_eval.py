@@ -81,6 +81,8 @@ if __name__ == '__main__':
     config = configure(globals(), **RANGES)
     if decay_lr and lr_decay_iters <= warmup_iters:
         raise UserError(f"lr_decay_iters ({lr_decay_iters}) must be greater than warmup_iters ({warmup_iters})")
+    if decay_lr and max_iters < lr_decay_iters and not eval_only:
+        say(f"max_iters ({max_iters}) is below lr_decay_iters ({lr_decay_iters}): the learning rate is still high at the end")
     if init_from not in ('scratch', 'resume') and os.path.realpath(init_from) == os.path.realpath(out_dir):
         raise UserError(f"{out_dir} cannot be both init_from and out_dir")
     if int(os.environ.get('RANK', 0)) > 0:

@@ -35,9 +35,9 @@ def load_checkpoint(path, to_resume=False):
             warnings.simplefilter('ignore')  # about pickle protocols, of files that are refused anyway
             checkpoint = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as e:  # garbage makes torch.load raise nearly anything; its texts run over many lines
-        refused = re.search(r'Unsupported (?:global|class|operand)\D*?(\w+(?:\.\w+)+)', str(e))
+        refused = re.search(r'GLOBAL (\S+)', str(e))
         if refused:
-            raise UserError(f"checkpoint {path} cannot be read: it holds a {refused[1]}, and only tensors, dicts, lists, "
+            raise UserError(f"checkpoint {path} cannot be read, because it holds {refused[1]}: only tensors, dicts, lists, "
                             "strings and numbers are read, because anything else could execute code")
         raise UserError(f"checkpoint {path} cannot be read ({type(e).__name__}): it is damaged or no checkpoint")
     needed = ('model', 'model_args') + ('optimizer', 'iter_num', 'best_val_loss', 'config') * to_resume

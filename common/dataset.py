@@ -83,6 +83,15 @@ def check_text(text, questions, name):
                             "mend its prepare.py and run it again")
 
 
+def meta_bytes(chars, questions):
+    """A meta.pkl: the vocabulary, in the order of its ids, and the questions."""
+    held_out = {group: case for case, group in GROUP_OF.items()}
+    return pickle.dumps({
+        'vocab_size': len(chars), 'stoi': {ch: i for i, ch in enumerate(chars)}, 'itos': dict(enumerate(chars)),
+        'cases': [(q.task, q.prompt, q.answer, held_out[q.group]) for q in questions],
+        'terminators': {q.task: q.terminator for q in questions}}, protocol=4)
+
+
 def write_dataset(folder, text, questions):
     """Write a dataset, and print what nanoGPT's prepare.py prints.
 
@@ -94,12 +103,9 @@ def write_dataset(folder, text, questions):
     chars = sorted(set(text).union(*(q.prompt + q.answer + q.terminator for q in questions)))
     stoi = {ch: i for i, ch in enumerate(chars)}
     ids = np.array([stoi[ch] for ch in text], dtype='<u2').tobytes()
-    meta = {'vocab_size': len(chars), 'stoi': stoi, 'itos': dict(enumerate(chars)),
-            'cases': [(q.task, q.prompt, q.answer, {v: k for k, v in GROUP_OF.items()}[q.group]) for q in questions],
-            'terminators': {q.task: q.terminator for q in questions}}
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in (('input.txt', text), ('train.bin', ids), ('val.bin', ids),
-                          ('meta.pkl', pickle.dumps(meta, protocol=4))):
+                          ('meta.pkl', meta_bytes(chars, questions))):
         write_file(folder / name, content)
     held_out = [q.prompt.strip('<=') for q in questions if q.group == 'held out']
     listed = ', '.join(held_out[:8]) + (f" and {len(held_out) - 8} more" if len(held_out) > 8 else '')

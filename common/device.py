@@ -45,6 +45,12 @@ def compute_init(device, n_embd, num_threads, backend):
     num_threads: on a CPU; 0 is two for the tiny models and torch's own number for wider ones. backend: of torchrun's
     processes, 'auto' is nccl on cuda and gloo elsewhere.
     """
+    cache = os.environ.get('TORCHINDUCTOR_CACHE_DIR')
+    try:  # torch makes this folder even if nothing is compiled
+        os.makedirs(cache or os.curdir, exist_ok=True)
+    except OSError as e:
+        say(f"TORCHINDUCTOR_CACHE_DIR={cache} cannot be used ({e.strerror}), so torch's own default is")
+        del os.environ['TORCHINDUCTOR_CACHE_DIR']
     rank, world_size = int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))
     device = pick_device(device, n_embd)
     if device == 'cuda' and 'LOCAL_RANK' in os.environ:  # torchrun starts a process for each GPU

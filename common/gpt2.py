@@ -4,7 +4,7 @@ GPT-2's weights in, our weights out, through Hugging Face transformers. Optional
     from common.checkpoint import load_model
     from common.gpt2 import save_gpt2
     model, meta, path, config = load_model('math_mini_14', ['ckpt_best_math.pt'])
-    save_gpt2(model, 'math_mini_14_hf')  # transformers.GPT2LMHeadModel.from_pretrained('math_mini_14_hf') loads it
+    save_gpt2(model, meta, 'math_mini_14_hf')  # AutoTokenizer and GPT2LMHeadModel.from_pretrained load it
 """
 
 import os
@@ -13,8 +13,9 @@ from pathlib import Path
 import torch
 
 from common.checkpoint import check_vocabulary
-from common.dataset import load_meta
+from common.dataset import load_meta, meta_bytes
 from common.errors import UserError, one_line, say
+from common.run_folder import write_file
 from model import GPT, GPTConfig
 
 GPT2_MODELS = ('gpt2', 'gpt2-medium', 'gpt2-large', 'gpt2-xl')  # 124M, 350M, 774M, 1558M parameters
@@ -112,10 +113,11 @@ def load_pretrained(init_from):
     return model, meta, init_from
 
 
-def save_gpt2(model, folder):
+def save_gpt2(model, meta, folder):
     """Write a GPT to a folder that transformers' GPT2LMHeadModel.from_pretrained loads, with equal logits.
 
-    Biases that the model does not have become zeros. The vocabulary is not written: copy the model folder's meta.pkl.
+    Biases that the model does not have become zeros. A vocabulary of characters goes with it, for
+    AutoTokenizer and for our own scripts.
     """
     transformers = import_transformers()
     cfg = model.config
@@ -129,5 +131,19 @@ def save_gpt2(model, folder):
     try:
         os.makedirs(folder, exist_ok=True)  # transformers itself would only log it if it cannot
         hf_model.save_pretrained(folder)
+        if not meta.tokenizer.bpe:
+            chars = [meta.tokenizer.decode([i]) for i in range(meta.tokenizer.vocab_size)]
+            character_tokenizer(transformers, chars, cfg.block_size).save_pretrained(folder)
+            write_file(os.path.join(folder, 'meta.pkl'), meta_bytes(chars, meta.questions))
     except OSError as e:
         raise UserError(f"cannot write {folder}: {e.strerror}")
+
+
+def character_tokenizer(transformers, chars, block_size):
+    """transformers' tokenizer of a vocabulary of characters, in the order of their ids."""
+    import tokenizers
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel({ch: i for i, ch in enumerate(chars)}, unk_token=chars[0]))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Split(tokenizers.Regex(r'[\s\S]'), 'isolated')
+    tokenizer.decoder = tokenizers.decoders.Fuse()
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=block_size,
+                                                clean_up_tokenization_spaces=False)
