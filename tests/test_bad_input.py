@@ -5,7 +5,6 @@ import shutil
 
 import pytest
 import torch
-
 from conftest import TINY
 
 MATH = 'config/train_math_mini_14.py'

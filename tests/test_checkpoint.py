@@ -57,7 +57,7 @@ def test_a_checkpoint_that_would_execute_code_is_refused(tmp_path):
 
 def test_a_numpy_number_in_a_checkpoint_is_named_and_why_it_is_not_read(tmp_path):
     torch.save({'model': {}, 'model_args': {}, 'val_loss': np.float64(1.5)}, tmp_path / 'ckpt.pt')
-    with pytest.raises(UserError, match=r'it holds a numpy\.\S+, and only tensors'):
+    with pytest.raises(UserError, match=r'it holds \S*numpy\.[^\n]*only tensors'):
         load_checkpoint(tmp_path / 'ckpt.pt')
 
 

@@ -1,18 +1,25 @@
 """Settings: what a user means is taken, what cannot be meant is refused with a hint, and nothing else gets through."""
 
 import math
+import os
+import re
+import subprocess
+import sys
 
 import pytest
-from hypothesis import given, strategies as st
+from conftest import REPO
+from hypothesis import given
+from hypothesis import strategies as st
 
-from configurator import configure
+from common.errors import UserError
+from configurator import configure, settings_of
 
 DEFAULTS = {'out_dir': 'out', 'batch_size': 12, 'learning_rate': 6e-4, 'compile': True}
 
 
-def settings(*argv, **namespace):
+def settings(*argv, ranges=None, before=None, **namespace):
     namespace = {**DEFAULTS, '__doc__': 'A script.', '_private': 3, 'function': print, **namespace}
-    result = configure(namespace, list(map(str, argv)))
+    result = configure(namespace, list(map(str, argv)), before, **ranges or {})
     assert all(namespace[key] == value or math.isnan(value) for key, value in result.items())
     return result
 
@@ -23,52 +30,188 @@ def test_command_line_overrides_config_file_overrides_default(tmp_path):
     assert settings(config, '--out_dir=b') == {**DEFAULTS, 'batch_size': 64, 'out_dir': 'b'}
 
 
-@pytest.mark.parametrize('arg, key, value', [
-    ('--learning_rate=1', 'learning_rate', 1.0), ('--compile=0', 'compile', False), ('--compile=False', 'compile', False),
-    ('--batch_size=1e3', 'batch_size', 1000), ('--out_dir=14', 'out_dir', '14'), ('--out_dir=a=b', 'out_dir', 'a=b'),
-    ("--out_dir='x y'", 'out_dir', 'x y'), ('--out_dir=', 'out_dir', ''),
+def test_the_runs_own_settings_come_before_those_that_are_given(tmp_path):
+    config = tmp_path / 'config.py'
+    config.write_text('batch_size = 3\n')
+    before = {'batch_size': 2, 'learning_rate': 1, 'out_dir': 'a', 'gone': 7, 'function': 8}
+    assert settings(before=before) == {**DEFAULTS, 'batch_size': 2, 'learning_rate': 1.0, 'out_dir': 'a'}
+    assert settings(config, '--out_dir=b', before=before) == {**DEFAULTS, 'batch_size': 3, 'learning_rate': 1.0, 'out_dir': 'b'}
+    with pytest.raises(UserError, match="batch_size must be a whole number, not 'x' in the checkpoint"):
+        settings(before={'batch_size': 'x'})
+
+
+@pytest.mark.parametrize('args, key, value', [
+    (['--learning_rate=1'], 'learning_rate', 1.0), (['--compile=0'], 'compile', False), (['--compile=False'], 'compile', False),
+    (['--compile=false'], 'compile', False), (['--compile=TRUE'], 'compile', True), (['--compile'], 'compile', True),
+    (['--batch_size=1e3'], 'batch_size', 1000), (['--batch_size', '4'], 'batch_size', 4), (['--batch_size=-4'], 'batch_size', -4),
+    (['--batch_size', '-4'], 'batch_size', -4), (['--out_dir=14'], 'out_dir', '14'), (['--out_dir=a=b'], 'out_dir', 'a=b'),
+    (["--out_dir='x y'"], 'out_dir', 'x y'), (['--out_dir='], 'out_dir', ''), (['--out_dir', 'a'], 'out_dir', 'a'),
+    (['--out_dir=a\n'], 'out_dir', 'a\n'), (['--out_dir=None'], 'out_dir', 'None'),
+    (['--batch_size=4', '--batch_size=5'], 'batch_size', 5),
 ])
-def test_values_take_the_type_of_the_default(arg, key, value):
-    result = settings(arg)[key]
-    assert result == value and type(result) is type(value)
+def test_values_take_the_type_of_the_default(args, key, value):
+    result = settings(*args)
+    assert result == {**DEFAULTS, key: value} and type(result[key]) is type(value)
 
 
 @pytest.mark.parametrize('args, says', [
     (['--learning_rat=1'], 'did you mean learning_rate'), (['--xyz=1'], '--help lists'),
-    (['--batch_size', '4'], 'write --batch_size=value'), (['--bach_size', '4'], 'write --batch_size=value'),
+    (['--batch_size'], 'write --batch_size=value'), (['--bach_size', '4'], 'write --batch_size=value'),
+    (['--batch_size', '--compile'], 'write --batch_size=value'), (['batch_size=4'], 'written with dashes, --batch_size=4'),
     (['--batch_size=4.5'], 'a whole number'), (['--batch_size=True'], 'a whole number'), (['--compile=2'], 'True or False'),
     (['--learning_rate=fast'], 'a number'), (['--learning_rate=1e999'], 'a number'), (['missing.py'], 'missing.py'),
     (['--_private=1'], '_private'), (['--function=1'], 'function'), (['--learning_rate=None'], 'a number'),
+    (['--learning_rate=nan'], 'a number'), ([str(REPO)], 'Is a directory'), (['--compile=no'], 'True or False'),
 ])
 def test_what_cannot_be_meant_is_refused_with_a_hint(args, says):
-    with pytest.raises(SystemExit, match=says):
+    with pytest.raises(UserError, match=re.escape(says)):
         settings(*args)
+
+
+@pytest.mark.parametrize('argv, says', [
+    (['--batch_size=0'], 'batch_size must be positive, not 0'), (['--batch_size=-3'], 'batch_size must be positive'),
+    (['--learning_rate=-1e-9'], 'learning_rate must be 0 or more'), (['--share=1'], 'share must be at least 0 and below 1, not 1.0'),
+    (['--share=-0.1'], 'share must be at least 0'),
+])
+def test_ranges_are_held(argv, says):
+    ranges = dict(positive='batch_size n', not_negative='learning_rate', below_one='share')
+    assert settings('--learning_rate=0', '--share=0', n=1, share=0.5, ranges=ranges)['share'] == 0.0
+    with pytest.raises(UserError, match=says):
+        settings(*argv, n=1, share=0.5, ranges=ranges)
+    with pytest.raises(UserError, match='n must be positive'):
+        settings(n=1, share=0.5, ranges=ranges, before={'n': 0})
+
+
+# -----------------------------------------------------------------------------
+# config files
 
 
 @pytest.mark.parametrize('source, says', [
     ('learning_rat = 1', "did you mean learning_rate"), ('batch_size = "many"', 'batch_size must be a whole number'),
     ('x = = 1', 'line 1'), ('batch_size = 1\nbatch_size = 1 / 0', 'line 2: ZeroDivisionError'),
+    ('def f():\n    return g\nf()', 'line 2: NameError'), ('import nonsense_module', 'line 1: ModuleNotFoundError'),
+    ('batch_sizes = [1, 2]', 'did you mean batch_size'), ('width = 14', "unknown setting 'width'"),  # nobody reads it
+    ('batch_sise = 4\nlearning_rate = batch_sise / 8', 'did you mean batch_size'),  # a near miss, although it is read
+    ('dropout = 0.1', 'may begin with an underscore'), ('compile = None', 'compile must be True or False'),
+    ('out_dir = None', 'out_dir must be a string'), ('learning_rate = float("nan")', 'learning_rate must be a number'),
 ])
 def test_a_typo_in_a_config_file_is_an_error(tmp_path, source, says):
     config = tmp_path / 'config.py'
     config.write_text(source)
-    with pytest.raises(SystemExit, match=says):
+    with pytest.raises(UserError, match=f'^[^\n]*{re.escape(says)}[^\n]*$'):
         settings(config)
 
 
-def test_help_lists_every_setting_with_default_and_comment(prepared):
-    out = prepared.check('train_with_eval.py', '--help')
-    lines = [line for line in out.splitlines() if line.startswith('  --')]
-    assert len(lines) >= 35
-    assert all(len(line.split(None, 1)) == 2 and len(line.split('  ')[-1]) > 5 for line in lines), 'a setting has no comment'
-    assert any('--n_embd=14' in line and 'width' in line for line in lines)
+@pytest.mark.parametrize('source, changed', [
+    ('width = 14\nbatch_size = 2 * width', dict(batch_size=28)), ('for i in range(3):\n    batch_size = i', dict(batch_size=2)),
+    ('for a, (b, c) in [(1, (2, 3))]:\n    batch_size = c', dict(batch_size=3)), ('from math import pi\nlearning_rate = pi', dict(learning_rate=math.pi)),
+    ('import os\nfrom math import sqrt', {}), ('def double(x):\n    return 2 * x\nbatch_size = double(4)', dict(batch_size=8)),
+    ('class Size:\n    small = 14\nbatch_size = Size.small', dict(batch_size=14)), ('_note = "mine"', {}),
+    ('sizes = {"small": 14}\nbatch_size = sizes["small"]', dict(batch_size=14)), ('names = ["a", "b"]', {}),
+    ('batch_size = batch_size + 1', dict(batch_size=13)), ('"""Only a docstring."""', {}), ('', {}),
+    ('\ufeffbatch_size = 4', dict(batch_size=4)),  # Windows' byte-order mark
+    ('import numpy as np\nbatch_size = np.int64(4)\nlearning_rate = np.float32(0.5)\ncompile = np.bool_(False)',
+     dict(batch_size=4, learning_rate=0.5, compile=False)),
+    ('from pathlib import Path\nout_dir = Path("a") / "b"', dict(out_dir='a/b')),
+    ('import os\nout_dir = os.path.basename(__file__)', dict(out_dir='config.py')),
+])
+def test_helpers_loops_and_imports_pass_and_values_keep_their_types(tmp_path, source, changed):
+    config = tmp_path / 'config.py'
+    config.write_text(source, encoding='utf-8')
+    result = settings(config)
+    assert result == {**DEFAULTS, **changed}
+    assert {key: type(value) for key, value in result.items()} == {key: type(value) for key, value in DEFAULTS.items()}
+
+
+def test_a_config_file_that_is_no_text_is_refused(tmp_path):
+    (tmp_path / 'config.py').write_bytes(b'\xff\xfe\x00')
+    with pytest.raises(UserError, match='it is not UTF-8 text'):
+        settings(tmp_path / 'config.py')
 
 
 @given(st.sampled_from([*DEFAULTS, 'other']), st.text(max_size=20))
 def test_any_argument_gives_typed_settings_or_one_clear_refusal(key, value):
     try:
         result = settings(f'--{key}={value}')
-    except SystemExit as e:
-        assert str(e).startswith('error: ')
+    except UserError as e:
+        assert str(e)
     else:
         assert {k: type(v) for k, v in result.items()} == {k: type(v) for k, v in DEFAULTS.items()}
+
+
+# -----------------------------------------------------------------------------
+# the scripts
+
+SCRIPTS = ['train_with_eval.py', 'eval_as_math.py', 'eval_capitals.py', 'sample.py']
+
+
+def without_torch(script, *args):
+    """Call a script for which torch and pandas, which take seconds to import, are not there."""
+    code = "import runpy, sys; sys.modules.update(torch=None, pandas=None, transformers=None); sys.argv = sys.argv[1:]; " \
+           "sys.path[0] = '.'; runpy.run_path(sys.argv[0], run_name='__main__')"
+    return subprocess.run([sys.executable, '-c', code, script, *args], cwd=REPO, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize('script', SCRIPTS)
+def test_help_and_a_typo_are_answered_before_torch_is_imported(script):
+    process = without_torch(script, '--help')
+    assert process.returncode == 0 and '$ python ' + script in process.stdout and not process.stderr
+    for args, says in ((['--sed=3'], 'did you mean seed?'), (['--seed=-1'], 'seed must be 0 or more'), (['--seed'], '--seed=value')):
+        process = without_torch(script, *args)
+        assert process.returncode == 1 and not process.stdout
+        assert process.stderr.startswith('error: ') and process.stderr.count('\n') == 1 and says in process.stderr
+    # a call without a fault needs torch, and says something before the user waits for it
+    process = without_torch(script, '--out_dir=nowhere')
+    assert re.search('import of (torch|pandas) halted', process.stderr)
+    assert process.stdout.startswith('nowhere: starting') == (script == 'train_with_eval.py')
+
+
+@pytest.mark.parametrize('script', SCRIPTS)
+def test_help_lists_every_setting_with_default_and_a_comment_that_stands_alone(script):
+    out = without_torch(script, '--help').stdout
+    listed = re.findall(r'^  --(\w+)=(\S.*?)(?:  +|\n +)(\S.*)$', out, re.MULTILINE)
+    own = re.findall(r'^(\w+) = .*?  # (.*)$', (REPO / script).read_text().split('configure(globals()')[0], re.MULTILINE)
+    assert [name for name, *_ in listed] == [name for name, _ in own] and len(own) >= 9
+    assert all(len(comment) > 5 for *_, comment in listed), 'a setting has no comment'
+    assert ('--n_embd=14' in out) == (script == 'train_with_eval.py')
+    assert max(map(len, out.split('settings (')[1].splitlines())) <= 80
+    for name, _, comment in listed:
+        assert comment.split()[0] not in ('of', 'and', 'but', 'for', 'which', 'in', 'or'), f'{name}: {comment}'
+
+
+def test_settings_of_a_script_are_those_it_would_run_with(tmp_path, monkeypatch):
+    monkeypatch.chdir(REPO)
+    found = settings_of('train_with_eval.py', ['config/train_math_mini_28.py', '--seed=3', "--wandb_run_name=it's a \"run\"  x"])
+    assert (found['n_embd'], found['seed'], found['compile'], found['bias'], found['wandb_entity']) == (28, 3, True, False, '')
+    assert found['learning_rate'] == 0.01 and found['wandb_run_name'] == "it's a \"run\"  x"
+    with pytest.raises(UserError, match='^unknown setting[^\n]*did you mean seed'):
+        settings_of('train_with_eval.py', ['--sed=3'])
+
+
+@pytest.mark.parametrize('option, says', [
+    ('--block_size=0', 'block_size'), ('--n_embd=-14', 'n_embd'), ('--n_layer=0', 'n_layer'), ('--batch_size=0', 'batch_size'),
+    ('--max_iters=-1', 'max_iters'), ('--learning_rate=-1', 'learning_rate'), ('--seed=-1', 'seed'), ('--dropout=1.5', 'dropout'),
+    ('--temperature=-1', 'temperature'), ('--beta2=1', 'beta2'), ('--lr_decay_iters=100', 'lr_decay_iters'),
+    ('--eval_interval=0', 'eval_interval'), ('--num_samples=0', 'num_samples'), ('--grad_clip=-1', 'grad_clip'),
+    ('--init_from=same', 'cannot be both init_from and out_dir'),
+])
+def test_settings_that_cannot_be_are_refused_before_torch_is_imported(option, says):
+    process = without_torch('train_with_eval.py', '--out_dir=same', option)
+    assert process.returncode == 1 and process.stderr.startswith('error: ') and says in process.stderr, process.stderr
+    assert process.stderr.count('\n') == 1 and not os.path.exists(REPO / 'same')
+
+
+def test_an_uncaught_user_error_is_one_sentence_and_any_other_error_a_traceback():
+    for raised, ends in (("UserError('mend it')", 'error: mend it\n'), ("ValueError('a bug')", 'ValueError: a bug\n'),
+                         ('KeyboardInterrupt', '')):
+        process = subprocess.run([sys.executable, '-c', f'from common.errors import UserError; raise {raised}'], cwd=REPO,
+                                 capture_output=True, text=True)
+        assert process.stderr.endswith(ends) and ('Traceback' in process.stderr) == ('ValueError' in raised)
+        assert process.returncode == (1 if ends else -2)
+
+
+def test_a_closed_pipe_ends_a_script_silently_and_no_training():
+    code = "from common.errors import say\nfor i in range(100000): say('x' * 100)\n"
+    process = subprocess.run(f'{sys.executable} -c "{code}" | head -1; echo ${{PIPESTATUS[0]}}', shell=True, executable='/bin/bash',
+                             cwd=REPO, capture_output=True, text=True)
+    assert process.stdout == 'x' * 100 + '\n0\n' and process.stderr == ''

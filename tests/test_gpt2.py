@@ -10,11 +10,20 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import TINY
+from eval_utils import (
+    answer_probs,
+    ask,
+    cut_after_answers,
+    generate_batch,
+    gpt2_tokenizer,
+    is_correct,
+    load_gpt2,
+    load_model,
+    load_tokenizer,
+)
 from torch.nn import functional as F
 
-from conftest import TINY
-from eval_utils import (answer_probs, ask, cut_after_answers, generate_batch, gpt2_tokenizer, is_correct, load_gpt2,
-                        load_model, load_tokenizer)
 from model import GPT, GPTConfig
 
 transformers = pytest.importorskip('transformers')

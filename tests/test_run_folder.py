@@ -1,10 +1,17 @@
-"""Files are written whole or not at all, and what is no regular file is never replaced."""
+"""The model folder: files are written whole or not at all, one run at a time, and nothing that no run wrote is moved."""
 
 import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
-from atomic_io import atomic_open
+from common import run_folder
+from common.errors import UserError
+from common.run_folder import atomic_open, claim_folder, copy_vocabulary, lock_folder, write_file
 
 
 def test_an_error_leaves_the_old_file_and_no_temporary_one(tmp_path):
@@ -15,20 +22,184 @@ def test_an_error_leaves_the_old_file_and_no_temporary_one(tmp_path):
             f.write('half of the n')
             raise RuntimeError
     assert path.read_text() == 'old' and [p.name for p in tmp_path.iterdir()] == ['file']
-    with atomic_open(path, 'wb') as f:
-        f.write(b'new')
+    write_file(path, b'new')
     assert path.read_bytes() == b'new' and [p.name for p in tmp_path.iterdir()] == ['file']
+    with pytest.raises(UserError, match='^cannot write [^\n]*: Is a directory[^\n]*$'):
+        write_file(tmp_path, 'x')
+    with pytest.raises(UserError, match='^cannot write [^\n]*: No such file or directory$'):
+        write_file(tmp_path / 'nowhere/file', 'x')
 
 
 def test_links_are_followed_and_devices_left_in_place(tmp_path):
     (tmp_path / 'target').write_text('old')
     (tmp_path / 'link').symlink_to('target')
-    with atomic_open(tmp_path / 'link') as f:
-        f.write('new')
+    write_file(tmp_path / 'link', 'new')
     assert (tmp_path / 'link').is_symlink() and (tmp_path / 'target').read_text() == 'new'
     os.mkfifo(tmp_path / 'pipe')
     reader = os.open(tmp_path / 'pipe', os.O_RDONLY | os.O_NONBLOCK)
-    with atomic_open(tmp_path / 'pipe') as f:
-        f.write('through')
+    write_file(tmp_path / 'pipe', 'through')
     assert os.read(reader, 100) == b'through' and (tmp_path / 'pipe').is_fifo()
     os.close(reader)
+
+
+# -----------------------------------------------------------------------------
+# claiming a folder
+
+RUN = ['ckpt.pt', 'ckpt_last.pt', 'ckpt_best_math.pt', 'results.csv', 'temp.csv', 'answers.csv.gz', 'meta.pkl', 'vocab.json',
+       'merges.txt', 'plot.png', 'plot.svg']
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    """The current folder, with an earlier run in `run`."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'run').mkdir()
+    for name in RUN:
+        (tmp_path / 'run' / name).write_text(f'the {name} of before')
+    return tmp_path
+
+
+def contents(folder):
+    """Every file's bytes, and False for a folder; without .lock and .gitignore, which a run puts into its folder."""
+    return {path.relative_to(folder): path.is_file() and path.read_bytes() for path in folder.rglob('*')
+            if not path.name.startswith('.')}
+
+
+@pytest.mark.parametrize('out_dir', ['run', 'run/'])
+def test_an_earlier_run_is_moved_aside_whole_and_the_next_one_behind_it(runs, capsys, out_dir):
+    before = contents(runs / 'run')
+    for n in (1, 2):
+        claim_folder(out_dir, resume=False)
+        assert not contents(runs / 'run') and f'to run.{n} ' in capsys.readouterr().out
+        write_file('run/results.csv', 'later')
+    assert contents(runs / 'run.1') == before and (runs / 'run.2/results.csv').read_text() == 'later'
+
+
+def test_a_run_that_goes_on_keeps_its_files_but_for_half_written_ones(runs):
+    before = contents(runs / 'run')
+    for name in ('ckpt_last.pt.123.tmp', 'results.csv.7.tmp', 'answers.csv.gz.7.tmp'):
+        (runs / 'run' / name).write_text('hal')
+    (runs / 'run/notes.tmp').write_text('mine')
+    claim_folder('run', resume=True)
+    assert contents(runs / 'run') == before | {Path('notes.tmp'): b'mine'}
+    assert not (runs / 'run.1').exists()
+
+
+@pytest.mark.parametrize('strange', ['thesis.tex', 'prepare.py', 'data/', 'seed_1337/ckpt.pt', 'results.csv.bak', 'input.txt'])
+def test_a_folder_with_what_no_run_wrote_is_refused_and_nothing_moves(runs, strange):
+    path = runs / 'run' / strange
+    (path if strange.endswith('/') else path.parent).mkdir(parents=True, exist_ok=True)
+    if not strange.endswith('/'):
+        path.write_text('mine')
+    before = contents(runs)
+    with pytest.raises(UserError, match=f"^run holds {strange.split('/')[0]}, which no run wrote"):
+        claim_folder('run', resume=False)
+    assert contents(runs) == before
+    claim_folder('run', resume=True)  # a run that goes on moves nothing
+
+
+@pytest.mark.parametrize('out_dir', ['', '.', '..', '/', 'run/..', 'repo', 'repo/common/..', 'link to repo'])
+@pytest.mark.parametrize('resume', [False, True])
+def test_a_folder_that_this_program_lives_or_runs_in_is_refused(runs, monkeypatch, out_dir, resume):
+    (runs / 'repo/common').mkdir(parents=True)
+    (runs / 'link to repo').symlink_to('repo')
+    monkeypatch.setattr(run_folder, '__file__', str(runs / 'repo/common/run_folder.py'))
+    before = contents(runs)
+    with pytest.raises(UserError, match='name a folder of its own'):
+        claim_folder(out_dir, resume)
+    assert contents(runs) == before and not list(runs.parent.glob(f'{runs.name}.*'))
+
+
+def test_a_folder_of_pictures_or_data_is_no_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ('data/as_math/prepare.py', 'pictures/plot.png', 'pictures/other.svg'):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text('mine')
+    before = contents(tmp_path)
+    for folder in ('data', 'pictures', 'data/as_math'):
+        with pytest.raises(UserError, match=f'{folder} holds'):
+            claim_folder(folder, resume=False)
+    assert contents(tmp_path) == before
+
+
+def test_an_empty_folder_and_a_new_one_below_another_are_taken_and_kept_from_git(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'empty').mkdir()
+    for out_dir in ('empty', 'new/below'):
+        claim_folder(out_dir, resume=False)
+        assert not contents(tmp_path / out_dir) and (tmp_path / out_dir / '.gitignore').read_text() == '*\n'
+    assert not list(tmp_path.glob('*.1'))
+
+
+def test_a_link_stays_a_link_and_what_it_leads_to_is_moved_aside(runs):
+    before = contents(runs / 'run')
+    (runs / 'elsewhere').mkdir()
+    (runs / 'run').rename(runs / 'elsewhere/run')
+    (runs / 'link').symlink_to('elsewhere/run')
+    claim_folder('link', resume=False)
+    assert os.readlink(runs / 'link') == 'elsewhere/run' and not contents(runs / 'elsewhere/run')
+    assert contents(runs / 'elsewhere/run.1') == before and not (runs / 'link.1').exists()
+
+
+def test_a_dangling_link_becomes_a_folder_where_it_leads(runs):
+    (runs / 'link').symlink_to('new')
+    claim_folder('link', resume=False)
+    assert (runs / 'link').is_symlink() and (runs / 'new').is_dir()
+
+
+def test_one_run_at_a_time_and_a_lock_ends_with_its_process(runs):
+    code = "import sys, time; sys.path.insert(0, sys.argv[1]); from common.run_folder import lock_folder; " \
+           "lock = lock_folder('run'); print('locked', flush=True); time.sleep(60)"
+    repo = os.path.dirname(os.path.dirname(run_folder.__file__))
+    process = subprocess.Popen([sys.executable, '-c', code, repo], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout.readline() == b'locked\n'
+        before = contents(runs)
+        for resume in (False, True):
+            with pytest.raises(UserError, match='another run is training in'):
+                claim_folder('run', resume)
+        assert contents(runs) == before
+    finally:
+        process.kill()
+        process.wait()
+    lock = claim_folder('run', resume=True)
+    lock.release()
+    lock_folder('run')
+
+
+def test_a_folder_that_cannot_be_made_is_refused_and_leaves_nothing(runs):
+    (runs / 'file').write_text('precious')
+    for out_dir in ('file', 'file/below', '/proc/nowhere'):
+        with pytest.raises(UserError, match=f'^cannot use {out_dir} as out_dir: [^\n]*$'):
+            claim_folder(out_dir, resume=False)
+    assert (runs / 'file').read_text() == 'precious'
+
+
+def test_the_vocabulary_goes_into_the_folder_whichever_it_is(tmp_path):
+    for folder in ('characters', 'bpe', 'nothing', 'out'):
+        (tmp_path / folder).mkdir()
+    (tmp_path / 'characters/meta.pkl').write_text('meta')
+    for name in ('vocab.json', 'merges.txt'):
+        (tmp_path / 'bpe' / name).write_text(name)
+    copy_vocabulary(tmp_path / 'nothing', None, tmp_path / 'out')
+    copy_vocabulary(tmp_path / 'nothing', tmp_path / 'nothing', tmp_path / 'out')
+    assert not contents(tmp_path / 'out')
+    copy_vocabulary(tmp_path / 'nothing', tmp_path / 'bpe', tmp_path / 'out')
+    assert contents(tmp_path / 'out') == contents(tmp_path / 'bpe')
+    copy_vocabulary(tmp_path / 'characters', tmp_path / 'bpe', tmp_path / 'out')
+    assert (tmp_path / 'out/meta.pkl').read_text() == 'meta'
+
+
+@pytest.mark.parametrize('signum', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_the_first_signal_asks_and_the_second_ends(signum):
+    code = "import sys, time; sys.path.insert(0, sys.argv[1]); from common.run_folder import stop_by_signal\n" \
+           "stop = stop_by_signal(); print('ready', flush=True)\nwhile not stop.code: time.sleep(0.01)\n" \
+           "print(stop.code, flush=True); time.sleep(60)"
+    repo = os.path.dirname(os.path.dirname(run_folder.__file__))
+    process = subprocess.Popen([sys.executable, '-c', code, repo], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == 'ready\n'
+    process.send_signal(signum)
+    assert process.stdout.readline() == f'{128 + signum}\n'
+    start = time.monotonic()
+    process.send_signal(signum)
+    assert process.wait(30) == 128 + signum and time.monotonic() - start < 10

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from eval_utils import load_model
 
 GREEDY = ['--out_dir=both_mini_14', '--top_k=1', '--max_new_tokens=60']

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-
 from conftest import TINY, Project
+
 from summarize import interval, measure, read_seeds, summarize
 
 CONFIGS = ['config/train_both_mini_14.py', 'config/train_both_mini_28.py']

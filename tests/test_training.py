@@ -1,5 +1,6 @@
-"""Long runs: diverging losses, data-parallel processes, the compiled step. Random kills are in tests/faults."""
+"""The training loop: batches, the gradient of a step, the learning rate, divergence, processes of torchrun, compiling."""
 
+import math
 import os
 import re
 import shutil
@@ -7,17 +8,123 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import TIMING, TINY
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from little import little_model
 
-from conftest import TINY
+import train_with_eval
+from common.device import pick_device, pick_dtype
+from common.errors import UserError
 from model import GPT, GPTConfig
 
 MATH = 'config/train_math_mini_14.py'
+NO_COMPILER = not shutil.which(os.environ.get('CXX', 'g++'))
+
+
+def set_up(monkeypatch, **settings):
+    """The settings of train_with_eval.py are its module's variables."""
+    for key, value in settings.items():
+        assert hasattr(train_with_eval, key)
+        monkeypatch.setattr(train_with_eval, key, value)
+
+
+# -----------------------------------------------------------------------------
+# batches
+
+
+@given(world_size=st.sampled_from([1, 2, 3, 6]), accumulation=st.sampled_from([1, 2]), iter_num=st.integers(0, 10**6),
+       seed=st.integers(0, 2**32))
+@hypothesis_settings(max_examples=50)
+def test_a_batch_is_a_function_of_seed_and_iteration_and_processes_share_it(world_size, accumulation, iter_num, seed):
+    ids = np.arange(100, dtype='<u2')
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        set_up(monkeypatch, batch_size=12, block_size=7, gradient_accumulation_steps=accumulation, seed=seed)
+        whole = train_with_eval.get_batch(ids, iter_num)
+        np.random.seed(0), torch.manual_seed(0)  # whatever the global random state
+        parts = [train_with_eval.get_batch(ids, iter_num, rank, world_size) for rank in range(world_size)]
+        assert whole.shape == (12 * accumulation, 8) and whole.dtype == torch.int64
+        assert torch.equal(torch.cat(parts), whole) and {len(part) for part in parts} == {12 * accumulation // world_size}
+        assert not torch.equal(whole, train_with_eval.get_batch(ids, iter_num + 1))
+        train_with_eval.seed += 1
+        assert not torch.equal(whole, train_with_eval.get_batch(ids, iter_num))
+    assert (whole.diff(dim=1) == 1).all(), 'windows of consecutive tokens'
+
+
+def test_every_window_of_a_text_is_drawn_the_last_one_too(monkeypatch):
+    set_up(monkeypatch, batch_size=2000, block_size=7, gradient_accumulation_steps=1)
+    starts = train_with_eval.get_batch(np.arange(20, dtype='<u2'), 0)[:, 0]
+    assert starts.unique().tolist() == list(range(13))
+    counts = starts.bincount()
+    assert counts.min() > 0.7 * counts.max(), 'each about as often'
+
+
+# -----------------------------------------------------------------------------
+# a step
+
+
+@pytest.mark.parametrize('micro_steps', [1, 3])
+def test_after_a_step_every_gradient_is_that_of_the_batchs_mean_loss(micro_steps):
+    """Against the definition: the mean of the losses of all windows and positions, one by one."""
+    model = little_model(17, std=0.3, block_size=9).train()
+    batch = torch.randint(17, (12, 10))
+    loss = train_with_eval.forward_backward(model, batch, micro_steps, nullcontext())
+    gradients = [p.grad for p in model.parameters()]
+    model.zero_grad(set_to_none=True)
+    losses = [model(window[None, :-1], window[None, 1:])[1] for window in batch]
+    expected = torch.stack(losses).mean()
+    expected.backward()
+    torch.testing.assert_close(torch.as_tensor(loss), expected.detach(), rtol=1e-5, atol=1e-6)
+    for gradient, p in zip(gradients, model.parameters(), strict=True):
+        assert gradient.any()
+        torch.testing.assert_close(gradient, p.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_gradients_of_two_processes_average_to_those_of_one(monkeypatch):
+    set_up(monkeypatch, batch_size=6, block_size=9, gradient_accumulation_steps=2)
+    ids = np.random.default_rng(0).integers(17, size=200).astype('<u2')
+    model = little_model(17, std=0.3, block_size=9)
+
+    def gradients(rank, world_size, micro_steps):
+        model.zero_grad(set_to_none=True)
+        train_with_eval.forward_backward(model, train_with_eval.get_batch(ids, 3, rank, world_size), micro_steps, nullcontext())
+        return torch.cat([p.grad.flatten() for p in model.parameters()])
+    halves = (gradients(0, 2, 1) + gradients(1, 2, 1)) / 2
+    torch.testing.assert_close(halves, gradients(0, 1, 2), rtol=1e-4, atol=1e-6)
+
+
+def test_the_learning_rate_warms_up_and_decays_by_half_a_cosine(monkeypatch):
+    set_up(monkeypatch, learning_rate=1e-2, min_lr=1e-4, warmup_iters=100, lr_decay_iters=1100)
+    get_lr = train_with_eval.get_lr
+    assert get_lr(0) == pytest.approx(1e-2 / 101) and get_lr(50) == pytest.approx(1e-2 * 51 / 101)
+    assert get_lr(100) == pytest.approx(1e-2) and get_lr(600) == pytest.approx((1e-2 + 1e-4) / 2)
+    assert get_lr(350) == pytest.approx(1e-4 + 0.5 * (1 + math.cos(math.pi / 4)) * (1e-2 - 1e-4))
+    assert get_lr(1100) == pytest.approx(1e-4) and get_lr(10**6) == 1e-4
+    set_up(monkeypatch, decay_lr=False)
+    assert get_lr(0) == get_lr(10**6) == 1e-2
+
+
+def test_devices_and_precisions_are_checked_and_chosen():
+    assert pick_device('cpu', 14) == 'cpu' and pick_device('auto', 14) == 'cpu', 'the kernels of a tiny model are too short'
+    for device in ('abacus', 'meta', 'cuda:99', '', 'cuda:x'):
+        with pytest.raises(UserError, match=f"device '{device}' is not available"):
+            pick_device(device, 14)
+    assert (pick_dtype('auto', 'cpu', 384), pick_dtype('bfloat16', 'cpu', 14)) == ('float32', 'bfloat16')
+    for dtype in ('int8', 'float16', ''):
+        with pytest.raises(UserError, match="dtype must be 'auto', 'float32' or 'bfloat16'"):
+            pick_dtype(dtype, 'cpu', 14)
+
+
+# -----------------------------------------------------------------------------
+# whole runs
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(project):
@@ -37,11 +144,11 @@ def test_divergence_off_the_evaluation_beat_keeps_it_too(project):
     assert checkpoint['iter_num'] == 0 and all(torch.isfinite(weight).all() for weight in checkpoint['model'].values())
 
 
-TORCHRUN = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', 'train_with_eval.py']
+TORCHRUN = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', 'train_with_eval.py']
 
 
 def torchrun(project, *args):
-    return subprocess.run([*TORCHRUN, MATH, *args], cwd=project.folder, capture_output=True, text=True, timeout=120)
+    return subprocess.run([sys.executable, *TORCHRUN, MATH, *args], cwd=project.folder, capture_output=True, text=True, timeout=120)
 
 
 @pytest.mark.parametrize('accumulation', [1, 2])
@@ -67,8 +174,7 @@ def test_a_process_that_cannot_go_on_takes_all_down_with_the_reason(project):
 @pytest.mark.parametrize('victim', [0, 1])
 def test_a_process_that_is_killed_takes_the_run_down_and_the_run_resumes(project, victim):
     options = [*TINY, '--eval_interval=10', '--full_eval_interval=10', '--out_dir=pair']
-    process = subprocess.Popen([*TORCHRUN, MATH, *options, '--max_iters=1000000'], cwd=project.folder, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = project.popen(*TORCHRUN, MATH, *options, '--max_iters=1000000')
     while not (project.folder / 'pair/ckpt_last.pt').exists():
         assert process.poll() is None, process.communicate()
         time.sleep(0.1)
@@ -86,21 +192,23 @@ def test_a_process_that_is_killed_takes_the_run_down_and_the_run_resumes(project
     assert list(table.iter) == list(range(0, newest['iter_num'] + 11, 10)), 'no gap, no duplicate'
 
 
-@pytest.mark.parametrize('n_embd', [14, 56], ids=['in one piece', 'in pieces for the cache'])
-def test_windows_drawn_twice_train_as_if_each_went_through_the_model(project, n_embd):
-    """The batches of train_with_eval.py, merged and cut, against the plain loop: every drawn window, loss.backward()."""
-    options = [*TINY, '--out_dir=merged', f'--n_embd={n_embd}', '--max_iters=20', '--batch_size=882',
-               '--decay_lr=False', '--weight_decay=0.1', '--eval_interval=20', '--full_eval=False']
+@pytest.mark.parametrize('n_embd, accumulation', [(14, 1), (56, 3)])
+def test_a_run_trains_as_the_plain_loop_does(project, n_embd, accumulation):
+    """Against a loop that is written down here: every drawn window, loss.backward(), clip, AdamW that is not fused."""
+    options = [*TINY, '--out_dir=plain', f'--n_embd={n_embd}', '--max_iters=20', '--batch_size=300', '--decay_lr=False',
+               '--weight_decay=0.1', '--eval_interval=20', '--full_eval=False', f'--gradient_accumulation_steps={accumulation}']
     project.check('train_with_eval.py', MATH, *options)
-    checkpoint = torch.load(project.folder / 'merged/ckpt_last.pt', weights_only=True)
+    checkpoint = torch.load(project.folder / 'plain/ckpt_last.pt', weights_only=True)
     ids = torch.from_numpy(np.fromfile(project.folder / 'data/as_math/train.bin', dtype='<u2').astype(np.int64))
     windows = ids.unfold(0, 10, 1)
-    drawn = np.random.default_rng([1337, 0]).integers(len(windows), size=(100, 882))
-    assert len(set(drawn[0])) < 882
     torch.manual_seed(1337)
     model = GPT(GPTConfig(**checkpoint['model_args']))
-    optimizer = model.configure_optimizers(0.1, 1e-2, (0.9, 0.99), 'cpu')
-    for ix in torch.from_numpy(drawn[:20]):
+    decayed = [p for p in model.parameters() if p.dim() > 1]
+    optimizer = torch.optim.AdamW([{'params': decayed, 'weight_decay': 0.1},
+                                   {'params': [p for p in model.parameters() if p.dim() < 2], 'weight_decay': 0.0}],
+                                  lr=1e-2, betas=(0.9, 0.99), fused=False, foreach=False)
+    for iter_num in range(20):
+        ix = torch.from_numpy(np.random.default_rng([1337, iter_num]).integers(len(windows), size=300 * accumulation))
         optimizer.zero_grad()
         model(windows[ix, :-1], windows[ix, 1:])[1].backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -108,29 +216,7 @@ def test_windows_drawn_twice_train_as_if_each_went_through_the_model(project, n_
     torch.testing.assert_close(dict(model.state_dict()), checkpoint['model'], rtol=1e-4, atol=1e-5)
 
 
-def test_the_loss_scale_of_float16_reaches_the_gradients_and_not_the_loss(project):
-    """float16 needs a GPU; what it asks of forward_backward is the same on a CPU."""
-    code = f"""
-import sys
-sys.argv = ['train_with_eval.py', {MATH!r}, *{TINY!r}, '--out_dir=scaled']
-scope = {{'__name__': '__main__', '__file__': 'train_with_eval.py'}}
-try:
-    exec(open('train_with_eval.py').read(), scope)
-except SystemExit as e:
-    assert not e.code
-import torch
-batch = scope['train_windows'][:8], torch.full((8,), 1 / 8)
-*gradients, loss = scope['forward_backward'](*batch, torch.tensor(1.0))
-*scaled, same_loss = scope['forward_backward'](*batch, torch.tensor(1024.0))
-assert loss == same_loss and len(gradients) == len(scope['params'])
-for gradient, times_1024 in zip(gradients, scaled):
-    assert gradient.any() and torch.equal(gradient * 1024, times_1024)
-"""
-    process = subprocess.run([sys.executable, '-c', code], cwd=project.folder, capture_output=True, text=True)
-    assert process.returncode == 0, process.stderr
-
-
-@pytest.mark.skipif(not shutil.which(os.environ.get('CXX', 'g++')), reason='torch.compile needs a C++ compiler')
+@pytest.mark.skipif(NO_COMPILER, reason='torch.compile needs a C++ compiler')
 def test_compiled_and_eager_losses_agree_for_a_hundred_iterations(project):
     options = [*TINY[1:], '--n_embd=56', '--batch_size=882', '--max_iters=100', '--eval_interval=10', '--full_eval_interval=10']
     tables = []
@@ -141,14 +227,14 @@ def test_compiled_and_eager_losses_agree_for_a_hundred_iterations(project):
     torch.testing.assert_close(*tables, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.skipif(not shutil.which(os.environ.get('CXX', 'g++')), reason='torch.compile needs a C++ compiler')
+@pytest.mark.skipif(NO_COMPILER, reason='torch.compile needs a C++ compiler')
 def test_compiled_on_two_threads_one_seed_gives_one_result(project):
     options = [*TINY[1:], '--max_iters=300', '--full_eval_interval=100', '--num_threads=2', '--batch_size=882',
                '--warmup_iters=50']
     tables = []
     for folder in ('a', 'b'):
         project.check('train_with_eval.py', MATH, *options, f'--out_dir={folder}')
-        tables.append(pd.read_csv(project.folder / folder / 'results.csv').drop(columns=['train_s', 'eval_s']))
+        tables.append(pd.read_csv(project.folder / folder / 'results.csv').drop(columns=TIMING))
     pd.testing.assert_frame_equal(*tables, check_exact=True)
 
 
@@ -156,16 +242,11 @@ def test_a_compiler_that_does_not_work_is_said_and_done_without(project):
     broken = project.folder / 'g++'
     broken.write_text('#!/bin/sh\nexit 1\n')
     broken.chmod(0o755)
-    env = {**os.environ, 'CXX': str(broken), 'TORCHINDUCTOR_CACHE_DIR': str(project.folder / 'cache')}
-    process = subprocess.run([sys.executable, 'train_with_eval.py', MATH, *TINY[1:]], cwd=project.folder, env=env,
-                             capture_output=True, text=True)
-    assert process.returncode == 0, process.stderr
-    assert process.stdout.count('the compiler failed') == 1 and 'eager' in process.stdout
+    out = project.check('train_with_eval.py', MATH, *TINY[1:], CXX=str(broken),
+                        TORCHINDUCTOR_CACHE_DIR=str(project.folder / 'cache'))
+    assert out.count('the compiler failed') == 1 and 'eager' in out
 
 
 def test_without_a_compiler_one_line_says_so_and_it_trains(project):
-    env = {**os.environ, 'PATH': '/nowhere', 'CXX': '/nowhere/g++'}
-    process = subprocess.run([sys.executable, 'train_with_eval.py', MATH, *TINY[1:]], cwd=project.folder, env=env,
-                             capture_output=True, text=True)
-    assert process.returncode == 0, process.stderr
-    assert process.stdout.count('no compiler found') == 1 and 'eager' in process.stdout
+    out = project.check('train_with_eval.py', MATH, *TINY[1:], PATH='/nowhere', CXX='/nowhere/g++')
+    assert out.count('no compiler found') == 1 and 'eager' in out

@@ -12,7 +12,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-
 from conftest import TINY
 
 CLASSIC = ['iter', 'add_correct', 'add_total', 'sub_correct', 'sub_total', 'math_acc', 'facts_correct', 'facts_total',

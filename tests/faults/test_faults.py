@@ -12,16 +12,15 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
-
 from conftest import Project
 from eval_utils import load_checkpoint, load_tokenizer, model_from_checkpoint
-from run_script import context, child
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from run_script import child, context
 
 pytestmark = pytest.mark.faults
 KILLS = int(os.environ.get('FAULTS', 200))

@@ -1,0 +1,82 @@
+"""answers.csv.gz: every evaluation's questions, none lost, none twice, whatever became of the run that wrote them."""
+
+import gzip
+import zlib
+from collections import Counter
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.answers import FILE, append_answers, keep_answers_before, read_answers
+from common.errors import UserError
+
+COLUMNS = ['iter', 'task', 'prompt', 'answer', 'group', 'samples', 'correct', 'prob', 'said']
+SAID = ['12', '', 'NA', 'nan', 'x,"y"', '-3', ' 7', 'a\tb', '007', 'é']  # what a csv must not turn into something else
+
+
+def graded(iter_num, said=SAID):
+    """A graded table of an evaluation."""
+    rows = [('add', f'<{i}+{iter_num}=', '12', 'seen', 10, i, 0.125 * i, text, Counter({text: 10})) for i, text in enumerate(said)]
+    return pd.DataFrame(rows, columns=[*COLUMNS[1:], 'completions'])
+
+
+def test_every_evaluation_is_appended_and_read_as_it_was(tmp_path):
+    for iter_num in (0, 250, 500):
+        append_answers(iter_num, graded(iter_num), tmp_path)
+    found = read_answers(tmp_path)
+    assert list(found.columns) == COLUMNS and list(found.iter.unique()) == [0, 250, 500]
+    for iter_num, rows in found.groupby('iter'):
+        expected = graded(iter_num).drop(columns='completions')
+        pd.testing.assert_frame_equal(rows.drop(columns='iter').reset_index(drop=True), expected, check_dtype=False)
+    # what the README says: pandas reads it by itself
+    assert len(pd.read_csv(tmp_path / FILE)) == 3 * len(SAID)
+
+
+def test_equal_evaluations_are_equal_bytes(tmp_path):
+    for folder in ('a', 'b'):
+        (tmp_path / folder).mkdir()
+        append_answers(0, graded(0), tmp_path / folder)
+    assert (tmp_path / 'a' / FILE).read_bytes() == (tmp_path / 'b' / FILE).read_bytes()
+
+
+@given(evaluations=st.integers(0, 5), keep=st.integers(-1, 6), cut=st.floats(0, 1))
+def test_what_is_asked_again_is_dropped_and_so_is_what_was_half_written(tmp_path_factory, evaluations, keep, cut):
+    folder = tmp_path_factory.mktemp('answers')
+    whole = []
+    for i in range(evaluations):
+        append_answers(250 * i, graded(i), folder)
+        whole.append((folder / FILE).read_bytes() if (folder / FILE).exists() else b'')
+    half = gzip.compress(graded(9).to_csv().encode(), mtime=0)
+    if evaluations:
+        with open(folder / FILE, 'ab') as f:
+            f.write(half[:int(cut * (len(half) - 1))])
+    keep_answers_before(250 * keep, folder)
+    kept = max(0, min(keep, evaluations))
+    if evaluations:
+        content = (folder / FILE).read_bytes()
+        assert content == (whole[kept - 1] if kept else b'')
+        # and the run goes on as one that has never stopped
+        append_answers(250 * kept, graded(kept), folder)
+        assert list(read_answers(folder).iter.unique()) == [250 * i for i in range(kept + 1)]
+    else:
+        assert not (folder / FILE).exists()
+
+
+def test_a_folder_without_readable_answers_is_refused_with_one_sentence(tmp_path):
+    with pytest.raises(UserError, match=f'^no {FILE} in [^\n]*$'):
+        read_answers(tmp_path)
+    append_answers(0, graded(0), tmp_path)
+    whole = (tmp_path / FILE).read_bytes()
+    for content in (whole[:-1], whole[:len(whole) // 2], whole[:5], b'', b'garbage', whole + b'garbage', gzip.compress(b'')):
+        (tmp_path / FILE).write_bytes(content)
+        try:
+            read_answers(tmp_path)
+        except UserError as e:
+            assert 'cannot be read' in str(e) and '\n' not in str(e)
+        else:
+            assert content == whole + b'garbage', content
+    with pytest.raises(UserError, match='^cannot write [^\n]*: No such file or directory$'):
+        append_answers(0, graded(0), tmp_path / 'nowhere')
+    assert zlib.decompress(whole, wbits=31).decode().startswith(','.join(COLUMNS))
