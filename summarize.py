@@ -5,10 +5,10 @@ $ python summarize.py sweeps/main
 $ python summarize.py sweeps/main --output=results/main
 $ python summarize.py results/paper --markdown
 
-Writes summary.csv into the sweep's folder, with the answers of all runs at their last evaluation in answers.csv.gz, and
-prints a table. sweep.py runs this at its end. --output also copies both, and every results.csv, to another folder: these
-small files are enough to summarise and plot the sweep again, without its checkpoints. --markdown only prints the table
-of the README, with what the paper reports.
+Writes summary.csv and answers.csv.gz, the answers of all runs at their last evaluation, into the sweep's folder, and
+prints a table. sweep.py runs this at its end. --output also copies both, and every results.csv, to another folder:
+these small files are enough to summarise and plot the sweep again, without its checkpoints. --markdown only prints the
+table of the README, with what the paper reports.
 """
 
 import argparse
@@ -26,7 +26,7 @@ PAPER = Path(__file__).resolve().parent / 'results' / 'paper_values.csv'  # what
 
 
 def collect_answers(folder, sweep):
-    """Write the answers at each run's last evaluation to the sweep's answers.csv.gz: config, seed, and a run's own columns.
+    """Write answers.csv.gz of a sweep: config, seed, and the columns of a run's, of each run's last evaluation.
 
     A run without answers keeps those that the file has of it already, because a copy of a sweep has no others.
     """
@@ -45,7 +45,7 @@ def collect_answers(folder, sweep):
 
 
 def cell(rows, metric):
-    """A metric in per cent, as '87.5 (74.9 to 100.0)'; '' if the config lacks it. rows: its part of the summary, by metric."""
+    """A metric in per cent, as '87.5 (74.9 to 100.0)'; '' if it is not there. rows: a config's summary, by metric."""
     if metric not in rows.index:
         return ''
     r = rows.loc[metric]
@@ -66,9 +66,11 @@ def print_table(summary):
     print(f"  {'seen':<22}{'facts':<22}{'held out':<22}all held out")
     for config, rows in summary.groupby('config', sort=False):
         rows = rows.set_index('metric')
-        seen = 'final_seen_sums_acc' if {'final_seen_sums_acc', 'final_facts_acc'} & {*rows.index} else 'final_seen_acc'
+        is_paper = {'final_seen_sums_acc', 'final_facts_acc'} & {*rows.index}
+        seen = 'final_seen_sums_acc' if is_paper else 'final_seen_acc'
         cells = ''.join(f'{cell(rows, metric):<22}' for metric in (seen, 'final_facts_acc', 'final_heldout_acc'))
-        print(f"{config}, {rows.iters.iloc[0]:,} iterations, seeds: {rows.seeds.max()}\n  {cells}{share(rows)}".rstrip())
+        print(f"{config}, {rows.iters.iloc[0]:,} iterations, seeds: {rows.seeds.max()}")
+        print(f'  {cells}{share(rows)}'.rstrip())
     print("in %, at the end of training: mean over the seeds and its 95 % interval; (all): all\n"
           "seeds agree; seen: without facts; all held out: seeds that end with all right")
 
@@ -82,13 +84,15 @@ def print_markdown(summary, name):
     for config, rows in summary.groupby('config', sort=False):
         rows, reported = rows.set_index('metric'), paper.get(config, {})
         theirs = ' / '.join(filter(None, (reported.get(task) for task in ('add', 'sub', 'facts'))))
-        ours = ' / '.join(f"{100 * rows['mean'][metric]:.1f}" for metric in ('best_add_acc', 'best_sub_acc', 'best_facts_acc')
-                          if metric in rows.index)
+        ours = ' / '.join(f"{100 * rows['mean'][metric]:.1f}" for metric in
+                          ('best_add_acc', 'best_sub_acc', 'best_facts_acc') if metric in rows.index)
         all_right = share(rows)
         if all_right:
-            all_right += ' ({:.0f} to {:.0f} %)'.format(*100 * rows.loc['final_all_heldout', ['low', 'high']].astype(float))
-        cells = [config, rows.seeds.max(), theirs, ours, cell(rows, 'final_seen_sums_acc'), cell(rows, 'final_heldout_acc'),
-                 all_right, cell(rows, 'final_facts_acc'), reported.get('loss', ''), f"{rows['mean']['final_train_loss']:.3f}"]
+            low, high = 100 * rows.loc['final_all_heldout', ['low', 'high']]
+            all_right += f' ({low:.0f} to {high:.0f} %)'
+        cells = [config, rows.seeds.max(), theirs, ours, cell(rows, 'final_seen_sums_acc'),
+                 cell(rows, 'final_heldout_acc'), all_right, cell(rows, 'final_facts_acc'), reported.get('loss', ''),
+                 f"{rows['mean']['final_train_loss']:.3f}"]
         print('| ' + ' | '.join(map(str, cells)) + ' |')
 
 

@@ -83,8 +83,8 @@ def read_sweep(folder):
 def measure(results):
     """What one run found: dict of metric to value. Accuracies and probabilities are fractions of 1; NaN means never.
 
-    best is the first row with the highest accuracy, or mean accuracy if a dataset has both sums and facts. It is picked by
-    the very score that is reported, which flatters it, but the paper reports that.
+    best is the first row with the highest accuracy, or mean accuracy if a dataset has both sums and facts. It is picked
+    by the very score that is reported, which flatters it, but the paper reports that.
     """
     final, best = results.iloc[-1], results.loc[(results.math_acc + results.facts_acc).idxmax()]
     metrics = {}
@@ -94,7 +94,8 @@ def measure(results):
                 metrics[f'{when}_{task}_acc'] = row[f'{task}_correct'] / row[f'{task}_total']
         asked = row.add_total + row.sub_total - row.get('heldout_total', 0)
         if asked > 0 and not own_tasks(results):  # so that what is held out are sums
-            metrics[f'{when}_seen_sums_acc'] = (row.add_correct + row.sub_correct - row.get('heldout_correct', 0)) / asked
+            correct = row.add_correct + row.sub_correct - row.get('heldout_correct', 0)
+            metrics[f'{when}_seen_sums_acc'] = correct / asked
         for column in ('seen_acc', 'seen_prob', 'heldout_prob', 'train_loss'):
             if column in row and (column != 'heldout_prob' or row.heldout_total > 0):
                 metrics[f'{when}_{column}'] = row[column]
@@ -110,8 +111,8 @@ def measure(results):
 def interval(metric, values):
     """95 % interval of the mean of a metric over seeds: (low, high), NaN if one seed cannot tell.
 
-    Shares of seeds (*_all_*) get Wilson's, which suits small counts. Everything else gets Student's t, clipped to [0, 1]
-    for accuracies and probabilities, and to 0 for losses and iterations.
+    Shares of seeds (*_all_*) get Wilson's, which suits small counts. Everything else gets Student's t, clipped to the
+    possible range: 0 to 1 for accuracies and probabilities, and at least 0 for losses and iterations.
     """
     from scipy import stats  # takes a second to import, and single runs are plotted without it
     n, mean = len(values), values.mean()
