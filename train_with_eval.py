@@ -79,14 +79,14 @@ RANGES = dict(
     below_one='dropout beta1 beta2')
 if __name__ == '__main__':
     config = configure(globals(), **RANGES)
+    if int(os.environ.get('RANK', 0)) > 0:
+        sys.stdout = open(os.devnull, 'w')  # of torchrun's processes, the master alone talks
     if decay_lr and lr_decay_iters <= warmup_iters:
         raise UserError(f"lr_decay_iters ({lr_decay_iters}) must be greater than warmup_iters ({warmup_iters})")
     if decay_lr and max_iters < lr_decay_iters and not eval_only:
         say(f"max_iters ({max_iters}) is below lr_decay_iters ({lr_decay_iters}): the learning rate is still high at the end")
     if init_from not in ('scratch', 'resume') and os.path.realpath(init_from) == os.path.realpath(out_dir):
         raise UserError(f"{out_dir} cannot be both init_from and out_dir")
-    if int(os.environ.get('RANK', 0)) > 0:
-        sys.stdout = open(os.devnull, 'w')  # of torchrun's processes, the master alone talks
     say(f"{out_dir}: starting, which takes some seconds")
 # -----------------------------------------------------------------------------
 
@@ -98,15 +98,8 @@ import torch
 from tqdm import tqdm
 
 from common.answers import append_answers, keep_answers_before
-from common.checkpoint import (
-    build_model,
-    check_resumable,
-    check_vocabulary,
-    find_checkpoint,
-    load_checkpoint,
-    load_optimizer,
-    model_from_checkpoint,
-)
+from common.checkpoint import (build_model, check_resumable, check_vocabulary, find_checkpoint, load_checkpoint,
+                               load_optimizer, model_from_checkpoint, update_best)
 from common.dataset import DATA, load_dataset, text_sha256
 from common.device import all_reduce_gradients, compile_model, compute_init, pick_dtype
 from common.evaluate import estimate_loss, grade, results_row
@@ -201,9 +194,10 @@ if __name__ == '__main__':
         model = compile_model(raw_model, get_batch(train_ids, 0, rank, world_size).to(device).chunk(micro_steps)[0], autocast)
 
     # the model folder, and what the run has found so far
-    iter_num, best_val_loss = checkpoint.get('iter_num', 0), float(checkpoint.get('best_val_loss', 'inf'))
+    iter_num = checkpoint.get('iter_num', 0)
     rows = [row for row in checkpoint.get('rows', []) if row['iter'] < iter_num]  # of results.csv
-    best_acc = {'math': 0.0, 'facts': 0.0, 'combined': 0.0, **checkpoint.get('best_acc', {})}
+    best = {'math': 0.0, 'facts': 0.0, 'combined': 0.0, **checkpoint.get('best_acc', {}),
+            'val_loss': float(checkpoint.get('best_val_loss', 'inf'))}
     seconds = {'train_s': 0.0, 'eval_s': 0.0, **checkpoint.get('seconds', {})}
     n_params = raw_model.get_num_params(non_embedding=False)
     lock = wandb_run = None
@@ -221,8 +215,8 @@ if __name__ == '__main__':
         """Write nanoGPT's checkpoint, and what exact resumption needs, under each of the names."""
         buffer = io.BytesIO()
         torch.save({'model': raw_model.state_dict(), 'optimizer': optimizer.state_dict(),
-                    'model_args': raw_model.config.model_args(), 'iter_num': iter_num, 'best_val_loss': best_val_loss,
-                    'config': config, 'best_acc': best_acc, 'rows': rows, 'seconds': seconds, 'n_params': n_params,
+                    'model_args': raw_model.config.model_args(), 'iter_num': iter_num, 'best_val_loss': best['val_loss'],
+                    'config': config, 'best_acc': best, 'rows': rows, 'seconds': seconds, 'n_params': n_params,
                     'data_sha256': data_sha256, 'wandb_id': wandb_run and wandb_run.id}, buffer)
         for name in names:
             write_file(os.path.join(out_dir, name), buffer.getvalue())
@@ -260,15 +254,9 @@ if __name__ == '__main__':
                 if asks or not full_eval:
                     rows.append(row)
                 bar.set_postfix_str(status(row, with_loss=False))
-                reached = {'math': row['math_acc'], 'facts': row['facts_acc'], 'combined': 0.0}
-                if row['math_acc'] > 0 and row['facts_acc'] > 0:
-                    reached['combined'] = (row['math_acc'] + row['facts_acc']) / 2
-                improved = [f'ckpt_best_{task}.pt' for task in best_acc if reached[task] > best_acc[task]]
-                improved += ['ckpt.pt'] if val_loss < best_val_loss or always_save_checkpoint else []
-                best_acc = {task: max(best_acc[task], reached[task]) for task in best_acc}
-                best_val_loss = min(best_val_loss, val_loss)
+                improved = update_best(best, row)  # the checkpoints for which this evaluation is the best so far
                 if writes:
-                    save(*improved)
+                    save(*improved, *['ckpt.pt'] * always_save_checkpoint)
                     if asks:
                         append_answers(iter_num, table, out_dir)
                     write_file(os.path.join(out_dir, 'temp.csv'), pd.DataFrame(rows).to_csv(index=False))
@@ -322,8 +310,6 @@ if __name__ == '__main__':
             os.replace(os.path.join(out_dir, 'temp.csv'), os.path.join(out_dir, 'results.csv'))
     if wandb_run:
         wandb_run.finish(exit_code=stop.code)
-    if ddp:
-        torch.distributed.destroy_process_group()
     if writes and stop.code:
         say(f"stopped at iteration {iter_num}, all saved in {out_dir}; to go on:\n"
             f"  python train_with_eval.py --init_from=resume {shlex.quote('--out_dir=' + out_dir)}")
@@ -331,4 +317,8 @@ if __name__ == '__main__':
         say(f"done at iteration {iter_num}: {status(rows[-1])}; training {seconds['train_s']:.0f} s, evaluation "
             f"{seconds['eval_s']:.0f} s\nresults and checkpoints are in {out_dir}; next:\n"
             f"{next_commands(out_dir, meta.questions)}")
+    if ddp:
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+        os._exit(stop.code)  # all is saved; gloo's threads sometimes abort a process that ends in the ordinary way
     sys.exit(stop.code)
