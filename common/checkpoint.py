@@ -151,3 +151,16 @@ def load_optimizer(optimizer, checkpoint, path, weight_decay, betas):
         raise UserError(f"{path} cannot be resumed, because its optimizer is another's: {one_line(e)}")
     for group, decay in zip(optimizer.param_groups, (weight_decay, 0.0)):
         group['weight_decay'], group['betas'] = decay, betas
+
+
+def update_best(best, row):
+    """Put an evaluation's row of results.csv into `best`; returns the names of the checkpoints for which it is the best so far.
+
+    best: dict of 'val_loss', and the accuracies of 'math', 'facts' and 'combined', the mean of the two if neither is 0.
+    """
+    now = {'math': row['math_acc'], 'facts': row['facts_acc'], 'combined': (row['math_acc'] + row['facts_acc']) / 2}
+    now['combined'] *= min(now['math'], now['facts']) > 0
+    improved = [f'ckpt_best_{task}.pt' for task, acc in now.items() if acc > best[task]]
+    improved += ['ckpt.pt'] * (row['val_loss'] < best['val_loss'])
+    best.update({task: max(best[task], acc) for task, acc in now.items()}, val_loss=min(best['val_loss'], row['val_loss']))
+    return improved
