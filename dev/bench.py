@@ -1,137 +1,130 @@
 """
-How fast, and compared with what: our training step and evaluation against the plain ones of nanoGPT.
+How fast, and compared with what: our training step and evaluation against the plain ones of nanoGPT, on a CPU.
 
-$ python bench.py
-$ python bench.py --sizes 14 --threads 1 2 --json bench.json
+$ python dev/bench.py
+$ python dev/bench.py --sizes 14 --threads 1 2 --json bench.json
 
-Plain training: a batch is stacked from per-sample memory-mapped slices, the model runs eagerly, AdamW is not fused.
-Plain evaluation: one question and one sample at a time through GPT.generate. Ours is train_with_eval.py itself, run in
-this process as a user would, timed by its own train_s column. The two are measured in turns, so that a busy machine slows
-both; the ratio is that of their medians, and its range that of their quartiles.
+A plain step stacks its batch from memory-mapped slices, one for each sample, runs the model eagerly, and its AdamW is
+not fused. A plain evaluation asks one question and one sample at a time through GPT.generate. Ours are
+train_with_eval.py's own functions. All are measured in turns in one process, so that a busy machine slows each of them.
+A ratio is one of medians, and its range is that of their quartiles. The datasets must have been prepared.
 """
 
 import argparse
-import contextlib
-import io
 import json
 import os
 import platform
-import runpy
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 
-from atomic_io import atomic_open
-from eval_utils import DATA, MAX_NEW_TOKENS, STOP, evaluate, load_dataset
-from model import GPT, GPTConfig
-
-HERE = Path(__file__).resolve().parent
-
-
-def plain_batch(path, block_size, batch_size):
-    """nanoGPT's get_batch: the file is mapped anew each time, and each sample is a slice of its own."""
-    data = np.memmap(path, dtype=np.uint16, mode='r')
-    ix = torch.randint(len(data) - block_size, (batch_size,))
-    x = torch.stack([torch.from_numpy(data[i:i + block_size].astype(np.int64)) for i in ix])
-    y = torch.stack([torch.from_numpy(data[i + 1:i + 1 + block_size].astype(np.int64)) for i in ix])
-    return x, y
+REPO = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPO))
+import train_with_eval as train
+from common.checkpoint import build_model
+from common.dataset import DATA, load_dataset
+from common.device import compile_model, compute_init
+from common.evaluate import NEW_TOKENS, grade, results_row
+from common.questions import is_correct
+from common.run_folder import write_file
+from configurator import configure
 
 
-def plain_answer(model, tokenizer, case, temperature=0.01, top_k=10):
-    """One sample of one question by GPT.generate: the oracle of the tests, too."""
-    idx = torch.tensor([tokenizer.encode(case[1])])
-    out = model.generate(idx, MAX_NEW_TOKENS[case[0]], temperature, top_k)
-    return tokenizer.decode(out[0, idx.size(1):].tolist()).split(STOP[case[0]])[0]
-
-
-def plain_training(config, iters, repeats):
-    """Milliseconds per iteration of the plain training loop: a list of `repeats` means over `iters` iterations."""
-    tokenizer = load_dataset(config['dataset'])[0]
-    fields = {k: v for k, v in config.items() if k in GPTConfig.__dataclass_fields__}
-    model = GPT(GPTConfig(vocab_size=tokenizer.vocab_size, **fields))
+def plain_step(model, config, ids):
+    """nanoGPT's step: a function of the iteration."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.99), fused=False)
-    times = []
+    block_size, path = config['block_size'], DATA / config['dataset'] / 'train.bin'
+
+    def step(iter_num):
+        data = np.memmap(path, dtype=np.uint16, mode='r')
+        ix = torch.randint(len(data) - block_size, (config['batch_size'],))
+        x = torch.stack([torch.from_numpy(data[i:i + block_size].astype(np.int64)) for i in ix])
+        y = torch.stack([torch.from_numpy(data[i + 1:i + 1 + block_size].astype(np.int64)) for i in ix])
+        _, loss = model(x, y)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return step
+
+
+def our_step(model, config, ids):
+    """The step of train_with_eval.py: a function of the iteration."""
+    params = list(model.parameters())
+    optimizer = model.configure_optimizers(config['weight_decay'], 1e-3, (0.9, 0.99), 'cpu')
+    compiled = compile_model(model, train.get_batch(ids, 0), nullcontext())
+
+    def step(iter_num):
+        train.forward_backward(compiled, train.get_batch(ids, iter_num), 1, nullcontext())
+        torch.nn.utils.clip_grad_norm_(params, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return step
+
+
+STEPS = [('plain', plain_step), ('ours', our_step)]  # the first is what the others are compared with
+
+
+def bench_step(config_file, threads):
+    """Milliseconds per iteration of every step: dict of name to list."""
+    config = configure(vars(train), [str(config_file)], **train.RANGES)  # get_batch reads train's variables
+    meta, ids, _ = load_dataset(config['dataset'], config['block_size'])
+    compute_init('cpu', config['n_embd'], threads, 'auto')
+    torch.compiler.reset()  # otherwise torch takes the next size for a dynamic shape, which is slower
+    shape = 'n_layer n_head n_embd block_size bias dropout mlp_expansion'.split()
+    args = {key: config[key] for key in shape}
+    steps = {name: make(build_model(vocab_size=meta.tokenizer.vocab_size, **args), config, ids) for name, make in STEPS}
+    iters, repeats = (1, 3) if config['n_embd'] > 100 else (50, 15)
+    times = {name: [] for name in steps}
     for repeat in range(repeats + 1):
-        start = time.perf_counter()
-        for _ in range(iters):
-            x, y = plain_batch(DATA / config['dataset'] / 'train.bin', config['block_size'], config['batch_size'])
-            _, loss = model(x, y)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        times.append((time.perf_counter() - start) / iters * 1e3)
-    return times[1:]  # the first has the allocations in it
-
-
-def our_training(path, iters, repeats, threads):
-    """The same of train_with_eval.py, run in this process on a config file, and its settings: (times, config)."""
-    with tempfile.TemporaryDirectory() as folder:
-        argv = [path, f'--out_dir={folder}/run', '--full_eval=False', f'--eval_interval={iters}',
-                f'--max_iters={iters * (repeats + 1)}', f'--num_threads={threads}', '--eval_iters=1', '--device=cpu']
-        sys.argv = ['train_with_eval.py', *map(str, argv)]
-        try:
-            with contextlib.redirect_stdout(io.StringIO()):
-                runpy.run_path(str(HERE / 'train_with_eval.py'), run_name='__main__')
-        except SystemExit as e:
-            if e.code:
-                raise
-        seconds = pd.read_csv(f'{folder}/run/results.csv').train_s
-        config = torch.load(f'{folder}/run/ckpt_last.pt', weights_only=True)['config']
-    times = (seconds.diff()[1:] / iters * 1e3).tolist()
-    return times[1:], config  # the first has the compilation in it
-
-
-def compare(name, unit, plain, ours):
-    """One row of the table: medians, and the ratio with the range of its quartiles."""
-    quartiles = lambda values: np.percentile(values, [25, 50, 75])
-    p, o = quartiles(plain), quartiles(ours)
-    return {'what': name, 'unit': unit, 'plain': p[1], 'ours': o[1], 'ratio': p[1] / o[1],
-            'ratio_low': p[0] / o[2], 'ratio_high': p[2] / o[0], 'plain_all': list(plain), 'ours_all': list(ours)}
-
-
-def bench_training(size, kind, threads):
-    path = HERE / f'config/train_{kind}_mini_{size}.py'
-    iters, repeats = (2, 2) if size == 'mlt' else (100, 8)
-    ours, config = our_training(path, iters, repeats, threads)
-    plain = plain_training(config, max(1, iters // 4), repeats)  # with our run's threads
-    again, _ = our_training(path, iters, repeats, threads)
-    name = f'training step, {kind}_mini_{size}' + (f', {threads} threads' if threads else '')
-    return compare(name, 'ms', plain, ours + again)
-
-
-def bench_evaluation(kind, dataset):
-    tokenizer = load_dataset(dataset)[0]
-    torch.manual_seed(1337)
-    block_size = 9 if kind == 'math' else 24
-    model = GPT(GPTConfig(block_size=block_size, vocab_size=tokenizer.vocab_size, n_layer=1, n_head=1, n_embd=14,
-                          bias=False, mlp_expansion=1)).eval()
-    ours, plain = [], []
-    for _ in range(3):
-        start = time.perf_counter()
-        for case in tokenizer.cases:
-            for _ in range(10):
-                plain_answer(model, tokenizer, case)
-        plain.append(time.perf_counter() - start)
-        for _ in range(5):  # and this includes the exact probabilities, which the plain one has not
+        for name, step in steps.items():
+            torch.use_deterministic_algorithms(name != 'plain', warn_only=True)  # as it is there
             start = time.perf_counter()
-            evaluate(model, tokenizer)
-            ours.append(time.perf_counter() - start)
-    return compare(f'evaluation, {kind}_mini_14, untrained', 's', plain, ours)
+            for i in range(iters):
+                step(repeat * iters + i)
+            times[name].append((time.perf_counter() - start) / iters * 1e3)
+    return {name: values[1:] for name, values in times.items()}  # the first has the allocations in it
+
+
+def bench_evaluation(dataset, block_size):
+    """Seconds for all questions of a dataset, ten samples each, put to an untrained model of width 14."""
+    meta, *_ = load_dataset(dataset, block_size)
+    compute_init('cpu', 14, 0, 'auto')
+    torch.manual_seed(1337)
+    model = build_model(n_layer=1, n_head=1, n_embd=14, block_size=block_size, bias=False, mlp_expansion=1, dropout=0.0,
+                        vocab_size=meta.tokenizer.vocab_size).eval()
+
+    def plain():
+        correct = 0
+        for question in meta.questions:
+            for _ in range(10):
+                idx = torch.tensor([meta.tokenizer.encode(question.prompt)])
+                out = model.generate(idx, NEW_TOKENS[question.kind], temperature=0.01, top_k=10)
+                completion = meta.tokenizer.decode(out[0, idx.size(1):].tolist()).split(question.terminator[-1])[0]
+                correct += is_correct(question, completion)
+
+    def ours():  # this includes the exact probabilities, which the plain one lacks
+        results_row(0, grade(model, meta), meta.questions, 0.0, 0.0)
+    times = {'plain': [], 'ours': []}
+    for name, function in [('plain', plain), *[('ours', ours)] * 5] * 3:
+        start = time.perf_counter()
+        function()
+        times[name].append(time.perf_counter() - start)
+    return times
 
 
 def bench_start(compile):
-    """Seconds from calling train_with_eval.py to the end of its first iteration, here with the cache of compilations warm."""
+    """Seconds from the command to the end of a first iteration, with the cache of compilations warm."""
     times = []
     for _ in range(3):
         with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, HERE / 'train_with_eval.py', f'--out_dir={folder}/run', '--max_iters=1',
+            command = [sys.executable, REPO / 'train_with_eval.py', f'--out_dir={folder}/run', '--max_iters=1',
                        '--full_eval=False', f'--compile={compile}', '--device=cpu']
             start = time.perf_counter()
             subprocess.run(command, check=True, capture_output=True)
@@ -139,27 +132,34 @@ def bench_start(compile):
     return times
 
 
+def report(what, unit, times):
+    """Print a line, medians and their ratios to the first; returns what --json writes, every measurement included."""
+    quartiles = {name: np.percentile(values, [25, 50, 75]) for name, values in times.items()}
+    base = quartiles[next(iter(times))]
+    rows = {name: {'median': q[1], 'ratio': base[1] / q[1], 'ratio_low': base[0] / q[2], 'ratio_high': base[2] / q[0],
+                   'all': times[name]} for name, q in quartiles.items()}
+    cells = [f"{name} {row['median']:.3g} {unit}" + (f" ({row['ratio']:.1f}x, {row['ratio_low']:.1f} to "
+             f"{row['ratio_high']:.1f})" if i else '') for i, (name, row) in enumerate(rows.items())]
+    print(f"{what:<30}{', '.join(cells)}", flush=True)
+    return {'what': what, 'unit': unit, **rows}
+
+
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--sizes', nargs='*', default=['14', '28', '56', 'mlt'], help='of math_mini (default: %(default)s)')
-    parser.add_argument('--threads', nargs='*', type=int, default=[0], help='numbers of threads (default: the automatic one)')
+    parser.add_argument('--sizes', nargs='*', default=['14', '28', '56', 'mlt'], help='of math_mini (default: all)')
+    parser.add_argument('--threads', nargs='*', type=int, default=[0], help="thread counts (default: training's own)")
     parser.add_argument('--json', metavar='FILE', help='also write the table, with every measurement, to FILE')
     args = parser.parse_args()
-
-    cpu = next((line.split(':')[1].strip() for line in open('/proc/cpuinfo') if line.startswith('model name')),
-               platform.processor()) if os.path.exists('/proc/cpuinfo') else platform.processor()
+    cpu = platform.processor()
+    if os.path.exists('/proc/cpuinfo'):
+        cpu = next((line.split(':')[1].strip() for line in open('/proc/cpuinfo') if line.startswith('model name')), cpu)
     machine = f'{cpu}, {os.cpu_count()} cores; torch {torch.__version__}, Python {platform.python_version()}'
-    print(f'{machine}\n\n{"":<44}{"plain":>10}{"ours":>10}{"ratio":>8}')
-    jobs = [lambda size=size, n=n: bench_training(size, 'math', n) for size in args.sizes for n in args.threads]
-    jobs += [lambda: bench_evaluation('math', 'as_math'), lambda: bench_evaluation('both', 'both_math_and_facts'),
-             lambda: compare('start to first iteration: eager, compiled', 's', bench_start(False), bench_start(True))]
-    table = []
-    for job in jobs:
-        row = job()
-        table.append(row)
-        plain, ours = (f'{value:.0f}' if value >= 100 else f'{value:.3g}' for value in (row['plain'], row['ours']))
-        print(f"{row['what']:<44}{plain:>7} {row['unit']:<2}{ours:>7} {row['unit']:<2}{row['ratio']:>7.2f}x"
-              f"  ({row['ratio_low']:.2f} to {row['ratio_high']:.2f})", flush=True)
+    print(machine)
+    table = [report(f'step, math_mini_{size}' + f', {n} threads' * (n > 0), 'ms',
+                    bench_step(REPO / f'config/train_math_mini_{size}.py', n))
+             for size in args.sizes for n in args.threads]
+    table.append(report('evaluation, as_math', 's', bench_evaluation('as_math', 9)))
+    table.append(report('evaluation, both', 's', bench_evaluation('both_math_and_facts', 24)))
+    table.append(report('start to first iteration', 's', {'eager': bench_start(False), 'compiled': bench_start(True)}))
     if args.json:
-        with atomic_open(args.json) as f:
-            json.dump({'machine': machine, 'rows': table}, f, indent=1)
+        write_file(args.json, json.dumps({'machine': machine, 'rows': table}, indent=1))
