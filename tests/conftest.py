@@ -2,6 +2,7 @@
 What the tests share: a copy of the project with its data prepared, and a way to call its scripts as a user does.
 """
 
+import gzip
 import os
 import shutil
 import subprocess
@@ -11,7 +12,9 @@ from pathlib import Path
 
 # Threads of tiny tensors cost more than they bring, above all if another process uses a core. This must be set before torch.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
+import pandas as pd
 import pytest
+import torch
 
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))
@@ -21,6 +24,25 @@ from run_script import run_script
 TINY = ['--compile=False', '--max_iters=4', '--eval_interval=2', '--full_eval_interval=2', '--log_interval=2',
         '--batch_size=16', '--num_samples=2', '--num_threads=1']
 TIMING = ['train_s', 'eval_s']  # the columns of results.csv that no two runs share
+
+
+def assert_same_run(a, b):
+    """Two model folders of one run: equal results (but for the seconds), answers, weights and optimizer state, to the bit."""
+    tables = [pd.read_csv(folder / 'results.csv').drop(columns=TIMING) for folder in (a, b)]
+    pd.testing.assert_frame_equal(*tables, check_exact=True)
+    answers = [gzip.decompress((folder / 'answers.csv.gz').read_bytes()) for folder in (a, b)]
+    assert answers[0] == answers[1]
+    assert {path.name for path in a.glob('*.pt')} == {path.name for path in b.glob('*.pt')}
+    for path in a.glob('*.pt'):
+        x, y = (torch.load(folder / path.name, weights_only=True) for folder in (a, b))
+        for key in ('iter_num', 'best_val_loss', 'best_acc', 'model_args', 'data_sha256', 'n_params'):
+            assert x[key] == y[key], key
+        rows = [[{key: value for key, value in row.items() if key not in TIMING} for row in c['rows']] for c in (x, y)]
+        assert rows[0] == rows[1]
+        assert all(torch.equal(x['model'][key], y['model'][key]) for key in x['model'])
+        for i, state in x['optimizer']['state'].items():
+            assert all(torch.equal(state[key], y['optimizer']['state'][i][key]) for key in state)
+    assert not list(b.glob('*.tmp')) and not (b / 'temp.csv').exists()
 
 
 def copy_project(folder):
