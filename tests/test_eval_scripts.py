@@ -1,16 +1,104 @@
-"""Sums beyond the training text (--max_operand): which are asked, and that they are told apart from the others."""
+"""eval_as_math.py and eval_capitals.py: reports that agree with their json, sums beyond the training text, the run's sampling."""
 
 import json
 import re
 
 import pytest
+import torch
 from conftest import TINY
+from little import plain_answer, plain_prob
+
+from common.checkpoint import load_model
+from common.questions import is_correct
+
+
+def report_of(project, script, *args):
+    """(output, json report) of an evaluation."""
+    out = project.check(script, *args, '--json=report.json')
+    return out, json.loads((project.folder / 'report.json').read_text())
+
+
+def test_the_mathematics_report_agrees_with_its_json(project):
+    out, report = report_of(project, 'eval_as_math.py', '--out_dir=math_mini_14', '--num_samples=3')
+    assert 'addition: a down, b across' in out and 'subtraction: a down' in out and '[' in out
+    assert len(report['questions']) == 200
+    assert [row['group'] for row in report['totals']] == ['addition', 'subtraction', 'seen', 'held out']
+    right = sum(q['correct'] == 3 for q in report['questions'])
+    assert out.count('the model says') == min(25, 200 - right) and f'... and {200 - right - 25} more' in out
+    held_out = report['totals'][-1]
+    assert held_out['questions'] == 4 and held_out['total'] == 12
+    for q in report['questions']:
+        assert len(q['samples']) == 3
+        assert q['correct'] == sum(bool(re.match(rf'\s*{q["answer"]}(?!\d)', text)) for text in q['samples'])
+    out = project.check('eval_as_math.py', '--out_dir=math_mini_14', '--operation=subtraction', '--checkpoint=ckpt_last.pt')
+    assert 'addition:' not in out and 'ckpt_last.pt' in out
+    assert out == project.check('eval_as_math.py', '--out_dir=math_mini_14', '--operation=subtraction',
+                                '--checkpoint=ckpt_last.pt'), 'one seed, one report'
+
+
+def test_the_capitals_report_has_a_line_for_each(project):
+    for folder in ('facts_mini_14', 'both_mini_14'):
+        out, report = report_of(project, 'eval_capitals.py', f'--out_dir={folder}')
+        assert sum('Capital of' in line for line in out.splitlines()) >= 50 and 'facts' in out
+        assert len(report['questions']) == 50 and {q['task'] for q in report['questions']} == {'facts'}
+    project.fails('eval_capitals.py', '--out_dir=math_mini_14', says='no questions of facts')
+    project.fails('eval_as_math.py', '--out_dir=facts_mini_14', says='no sums to ask about')
+
+
+def test_on_a_trained_checkpoint_the_scripts_say_what_the_plain_loop_says(project):
+    """Greedy answers by GPT.generate and probabilities step by step, as this project's earlier evaluation had them."""
+    options = ['--compile=False', '--max_iters=300', '--warmup_iters=20', '--batch_size=100', '--full_eval_interval=300',
+               '--eval_interval=300', '--num_threads=1', '--n_embd=32', '--lr_decay_iters=300', '--out_dir=trained']
+    project.check('train_with_eval.py', 'config/train_both_mini_28.py', *options)
+    model, meta, *_ = load_model(project.folder / 'trained', ['ckpt_last.pt'])
+    asked = ['--out_dir=trained', '--checkpoint=ckpt_last.pt', '--temperature=0', '--num_samples=2']
+    reports = [report_of(project, script, *asked)[1] for script in ('eval_as_math.py', 'eval_capitals.py')]
+    said = {q['prompt']: q for report in reports for q in report['questions']}
+    assert len(said) == len(meta.questions) == 250
+    right = 0
+    for question in meta.questions[::3]:
+        q, plain = said[question.prompt], plain_answer(model, meta.tokenizer, question, temperature=0)
+        assert q['samples'] == [plain] * 2 and q['correct'] == 2 * is_correct(question, plain)
+        assert q['prob'] == pytest.approx(plain_prob(model, meta.tokenizer, question), rel=1e-3)
+        right += q['correct'] > 0
+    assert right > 0, 'something has been learnt'
+
+
+# -----------------------------------------------------------------------------
+# sampling settings
+
+
+def test_sampling_settings_are_those_of_the_run_unless_given(project):
+    run = ['--num_samples=3', '--temperature=0.5', '--top_k=2', '--out_dir=own_sampling']
+    project.check('train_with_eval.py', 'config/train_both_mini_14.py', *TINY, *run)
+    for script in ('eval_as_math.py', 'eval_capitals.py'):
+        _, report = report_of(project, script, '--out_dir=own_sampling')
+        assert (report['num_samples'], report['temperature'], report['top_k'], report['seed']) == (3, 0.5, 2, 1337)
+        out, report = report_of(project, script, '--out_dir=own_sampling', '--top_k=7', '--num_samples', '4', '--seed=5')
+        assert (report['num_samples'], report['temperature'], report['top_k'], report['seed']) == (4, 0.5, 7, 5)
+        assert '4 samples each at temperature 0.5' in out
+    # a checkpoint of nanoGPT does not say how to sample: the paper's settings
+    checkpoint = torch.load(project.folder / 'own_sampling/ckpt.pt', weights_only=True)
+    for key in ('num_samples', 'temperature', 'top_k'):
+        del checkpoint['config'][key]
+    torch.save(checkpoint, project.folder / 'own_sampling/ckpt.pt')
+    _, report = report_of(project, 'eval_capitals.py', '--out_dir=own_sampling', '--checkpoint=ckpt.pt')
+    assert (report['num_samples'], report['temperature'], report['top_k']) == (10, 0.01, 10)
+
+
+def test_key_value_is_key_equals_value(project):
+    out = project.check('eval_as_math.py', '--out_dir=math_mini_14', '--operation=addition', '--seed=3', '--json=a.json')
+    assert out == project.check('eval_as_math.py', '--out_dir', 'math_mini_14', '--operation', 'addition', '--seed', '3',
+                                '--json', 'a.json')
+
+
+# -----------------------------------------------------------------------------
+# sums beyond the training text
 
 
 def test_every_sum_up_to_max_operand_is_asked_and_counted_in_its_group(project):
-    options = ['--out_dir=math_mini_14', '--num_samples=2', '--json=report.json']
-    out = project.check('eval_as_math.py', *options, '--max_operand=19')
-    report = json.loads((project.folder / 'report.json').read_text())
+    options = ['--out_dir=math_mini_14', '--num_samples=2']
+    out, report = report_of(project, 'eval_as_math.py', *options, '--max_operand=19')
     groups = {row['group']: row for row in report['totals']}
     assert {name: row['questions'] for name, row in groups.items()} == {
         'addition': 400, 'subtraction': 400, 'seen': 196, 'held out': 4, 'beyond': 600}
@@ -21,9 +109,9 @@ def test_every_sum_up_to_max_operand_is_asked_and_counted_in_its_group(project):
         assert int(question['answer']) == (int(a) + int(b) if sign == '+' else int(a) - int(b))
         assert (question['held_out'] is None) == (max(int(a), int(b)) > 9)
     # seen and held-out questions are asked as without the option
-    project.check('eval_as_math.py', *options)
+    _, own = report_of(project, 'eval_as_math.py', *options)
     known = [question for question in report['questions'] if question['held_out'] is not None]
-    before = {question['prompt']: question for question in json.loads((project.folder / 'report.json').read_text())['questions']}
+    before = {question['prompt']: question for question in own['questions']}
     assert len(before) == len(known) == 200
     assert all(question['prob'] == pytest.approx(before[question['prompt']]['prob'], rel=1e-3) for question in known)
     # the grid: a row of twenty cells for each operand, narrow enough for a terminal, those beyond marked
@@ -39,12 +127,21 @@ def test_every_sum_up_to_max_operand_is_asked_and_counted_in_its_group(project):
     assert all('[held out]' in line for line in wrong[:out.count('[held out]')]) and '[held out]' in out
 
 
+def test_a_grid_too_large_for_a_screen_is_summed_up_by_digits(project):
+    out, report = report_of(project, 'eval_as_math.py', '--out_dir=math_mini_14', '--num_samples=1', '--max_operand=29',
+                            '--operation=addition')
+    asked = {name: [q for q in report['questions'] if tuple(map(len, re.findall(r'\d+', q['prompt']))) == digits]
+             for name, digits in (('1 and 1', (1, 1)), ('1 and 2', (1, 2)), ('2 and 1', (2, 1)), ('2 and 2', (2, 2)))}
+    for name, questions in asked.items():
+        assert f'{name}: {sum(q["correct"] for q in questions)} of {len(questions)} questions right' in out
+    assert list(map(len, asked.values())) == [100, 200, 200, 400]
+
+
 def test_a_dataset_of_larger_operands_has_its_own_held_out_sums(project):
-    project.check('data/as_math/prepare.py', '--max_operand=11', '--held_out', '3,11')
-    project.check('train_with_eval.py', 'config/train_math_mini_14.py', *TINY, '--block_size=10', '--out_dir=larger')
-    project.check('eval_as_math.py', '--out_dir=larger', '--max_operand=12', '--operation=subtraction', '--json=report.json')
-    totals = json.loads((project.folder / 'report.json').read_text())['totals']
-    assert {row['group']: row['questions'] for row in totals} == {
+    project.check('data/as_math/prepare.py', '--max_operand=11', '--held_out', '3,11', '--name=larger')
+    project.check('train_with_eval.py', *TINY, '--dataset=larger', '--block_size=10', '--out_dir=larger')
+    _, report = report_of(project, 'eval_as_math.py', '--out_dir=larger', '--max_operand=12', '--operation=subtraction')
+    assert {row['group']: row['questions'] for row in report['totals']} == {
         'subtraction': 169, 'seen': 142, 'held out': 2, 'beyond': 25}
     project.fails('eval_as_math.py', '--out_dir=larger', '--max_operand=10', says="below the dataset's own 11")
 
@@ -52,8 +149,8 @@ def test_a_dataset_of_larger_operands_has_its_own_held_out_sums(project):
 def test_sums_that_cannot_be_asked_are_refused(project):
     project.fails('eval_as_math.py', '--out_dir=math_mini_14', '--max_operand=8', says="below the dataset's own 9")
     project.fails('eval_as_math.py', '--out_dir=math_mini_14', '--max_operand=1000', says='at most 999')
-    project.fails('eval_as_math.py', '--out_dir=math_mini_14', '--max_operand=x', says='invalid int')
+    project.fails('eval_as_math.py', '--out_dir=math_mini_14', '--max_operand=x', says='max_operand must be a whole number')
     project.fails('eval_as_math.py', '--out_dir=facts_mini_14', '--max_operand=19', says='no sums to ask about')
-    project.check('data/as_math/prepare.py', '--max_operand=2', '--held_out')
-    project.check('train_with_eval.py', 'config/train_math_mini_14.py', *TINY, '--out_dir=few_digits')
+    project.check('data/as_math/prepare.py', '--max_operand=2', '--held_out', '--name=few')
+    project.check('train_with_eval.py', *TINY, '--dataset=few', '--out_dir=few_digits')
     project.fails('eval_as_math.py', '--out_dir=few_digits', '--max_operand=6', says="has no '5', '6', ")
