@@ -1,29 +1,24 @@
 """The GPT against transformers' GPT-2, an implementation that is not ours: weights in, weights out, training from them."""
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import TINY
-from eval_utils import (
-    answer_probs,
-    ask,
-    cut_after_answers,
-    generate_batch,
-    gpt2_tokenizer,
-    is_correct,
-    load_gpt2,
-    load_model,
-    load_tokenizer,
-)
+from conftest import TIMING, TINY
+from little import paper_meta, train
 from torch.nn import functional as F
 
+from common.checkpoint import load_model
+from common.dataset import load_meta
+from common.errors import UserError
+from common.evaluate import answer_probs, ask, sample_completions
+from common.gpt2 import load_gpt2, save_gpt2
+from common.questions import is_correct, paper_questions
+from common.tokenizer import gpt2_tokenizer
 from model import GPT, GPTConfig
 
 transformers = pytest.importorskip('transformers')
@@ -79,7 +74,7 @@ def largest_difference(a, b):
 def test_logits_loss_and_greedy_generations_are_those_of_transformers(tmp_path, shape, activation):
     theirs = random_gpt2(activation_function=activation, **shape)
     theirs.save_pretrained(tmp_path)
-    ours = GPT.from_pretrained(str(tmp_path))
+    ours = load_gpt2(str(tmp_path))
     idx = torch.randint(ours.config.vocab_size, (4, ours.config.block_size))
     with torch.no_grad():
         reference = theirs(idx, labels=idx)
@@ -92,12 +87,13 @@ def test_logits_loss_and_greedy_generations_are_those_of_transformers(tmp_path, 
     greedy = theirs.generate(prompts, attention_mask=torch.ones_like(prompts), max_new_tokens=20, do_sample=False,
                              pad_token_id=0)
     assert len(set(greedy[:, 5:].flatten().tolist())) > 5
-    assert torch.equal(ours.generate(prompts, 20, top_k=1), greedy)
-    assert torch.equal(generate_batch(ours, prompts, 20, top_k=1), greedy[:, 5:])
+    assert torch.equal(ours.generate(prompts, 20, temperature=0), greedy)
+    fast = sample_completions(ours, prompts.tolist(), 1, 20, temperature=0)
+    assert [list(new) for counter in fast for new in counter] == greedy[:, 5:].tolist()
 
 
-def test_gpt2s_own_activation_is_kept_for_the_exact_gelu_differs(gpt2_folder):
-    ours = GPT.from_pretrained(str(gpt2_folder))
+def test_gpt2s_own_activation_is_kept_because_the_exact_gelu_differs(gpt2_folder):
+    ours = load_gpt2(str(gpt2_folder))
     assert ours.config.activation == 'gelu_new' and ours.config.model_args()['activation'] == 'gelu_new'
     exact = GPT(GPTConfig(**{**ours.config.model_args(), 'activation': 'gelu'})).eval()
     exact.load_state_dict(ours.state_dict())
@@ -108,14 +104,14 @@ def test_gpt2s_own_activation_is_kept_for_the_exact_gelu_differs(gpt2_folder):
 def test_weights_as_openais_are_saved_load(gpt2_folder):
     """Without the prefix transformer., and with the causal masks of early versions among them."""
     from safetensors.torch import load_file, save_file
-    before = GPT.from_pretrained(str(gpt2_folder))
+    before = load_gpt2(str(gpt2_folder))
     state = load_file(gpt2_folder / 'model.safetensors')
     state = {key.removeprefix('transformer.'): value for key, value in state.items()}
     state['h.0.attn.bias'] = torch.tril(torch.ones(32, 32)).view(1, 1, 32, 32)
     state['h.0.attn.masked_bias'] = torch.tensor(-1e4)
     save_file(state, gpt2_folder / 'model.safetensors', metadata={'format': 'pt'})
     idx = torch.randint(97, (2, 32))
-    assert torch.equal(GPT.from_pretrained(str(gpt2_folder))(idx, idx)[0], before(idx, idx)[0])
+    assert torch.equal(load_gpt2(str(gpt2_folder))(idx, idx)[0], before(idx, idx)[0])
 
 
 @pytest.mark.parametrize('bias, mlp_expansion, activation', [(False, 1, 'gelu'), (True, 4, 'gelu'), (True, 3, 'gelu_new')])
@@ -125,26 +121,31 @@ def test_a_model_of_ours_opens_in_transformers(tmp_path, bias, mlp_expansion, ac
                          mlp_expansion=mlp_expansion, activation=activation)).eval()
     for p in ours.parameters():
         torch.nn.init.normal_(p, std=0.2)
-    ours.save_pretrained(tmp_path / 'exported')
+    save_gpt2(ours, paper_meta(), tmp_path / 'exported')
     theirs = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / 'exported').eval()
     idx = torch.randint(66, (3, 24))
     assert largest_difference(theirs(idx).logits, ours(idx, idx)[0]) < 1e-5
     assert theirs.config.resid_pdrop == 0.1
-    back = GPT.from_pretrained(str(tmp_path / 'exported'), dict(dropout=0.2))
+    back = load_gpt2(str(tmp_path / 'exported'), dropout=0.2)
     assert back.config == GPTConfig(**{**ours.config.model_args(), 'bias': True, 'dropout': 0.2})
     assert largest_difference(back(idx, idx)[0], ours(idx, idx)[0]) < 1e-6
 
 
-def test_a_trained_folder_is_exported_and_sampled_from(project):
-    model, _, _ = load_model(project.folder / 'math_mini_14', ['ckpt_last.pt'], 'cpu')
-    model.save_pretrained(project.folder / 'exported')
+def test_a_trained_folder_is_exported_with_its_vocabulary_asked_and_sampled_from(project):
+    model, meta, *_ = load_model(project.folder / 'math_mini_14', ['ckpt_last.pt'])
+    save_gpt2(model, meta, project.folder / 'exported')
     theirs = transformers.GPT2LMHeadModel.from_pretrained(project.folder / 'exported').eval()
-    idx = torch.randint(17, (3, 9))
-    assert largest_difference(theirs(idx).logits, model(idx, idx)[0]) < 1e-5
-    shutil.copy(project.folder / 'math_mini_14/meta.pkl', project.folder / 'exported')
+    tokenizer = transformers.AutoTokenizer.from_pretrained(project.folder / 'exported')
+    text = '<3+4=7> \n<9-5=4'
+    ids = torch.tensor([tokenizer(text)['input_ids']])
+    assert ids.tolist() == [meta.tokenizer.encode(text)] and tokenizer.decode(ids[0]) == text
+    assert largest_difference(theirs(ids[:, :9]).logits, model(ids[:, :9], ids[:, :9])[0]) < 1e-5
+    ours = ['--out_dir=math_mini_14', '--checkpoint=ckpt_last.pt']
     options = ['--start=<3+4=', '--num_samples=2', '--max_new_tokens=30']
-    assert (project.check('sample.py', '--init_from=exported', *options)
-            == project.check('sample.py', '--out_dir=math_mini_14', '--checkpoint=ckpt_last.pt', *options))
+    assert project.check('sample.py', '--init_from=exported', *options) == project.check('sample.py', *ours, *options)
+    exported, own = (project.check('eval_as_math.py', *which, '--num_samples=2').splitlines()[1:]
+                     for which in (['--init_from=exported'], ours))
+    assert exported == own
 
 
 # -----------------------------------------------------------------------------
@@ -153,7 +154,7 @@ def test_a_trained_folder_is_exported_and_sampled_from(project):
 
 def test_local_vocabulary_files_encode_as_transformers_does(tmp_path):
     size = write_vocabulary(tmp_path)
-    ours = load_tokenizer(tmp_path / 'meta.pkl', tmp_path)
+    ours = load_meta(tmp_path / 'meta.pkl', tmp_path).tokenizer
     theirs = transformers.GPT2Tokenizer(vocab=json.loads((tmp_path / 'vocab.json').read_text()),
                                         merges=[tuple(merge.split()) for merge in MERGES])
     text = ''.join(LINES) + "  It's 12345 naïve,\n\n\n  =-  Paris   <|endoftext|>東京 \n"
@@ -162,45 +163,30 @@ def test_local_vocabulary_files_encode_as_transformers_does(tmp_path):
     assert ours.vocab_size == size and len(ours.encode(' Paris')) == 1
     # a changed file is read anew, and one that does not fit is refused
     (tmp_path / 'vocab.json').write_text('{}')
-    with pytest.raises(SystemExit, match='^error: [^\n]*do not belong together$'):
-        load_tokenizer(tmp_path / 'meta.pkl', tmp_path)
+    with pytest.raises(UserError, match='^[^\n]*do not belong together$'):
+        load_meta(tmp_path / 'meta.pkl', tmp_path)
 
 
 def test_questions_in_gpt2s_encoding_are_scored_on_what_follows_naturally(tmp_path):
     """A model that has learnt the lines in that encoding answers: ' Paris' is one token, blank included."""
     write_vocabulary(tmp_path)
     tokenizer = gpt2_tokenizer(tmp_path)
-    cases = [case for case in tokenizer.cases if any(line.startswith(case[1] + case[2]) for line in LINES)]
-    assert len(cases) == len(LINES)
+    questions = [q for q in paper_questions() if any(line.startswith(q.prompt + q.answer) for line in LINES)]
+    assert len(questions) == len(LINES)
     torch.manual_seed(0)
     model = GPT(GPTConfig(block_size=24, vocab_size=tokenizer.vocab_size, n_layer=1, n_head=2, n_embd=32))
-    windows = torch.tensor(tokenizer.encode(''.join(LINES) * 3)).unfold(0, 25, 1)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    for _ in range(200):
-        w = windows[torch.randint(len(windows), (16,))]
-        loss = model(w[:, :-1], w[:, 1:])[1]
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    model.eval()
-    completions = ask(model, tokenizer, cases, num_samples=2)
-    assert all(is_correct(case, text) for case, samples in zip(cases, completions) for text in samples), completions
-    probs = answer_probs(model, tokenizer, cases)
+    train(model, tokenizer.encode(''.join(LINES) * 3), steps=150)
+    for question, samples in zip(questions, ask(model, tokenizer, questions, num_samples=2), strict=True):
+        assert all(is_correct(question, text) for text in samples), (question, samples)
+    probs = answer_probs(model, tokenizer, questions)
     assert probs.min() > 0.5
     ids, expected = tokenizer.encode('Capital of France is'), 1.0
     for token in tokenizer.encode(' Paris') + tokenizer.encode(' ') + tokenizer.encode('\n'):
         expected *= F.softmax(model(torch.tensor([ids]))[0][0, -1], dim=-1)[token].item()
         ids.append(token)
-    fact = next(i for i, case in enumerate(cases) if case[2] == 'Paris')
-    assert probs[fact].item() == pytest.approx(expected, rel=1e-4)
-    assert answer_probs(model, tokenizer._replace(terminated=False), cases)[fact] > probs[fact]
-
-
-@pytest.mark.parametrize('answer, completion, cut', [
-    ('Paris', ' Paris, which is', ' Paris'), ('Paris', ' paris', ' paris'), ('Paris', ' Parisian life', ' Parisian life'),
-    ('Paris', ' a city, Paris', ' a city, Paris'), ('Washington DC', ' Washington DC.\n', ' Washington DC'), ('7', '7', '7')])
-def test_gpt2_is_right_when_it_begins_with_the_answer(answer, completion, cut):
-    assert cut_after_answers([('facts', 'prompt', answer, None)], [[completion]]) == [[cut]]
+    fact = next(i for i, q in enumerate(questions) if q.answer == 'Paris')
+    assert probs[fact] == pytest.approx(expected, rel=1e-4)
+    assert answer_probs(model, tokenizer, questions, terminated=False)[fact] > probs[fact]
 
 
 # -----------------------------------------------------------------------------
@@ -234,10 +220,9 @@ def test_training_from_gpt2_begins_where_transformers_is_and_resumes_exactly(pro
     project.check('train_with_eval.py', *options, '--out_dir=parts', '--max_iters=2')
     shutil.rmtree(gpt2_folder)  # the model folder has all it needs
     for max_iters in (4, 6):
-        project.check('train_with_eval.py', *options, '--out_dir=parts', f'--max_iters={max_iters}', '--init_from=resume')
-    seconds = ['train_s', 'eval_s']
+        project.check('train_with_eval.py', '--init_from=resume', '--out_dir=parts', f'--max_iters={max_iters}')
     parts = pd.read_csv(project.folder / 'parts/results.csv')
-    pd.testing.assert_frame_equal(parts.drop(columns=seconds), whole.drop(columns=seconds), check_exact=True)
+    pd.testing.assert_frame_equal(parts.drop(columns=TIMING), whole.drop(columns=TIMING), check_exact=True)
     shutil.rmtree(project.folder / 'data/bpe')
     assert '50 questions right' in project.check('eval_capitals.py', '--out_dir=parts', '--num_samples=1')
     out = project.check('sample.py', '--out_dir=parts', '--start=Paris é', '--num_samples=2', '--max_new_tokens=3')
@@ -261,9 +246,9 @@ def test_what_does_not_fit_gpt2_is_refused(project, gpt2_folder):
     write_dataset(project.folder / 'data/bpe', gpt2_tokenizer(gpt2_folder))
     options = [*TINY, f'--init_from={gpt2_folder}', '--out_dir=new']
     project.fails('train_with_eval.py', *options, '--dataset=bpe', '--block_size=33', says='has 32 positions')
-    project.fails('train_with_eval.py', *options, '--dataset=as_math', says='has no meta.pkl, or train from scratch')
+    project.fails('train_with_eval.py', *options, '--dataset=as_math', says='vocabulary')
     project.fails('train_with_eval.py', *options, '--dataset=bpe', f'--out_dir={gpt2_folder}', says='both init_from and out_dir')
-    project.fails('eval_as_math.py', says='--out_dir --init_from is required')
+    project.fails('eval_as_math.py', says='with --out_dir=FOLDER, or GPT-2 with --init_from=gpt2')
     project.fails('eval_as_math.py', f'--init_from={gpt2_folder}', '--checkpoint=ckpt.pt', says='goes with --out_dir')
     assert not (project.folder / 'new').exists()
 
@@ -286,33 +271,33 @@ def change_config(folder, **changes):
 ])
 def test_a_folder_that_holds_no_gpt2_is_refused_with_one_sentence(gpt2_folder, change, says):
     change(gpt2_folder)
-    with pytest.raises(SystemExit, match='^error: [^\n]*$') as error:
+    with pytest.raises(UserError, match='^[^\n]*$') as error:
         load_gpt2(str(gpt2_folder))
     assert says in str(error.value)
 
 
-def test_nothing_but_dropout_is_overridden_and_other_names_are_refused(gpt2_folder):
-    with pytest.raises(ValueError, match='only dropout'):
-        GPT.from_pretrained(str(gpt2_folder), dict(n_layer=1))
-    with pytest.raises(SystemExit, match='error: dropout must be'):
-        load_gpt2(str(gpt2_folder), dropout=1.5)
-    with pytest.raises(SystemExit, match='gpt3 is neither a folder nor one of gpt2, gpt2-medium'):
+def test_the_context_may_be_shortened_and_other_names_are_refused(gpt2_folder):
+    whole, short = load_gpt2(str(gpt2_folder)), load_gpt2(str(gpt2_folder), dropout=0.2, block_size=16)
+    assert short.config.block_size == 16 and short.transformer.drop.p == 0.2
+    idx = torch.randint(97, (2, 16))
+    assert torch.equal(short(idx, idx)[0], whole(idx, idx)[0])
+    with pytest.raises(UserError, match='block_size 33 is too large: [^\n]* has 32 positions'):
+        load_gpt2(str(gpt2_folder), block_size=33)
+    with pytest.raises(UserError, match='gpt3 is neither a folder nor one of gpt2, gpt2-medium'):
         load_gpt2('gpt3')
 
 
 def test_without_transformers_the_error_names_it(gpt2_folder, monkeypatch):
     monkeypatch.setitem(sys.modules, 'transformers', None)
-    with pytest.raises(SystemExit, match='^error: [^\n]*pip install transformers$'):
+    with pytest.raises(UserError, match='^[^\n]*pip install transformers$'):
         load_gpt2(str(gpt2_folder))
 
 
 def test_without_a_network_the_error_says_so(prepared, tmp_path, monkeypatch):
-    env = {**os.environ, 'HF_HUB_OFFLINE': '1', 'HF_HOME': str(tmp_path)}
-    process = subprocess.run([sys.executable, 'sample.py', '--init_from=gpt2'], cwd=prepared.folder, env=env,
-                             capture_output=True, text=True)
-    assert process.returncode == 1 and process.stderr.count('\n') == 1, process.stderr
-    assert process.stderr.startswith('error: the weights of gpt2 cannot be had') and 'network' in process.stderr
+    process = prepared.fails('sample.py', '--init_from=gpt2', HF_HUB_OFFLINE='1', HF_HOME=str(tmp_path),
+                             says='the weights of gpt2 cannot be had')
+    assert 'network' in process.stderr and process.stderr.count('\n') == 1
     monkeypatch.setenv('TIKTOKEN_CACHE_DIR', str(tmp_path))
     monkeypatch.setenv('HTTPS_PROXY', 'http://127.0.0.1:9')  # nothing listens there
-    with pytest.raises(SystemExit, match="^error: no meta.pkl, and GPT-2's vocabulary cannot be had[^\n]*$"):
+    with pytest.raises(UserError, match="GPT-2's vocabulary cannot be had[^\n]*$"):
         gpt2_tokenizer()

@@ -2,8 +2,6 @@
 
 import os
 import struct
-import subprocess
-import sys
 
 import pandas as pd
 import pytest
@@ -13,12 +11,15 @@ pytest.importorskip('wandb')
 TRAIN = ['config/train_math_mini_14.py', *TINY, '--out_dir=logged']
 
 
+@pytest.fixture(autouse=True)
+def no_settings_of_wandb(monkeypatch):
+    for key in [key for key in os.environ if key.startswith('WANDB_')]:
+        monkeypatch.delenv(key)
+
+
 def train(project, *options, **env):
-    """Call the script in a process of its own, with its own environment."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith('WANDB_')}
-    return subprocess.run([sys.executable, 'train_with_eval.py', *TRAIN, *options], cwd=project.folder,
-                          env={**kept, 'HOME': str(project.folder), **env}, stdin=subprocess.DEVNULL,
-                          capture_output=True, text=True)
+    """Call the script in a process with an environment of its own."""
+    return project.run('train_with_eval.py', *TRAIN, *options, HOME=str(project.folder), **env)
 
 
 def records(path):
@@ -48,14 +49,16 @@ def test_each_evaluation_is_logged_with_its_iteration_and_the_settings(project):
     for step, (_, row) in zip(steps, table.iterrows()):
         values = {item.key or item.nested_key[0]: float(item.value_json) for item in step.item}
         assert {key: values[key] for key in table.columns} == pytest.approx(dict(row))
-    # a resumed run logs what comes after
-    process = train(project, '--wandb_log=True', '--init_from=resume', '--max_iters=6', WANDB_MODE='offline')
+    # a resumed run asks the last questions again, and logs them and what comes after; settings that are given win
+    process = project.run('train_with_eval.py', '--init_from=resume', '--out_dir=logged', '--max_iters=6', '--wandb_run_name=',
+                          HOME=str(project.folder), WANDB_MODE='offline')
     assert process.returncode == 0, process.stderr
     other, = {*(project.folder / 'logged/wandb').glob('offline-run-*/run-*.wandb')} - {path}
     logged = list(records(other))
-    run, = (record.run for record in logged if record.WhichOneof('record_type') == 'run')
-    assert run.display_name == 'logged', 'the model folder by default'
-    assert [record.history.step.num for record in logged if record.WhichOneof('record_type') == 'history'] == [6]
+    resumed, = (record.run for record in logged if record.WhichOneof('record_type') == 'run')
+    assert resumed.display_name == 'logged', 'the model folder by default'
+    assert resumed.run_id == run.run_id and resumed.project == 'capacity'
+    assert [record.history.step.num for record in logged if record.WhichOneof('record_type') == 'history'] == [4, 6]
 
 
 def test_wandb_is_imported_only_when_asked_for(project):

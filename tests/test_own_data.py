@@ -1,0 +1,120 @@
+"""A dataset of one's own needs a prepare.py alone: any task, any terminator, its own words in tables, reports and plots."""
+
+import json
+import pickle
+import re
+import shutil
+
+import pandas as pd
+import pytest
+from conftest import REPO, TINY
+
+# What a user would write: two tasks, one answered by numbers and one by words, lines that end in other ways than the paper's
+PREPARE = '''
+import sys
+from pathlib import Path
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[1]))
+from common.dataset import write_dataset
+from common.questions import Question
+squares = [Question('squares', f'{n} squared: ', str(n * n), 'held out' if n == 7 else 'seen', ';') for n in range(12)]
+past = [Question('past tense', f'yesterday I {now}: ', then, 'seen', '.\\n') for now, then in (('sing', 'sang'), ('go', 'went'))]
+text = ''.join(q.prompt + q.answer + q.terminator.strip() + '\\n' for q in squares + past if q.group == 'seen')
+write_dataset(HERE, text, squares + past)
+'''
+OWN_RUN = [*TINY, '--dataset=own', '--block_size=24', '--out_dir=own', '--num_samples=3']
+
+
+@pytest.fixture
+def own(project):
+    """The project with the dataset data/own, prepared and trained for a moment."""
+    (project.folder / 'data/own').mkdir()
+    (project.folder / 'data/own/prepare.py').write_text(PREPARE)
+    out = project.check('data/own/prepare.py')
+    assert 'questions: 14, held out of the text: 7 squared: ' in out
+    project.check('train_with_eval.py', *OWN_RUN)
+    return project
+
+
+def test_its_tasks_have_columns_answers_and_reports_of_their_own_name(own):
+    table = pd.read_csv(own.folder / 'own/results.csv')
+    for task, total in (('squares', 36), ('past tense', 6), ('heldout', 3), ('add', 0)):
+        assert set(table[f'{task}_total']) == {total}
+    assert list(table.columns).index('squares_correct') > list(table.columns).index('heldout_prob')
+    answers = pd.read_csv(own.folder / 'own/answers.csv.gz', keep_default_na=False)
+    assert set(answers.task) == {'squares', 'past tense'} and len(answers) == 14 * len(table)
+    out = own.check('eval_as_math.py', '--out_dir=own', '--json=report.json')
+    report = json.loads((own.folder / 'report.json').read_text())
+    assert '12 questions, 3 samples each' in out and {q['task'] for q in report['questions']} == {'squares'}
+    assert [row['group'] for row in report['totals']] == ['squares', 'seen', 'held out']
+    assert not any(';' in text for q in report['questions'] for text in q['samples']), 'generation stops at the terminator'
+    out = own.check('eval_capitals.py', '--out_dir=own')
+    assert re.search(r'^past tense +\d of 2 questions right', out, re.MULTILINE) and 'yesterday I go: went' in out
+    own.fails('eval_as_math.py', '--out_dir=own', '--max_operand=19', says="datasets that ask like '<3+4='")
+
+
+def test_it_is_plotted_under_its_own_names_and_resumes(own):
+    own.check('train_with_eval.py', '--init_from=resume', '--out_dir=own', '--max_iters=6')
+    assert list(pd.read_csv(own.folder / 'own/results.csv').iter) == [0, 2, 4, 6]
+    own.check('plot_results.py', '--model_folder=own', '--output=plot.svg')
+    svg = (own.folder / 'plot.svg').read_text()
+    assert 'squares' in svg and 'past tense' in svg or '<text' not in svg
+
+
+def test_a_text_that_lacks_a_seen_line_is_refused_by_prepare_and_by_training(own):
+    """The line ends 'quack\\n', the question says 'quack \\n'."""
+    prepare = own.folder / 'data/own/prepare.py'
+    prepare.write_text(PREPARE.replace("'.\\n')", "' \\n')"))
+    assert prepare.read_text() != PREPARE
+    own.fails('data/own/prepare.py', says=r"the text of own lacks the 'yesterday I sing: sang \n'")
+    meta = pickle.loads((own.folder / 'data/own/meta.pkl').read_bytes())
+    meta['terminators']['past tense'] = ' \n'
+    (own.folder / 'data/own/meta.pkl').write_bytes(pickle.dumps(meta))
+    own.fails('train_with_eval.py', *OWN_RUN, '--out_dir=new', says=r"'yesterday I sing: sang \n'")
+    assert not (own.folder / 'new').exists()
+
+
+# -----------------------------------------------------------------------------
+# data/mod_math
+
+
+def test_modular_addition_of_any_modulus_is_prepared_trained_and_asked(project):
+    options = ['--modulus=7', '--held_out_share=0.4', '--split_seed=1', '--name=mod_7']
+    project.check('data/mod_math/prepare.py', *options)
+    meta = pickle.loads((project.folder / 'data/mod_7/meta.pkl').read_bytes())
+    assert len(meta['cases']) == 49 and sum(held_out for *_, held_out in meta['cases']) == round(0.4 * 49)
+    for _, prompt, answer, held_out in meta['cases']:
+        a, b = map(int, re.findall(r'\d', prompt))
+        assert int(answer) == (a + b) % 7
+        assert (prompt + answer + '>' in (project.folder / 'data/mod_7/input.txt').read_text()) != held_out
+    assert not (project.folder / 'data/mod_math/meta.pkl').exists(), 'with --name nothing is written beside the script'
+    config = ['config/train_mod_math.py'] if (REPO / 'config/train_mod_math.py').exists() else []
+    project.check('train_with_eval.py', *config, *TINY, '--dataset=mod_7', '--out_dir=mod_7', '--n_embd=16', '--n_head=2')
+    table = pd.read_csv(project.folder / 'mod_7/results.csv')
+    assert table['a+b mod 7_total'].iloc[-1] == 98 and table.heldout_total.iloc[-1] == 40 and table.math_acc.notna().all()
+    out = project.check('eval_as_math.py', '--out_dir=mod_7')
+    assert 'a+b mod 7: a down, b across' in out and re.search(r'^a\+b mod 7 +\d+ of 49 questions right', out, re.MULTILINE)
+    project.fails('eval_as_math.py', '--out_dir=mod_7', '--max_operand=9', says="has no '7', '8', '9', '-'")
+
+
+def test_another_split_seed_holds_out_others_and_nonsense_is_refused(fresh):
+    for seed in (1, 2):
+        fresh.check('data/mod_math/prepare.py', '--modulus=5', f'--split_seed={seed}', f'--name=split_{seed}')
+    metas = [pickle.loads((fresh.folder / f'data/split_{seed}/meta.pkl').read_bytes()) for seed in (1, 2)]
+    assert metas[0]['cases'] != metas[1]['cases'] and metas[0]['stoi'] == metas[1]['stoi']
+    for option in ('--modulus=1', '--modulus=1000', '--held_out_share=1', '--held_out_share=-0.1'):
+        fresh.fails('data/mod_math/prepare.py', option, says='--modulus must be from 2')
+    fresh.fails('data/mod_math/prepare.py', '--name=as_math', says='plain name')
+    fresh.fails('data/mod_math/prepare.py', '--modulus=2', '--held_out_share=0.9', says='error')  # leaves nothing
+
+
+def test_a_config_for_it_fits_its_lines(fresh):
+    """The whole of a question is in the model's context, as prepare.py says."""
+    if not (REPO / 'config/train_mod_math.py').exists():
+        pytest.skip('no config/train_mod_math.py')
+    scope = {}
+    exec((REPO / 'config/train_mod_math.py').read_text(), scope)
+    out = fresh.check('data/mod_math/prepare.py')
+    longest = int(re.search('the longest question takes ([0-9]+) characters', out)[1])
+    assert scope['dataset'] == 'mod_math' and scope['block_size'] >= longest - 1
+    shutil.rmtree(fresh.folder / 'data/mod_math')
