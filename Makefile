@@ -1,8 +1,8 @@
-# `make`: set up, then the paper's headline: train math_mini_14 in full, evaluate and plot it.
+# `make`: set up, then get the paper's main result: train math_mini_14 in full, evaluate it and plot it.
 # `make test`: set up, then check the style and run the tests. `make test-fast`: the tests that take less than half a minute.
-# `make test-faults`: kill runs at random and fill disks, for minutes. `make bench`: how fast it is.
-# `make study`: the paper's runs over seeds, for hours; stopped, it goes on where it was. `make results`: the tables and
-# figures of what it has so far, into results/.
+# `make test-faults`: kill runs at random and fill disks, which takes minutes. `make bench`: measure how fast it is.
+# `make study`: train the paper's runs with several seeds, which takes hours. If you stop it and run it again, it continues
+# where it was. `make results`: write the tables and figures of the runs that are finished so far into results/.
 
 PYTHON ?= python3
 VENV := .venv/bin/python

@@ -5,8 +5,8 @@ $ python train_with_eval.py config/override_file.py --batch_size=32
 first runs config/override_file.py, then sets batch_size to 32.
 
 A script's settings are its own module-level variables, so each is written down once, with its default and a comment,
-where it is used. Unlike in nanoGPT, a typo in a config file is an error and not a silent no-op: a name that is no setting
-must be of use to the file itself, or begin with an underscore. Config files are Python and run with your rights, so run
+where it is used. Unlike in nanoGPT, a typo in a config file is an error and not a silent no-op: a name that is not a
+setting must be used by the file itself, or begin with an underscore. Config files are Python and run with your rights, so run
 only those that you trust.
 """
 
@@ -32,8 +32,8 @@ def configure(namespace, argv=None, before=None, **ranges):
 
     namespace: a script's globals(); its settings are the names bound to an int, float, bool or str so far, except those
     that start with an underscore. argv: list of str, default sys.argv[1:]; `--key value` is `--key=value`, and --key alone
-    sets a bool to True. before: a dict of settings that come before argv, as those of a run that goes on; names in it that
-    are no settings are left out. ranges: positive='a b', not_negative='c', below_one='d', names of settings.
+    sets a bool to True. before: a dict of settings that come before argv, such as those of a run that is resumed; names in
+    it that are not settings are ignored. ranges: positive='a b', not_negative='c', below_one='d', names of settings.
     Returns the final settings as a dict. --help prints them and exits. Raises UserError on bad input.
     """
     settings = {k: v for k, v in namespace.items() if not k.startswith('_') and isinstance(v, (int, float, bool, str))}
@@ -55,7 +55,7 @@ def configure(namespace, argv=None, before=None, **ranges):
                 raise UserError(f"{arg} has no value: write --{nearest(key, settings) or 'key'}=value")
             overrides, where = {key: parse(value, settings.get(key))}, " on the command line"
         elif '=' in arg and not os.path.exists(arg):
-            raise UserError(f"{arg} is no config file: settings are written with dashes, --{arg}")
+            raise UserError(f"{arg} is not a config file: settings are written with dashes, --{arg}")
         else:
             overrides, where = run_config_file(arg, settings), f" in {arg}"
         for key, value in overrides.items():
@@ -89,7 +89,7 @@ def run_config_file(path, settings):
         line = e.lineno if isinstance(e, SyntaxError) else lines[-1] if lines else 0
         message = e.msg if isinstance(e, SyntaxError) else e
         raise UserError(f"config file {path}, line {line}: {type(e).__name__}: {message}")
-    # A plain value that the file itself reads, or counts a loop with, is a helper; one that nobody reads was meant for us.
+    # A plain value is a helper if the file itself reads it or counts a loop with it; otherwise it was meant as a setting.
     nodes = list(ast.walk(ast.parse(source)))
     loops = [ast.walk(node.target) for node in nodes if isinstance(node, ast.For)]
     helpers = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
@@ -100,7 +100,7 @@ def run_config_file(path, settings):
 
 
 def parse(value, default):
-    """A command-line value as Python would read it, or as it stands if that is no literal or a str is wanted."""
+    """A command-line value as Python would read it, or unchanged if it is not a literal or a str is wanted."""
     if isinstance(default, bool) and value.lower() in ('true', 'false'):
         return value.lower() == 'true'
     try:
@@ -111,7 +111,7 @@ def parse(value, default):
 
 
 def coerce(key, value, default, where):
-    """`value` in the type of `default` if its meaning is plain: 1 for 1.0, 0 for False, 1e3 for 1000, a Path for a str."""
+    """`value` in the type of `default` if its meaning is clear: 1 for 1.0, 0 for False, 1e3 for 1000, a Path for a str."""
     wanted = type(default)
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
@@ -145,7 +145,7 @@ def print_help(namespace, settings):
 
 
 def settings_of(script, argv):
-    """The settings with which `script` would run with these arguments, as its own --help says: a dict."""
+    """The settings with which `script` would run with these arguments, as its --help prints them: a dict."""
     process = subprocess.run([sys.executable, script, *argv, '--help'], capture_output=True, text=True)
     if process.returncode:
         raise UserError(process.stderr.strip().removeprefix('error: '))

@@ -6,9 +6,9 @@ $ python eval_as_math.py --out_dir=math_mini_14 --operation=subtraction --checkp
 $ python eval_as_math.py --out_dir=math_mini_14 --max_operand=19
 $ python eval_as_math.py --init_from=gpt2
 
-Prints a grid for each operation, wrong answers, and the totals; the exit code is 0 whatever the score. All questions whose
-answer is a number are asked, also those of a dataset of your own. --max_operand asks sums of larger operands too: those
-beyond the training text are a group of their own, `beyond`.
+Prints a grid for each operation, wrong answers, and the totals; the exit code is 0 whatever the score. It asks every question
+that has a number as its answer, also those of your own dataset. --max_operand also asks sums of larger operands; those that
+lie beyond the training text form a group of their own, `beyond`.
 """
 
 import re
@@ -20,11 +20,11 @@ from configurator import configure
 # settings
 out_dir = ''  # the model folder
 init_from = ''  # ask GPT-2 instead: 'gpt2', 'gpt2-medium', 'gpt2-large', 'gpt2-xl' or a folder with its weights
-checkpoint = ''  # file in the model folder; '': ckpt_best_math.pt, or ckpt.pt if there is none
+checkpoint = ''  # checkpoint file in the model folder; '': ckpt_best_math.pt, or ckpt.pt if there is none
 operation = 'both'  # 'addition', 'subtraction' or 'both'
-max_operand = 0  # ask a+b and a-b for all operands up to this as well; 0: only the dataset's own questions
+max_operand = 0  # also ask a+b and a-b for all operands up to this; 0: only the dataset's own questions
 num_samples = 10  # samples per question; if it is not given, as many as in training
-temperature = 0.01  # temperature of the samples, 0: greedy; if it is not given, that of the training
+temperature = 0.01  # temperature of the samples, 0: greedy; if it is not given, as in training
 top_k = 10  # sample from the k likeliest tokens only; if it is not given, as in training
 seed = 1337  # seed of the sampling
 device = 'auto'  # 'cpu', 'cuda', 'mps'; auto: a GPU if there is one and the model is at least 128 wide
@@ -35,20 +35,20 @@ if operation not in ('addition', 'subtraction', 'both'):
     raise UserError(f"operation must be 'addition', 'subtraction' or 'both', not {operation!r}")
 # -----------------------------------------------------------------------------
 
-from common.evaluate import grade, summed  # torch takes seconds to import, so a typo is answered before
+from common.evaluate import grade, summed  # torch takes seconds to import, so the settings are checked first
 from common.questions import LABELS, arithmetic_questions
 from common.report import answered, load_evaluated, mark, print_totals, write_json
 from common.tokenizer import check_spelling
 
 EXPRESSION = re.compile(r'<(\d+)[+-](\d+)=')  # the prompts for which a grid has a place
-MAX_LINES = 25  # of wrong answers that are printed: a screen
+MAX_LINES = 25  # at most this many wrong answers are printed, which fills a screen
 
 
 def larger_sums(questions, max_operand):
     """The questions of a whole grid up to max_operand: the dataset's own, and the others in the group 'beyond'."""
     own = {q.prompt: q for q in questions}
     if max_operand > 999 or not all(map(EXPRESSION.fullmatch, own)):
-        raise UserError("--max_operand is at most 999, and for datasets that ask like '<3+4='")
+        raise UserError("--max_operand is at most 999, and only works with datasets that ask like '<3+4='")
     trained = max(int(number) for prompt in own for number in EXPRESSION.fullmatch(prompt).groups())
     if max_operand < trained:
         raise UserError(f"--max_operand={max_operand} is below the dataset's own {trained}: leave it out, or raise it")
@@ -82,7 +82,7 @@ def print_grid(title, rows):
 
 
 model, meta, path, terminated, own = load_evaluated(out_dir, init_from, checkpoint, device, ['ckpt_best_math.pt', 'ckpt.pt'])
-configure(globals(), before=own, **RANGES)  # sampling settings that are not given are those of the run
+configure(globals(), before=own, **RANGES)  # sampling settings that are not given are taken from the run
 sampling = dict(num_samples=num_samples, temperature=temperature, top_k=top_k, seed=seed)
 questions = [q for q in meta.questions if q.kind == 'math']
 if not questions:
@@ -98,7 +98,7 @@ print(f"{path}: {len(table)} questions, {num_samples} samples each at temperatur
 for task in table.task.unique():
     rows = table[table.task == task]
     operands = [max(map(int, match.groups())) for match in map(EXPRESSION.fullmatch, rows.prompt) if match]
-    if len(operands) == len(rows):  # a dataset may ask otherwise
+    if len(operands) == len(rows):  # a dataset may write its questions in another way
         show = print_grid if max(operands) < 20 else print_by_digits
         show(LABELS.get(task, task), rows)
 wrong = table[table.correct < table.samples]

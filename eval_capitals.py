@@ -6,8 +6,8 @@ $ python eval_capitals.py --out_dir=both_mini_28 --checkpoint=ckpt_last.pt --jso
 $ python eval_capitals.py --init_from=gpt2
 
 Prints a line for each capital, with what the model said instead if it was wrong, and the totals; the exit code is 0
-whatever the score. All questions whose answer is a text are asked, also those of a dataset of your own. GPT-2 as it is
-cannot know that the line ends after the capital, so it is right when it begins with it.
+whatever the score. It asks every question that has a text as its answer, also those of your own dataset. The original
+GPT-2 cannot know that the line ends after the capital, so it counts as right if it begins with the capital.
 """
 
 from common.errors import UserError
@@ -17,9 +17,9 @@ from configurator import configure
 # settings
 out_dir = ''  # the model folder
 init_from = ''  # ask GPT-2 instead: 'gpt2', 'gpt2-medium', 'gpt2-large', 'gpt2-xl' or a folder with its weights
-checkpoint = ''  # file in the model folder; '': ckpt_best_facts.pt, or ckpt.pt if there is none
+checkpoint = ''  # checkpoint file in the model folder; '': ckpt_best_facts.pt, or ckpt.pt if there is none
 num_samples = 10  # samples per question; if it is not given, as many as in training
-temperature = 0.01  # temperature of the samples, 0: greedy; if it is not given, that of the training
+temperature = 0.01  # temperature of the samples, 0: greedy; if it is not given, as in training
 top_k = 10  # sample from the k likeliest tokens only; if it is not given, as in training
 seed = 1337  # seed of the sampling
 device = 'auto'  # 'cpu', 'cuda', 'mps'; auto: a GPU if there is one and the model is at least 128 wide
@@ -28,11 +28,11 @@ RANGES = dict(positive='num_samples top_k', not_negative='temperature seed')
 configure(globals(), **RANGES)
 # -----------------------------------------------------------------------------
 
-from common.evaluate import grade  # torch takes seconds to import, so a typo is answered before
+from common.evaluate import grade  # torch takes seconds to import, so the settings are checked first
 from common.report import answered, load_evaluated, mark, print_totals, write_json
 
 model, meta, path, terminated, own = load_evaluated(out_dir, init_from, checkpoint, device, ['ckpt_best_facts.pt', 'ckpt.pt'])
-configure(globals(), before=own, **RANGES)  # sampling settings that are not given are those of the run
+configure(globals(), before=own, **RANGES)  # sampling settings that are not given are taken from the run
 sampling = dict(num_samples=num_samples, temperature=temperature, top_k=top_k, seed=seed)
 questions = [q for q in meta.questions if q.kind == 'facts']
 if not questions:

@@ -44,7 +44,7 @@ class GPTConfig:
             raise ValueError(f"activation must be 'gelu' or 'gelu_new', not {self.activation!r}")
 
     def model_args(self):
-        """The fields as a checkpoint has them: the activation only if it is not nanoGPT's exact GELU, as in GPT-2."""
+        """The fields that a checkpoint holds. The activation is left out if it is the exact GELU, as in nanoGPT."""
         return {key: value for key, value in asdict(self).items() if key != 'activation' or value != 'gelu'}
 
 
@@ -160,7 +160,7 @@ class GPT(nn.Module):
     def forward(self, idx, targets=None):
         """Next-token logits, and the loss if there are targets.
 
-        idx: (B, T) int64 token ids, T <= block_size. targets: (B, T) int64, -1 if nothing is asked of a position.
+        idx: (B, T) int64 token ids, T <= block_size. targets: (B, T) int64, -1 at positions that do not count.
         Returns (logits, loss): with targets, logits (B, T, vocab_size) and the mean cross-entropy in nats; without, the last
         position's logits (B, 1, vocab_size) and None.
         """
@@ -173,7 +173,7 @@ class GPT(nn.Module):
             x = block(x)
         x = self.transformer.ln_f(x)
         if targets is None:
-            return self.lm_head(x[:, [-1], :]), None  # only the last position is needed to go on
+            return self.lm_head(x[:, [-1], :]), None  # only the last position is needed to continue the text
         logits = self.lm_head(x)
         loss = F.cross_entropy(logits.view(-1, logits.size(-1)), targets.reshape(-1), ignore_index=-1)
         return logits, loss
@@ -183,13 +183,13 @@ class GPT(nn.Module):
         if not 0 < block_size <= self.config.block_size:
             raise ValueError(f"cannot crop block_size {self.config.block_size} to {block_size}")
         self.config.block_size = block_size
-        # a copy, for a checkpoint of a view would hold all of the positions
+        # this is a copy, because a checkpoint of a view would hold all of the positions
         self.transformer.wpe.weight = nn.Parameter(self.transformer.wpe.weight[:block_size].detach().clone())
 
     def configure_optimizers(self, weight_decay, learning_rate, betas, device_type):
         """AdamW that decays matrices and embeddings but neither biases nor LayerNorms.
 
-        Fused, so that one kernel updates all parameters, on the devices for which torch has that.
+        It is fused on the devices for which torch supports this, so that one kernel updates all parameters.
         """
         params = [p for p in self.parameters() if p.requires_grad]
         decay_params = [p for p in params if p.dim() >= 2]

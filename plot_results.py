@@ -1,14 +1,14 @@
 """
-Plot what a run learned: accuracies and loss over the iterations, from the results.csv of a model folder.
+Plot what a run learnt: accuracies and loss over the iterations, from the results.csv of a model folder.
 
 $ python plot_results.py --model_folder math_mini_14
 $ python plot_results.py --model_folder math_mini_14 math_mini_28 math_mini_56 --output=widths.png
 $ python plot_results.py --sweep sweeps/main
 
-One folder: plot.png in it, also while its training still runs. Several: one grid with shared axes, comparison.png here.
-A folder of seed_N folders, as sweep.py makes, is drawn as the mean over its finished seeds with a band, and the seeds
-as thin lines. --sweep draws curves.png, a grid of all configs of a sweep, and capacity.png, accuracies against the
-number of parameters, both in the sweep's folder.
+One folder gives plot.png in that folder, also while it is still training. Several folders give one grid with shared axes,
+comparison.png in the current folder. A folder of seed_N folders, as sweep.py makes it, is drawn as the mean over its
+finished seeds with a band, and the seeds as thin lines. --sweep draws curves.png, a grid of all configs of a sweep, and
+capacity.png, accuracies against the number of parameters. Both go into the sweep's folder.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import matplotlib
 
-matplotlib.use('Agg')  # draws files, needs no screen
+matplotlib.use('Agg')  # this draws into files and needs no screen
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.lines import Line2D
@@ -36,7 +36,7 @@ CURVES = {
     'facts': [('facts', 'facts', '#009E73', (0, (5, 1, 1, 1, 1, 1)))],
 }
 CURVES['both'] = CURVES['math'] + CURVES['facts']
-OWN_COLOURS = ['#56B4E9', '#8C564B', '#CC79A7', '#999999']  # of tasks that are not the paper's
+OWN_COLOURS = ['#56B4E9', '#8C564B', '#CC79A7', '#999999']  # for tasks that are not the paper's
 
 
 def own_curves(tables):
@@ -48,7 +48,8 @@ def own_curves(tables):
 def draw(ax, runs, title, curves):
     """Accuracies of the curves on `ax`, the validation loss on a second axis; returns that axis.
 
-    runs: DataFrames of read_results, one, or several seeds of which mean, standard deviation and thin lines are drawn.
+    runs: DataFrames of read_results. If there are several seeds, their mean, their standard deviation and a thin line for
+    each are drawn.
     """
     everything = pd.concat(runs)
     for label, task, colour, dashes in curves:
@@ -85,7 +86,7 @@ def seeds_label(n):
 
 
 def read_panels(folders):
-    """What the panels of model folders, or of folders of seed_N model folders, show: a (runs, title) for each.
+    """The panels for model folders, or for folders of seed_N model folders: a (runs, title) for each.
 
     A title is 'math_mini_14 (1,582 parameters, 3 seeds)', as far as that is known, with as many of the last parts of
     the path as are needed to tell the folders apart.

@@ -1,11 +1,11 @@
 """
-Let a model write: samples that go on from a beginning.
+Let a model write: it continues the text that you give it.
 
 $ python sample.py --out_dir=facts_mini_28 --start="Capital of " --num_samples=5 --max_new_tokens=40
 $ python sample.py --out_dir=facts_mini_28 --start=FILE:prompt.txt --checkpoint=ckpt_last.pt
 $ python sample.py --init_from=gpt2-xl --start="The capital of France is"
 
-nanoGPT's sample.py. Prints each sample, beginning included, and a line of dashes after it.
+This is nanoGPT's sample.py. It prints each sample, including the start, and a line of dashes after it.
 """
 
 from common.errors import UserError
@@ -15,11 +15,11 @@ from configurator import configure
 # settings
 init_from = 'resume'  # 'resume': the model in out_dir; or 'gpt2', 'gpt2-medium', ... or a folder with its weights
 out_dir = 'out'  # the model folder
-checkpoint = 'ckpt.pt'  # file in the model folder
-start = '\n'  # what the samples go on from; FILE:prompt.txt reads it from a file
+checkpoint = 'ckpt.pt'  # checkpoint file in the model folder
+start = '\n'  # the text that the samples continue; FILE:prompt.txt reads it from a file
 num_samples = 10  # samples to draw
-max_new_tokens = 500  # length of each, in tokens after the beginning
-temperature = 0.8  # 1.0: as the model says, lower: likelier tokens, higher: wilder ones, 0: always the likeliest
+max_new_tokens = 500  # length of each sample, in tokens after the start
+temperature = 0.8  # 1.0: the model's own probabilities; lower: likelier tokens; higher: wilder tokens; 0: always the likeliest
 top_k = 200  # sample from the k likeliest tokens only
 seed = 1337  # seed of the sampling
 device = 'auto'  # 'cpu', 'cuda', 'mps'; auto: a GPU if there is one and the model is at least 128 wide
@@ -35,9 +35,9 @@ if start.startswith('FILE:'):
     except (OSError, UnicodeDecodeError) as e:
         raise UserError(f"cannot read {source}: {getattr(e, 'strerror', None) or 'it is not UTF-8 text'}")
 if not start:
-    raise UserError(f"{source} is empty: a model needs a first token to go on from")
+    raise UserError(f"{source} is empty: a model needs at least one token to continue")
 
-from common.checkpoint import load_model  # torch takes seconds to import, so a typo is answered before
+from common.checkpoint import load_model  # torch takes seconds to import, so the settings are checked first
 from common.device import pick_device
 from common.evaluate import sample_completions
 from common.tokenizer import check_spelling

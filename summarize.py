@@ -6,9 +6,9 @@ $ python summarize.py sweeps/main --output=results/main
 $ python summarize.py results/paper --markdown
 
 Writes summary.csv and answers.csv.gz, the answers of all runs at their last evaluation, into the sweep's folder, and
-prints a table. sweep.py runs this at its end. --output also copies both, and every results.csv, to another folder:
+prints a table. sweep.py runs this script when it ends. --output also copies both, and every results.csv, to another folder:
 these small files are enough to summarise and plot the sweep again, without its checkpoints. --markdown only prints the
-table of the README, with what the paper reports.
+table of the README, together with the paper's numbers.
 """
 
 import argparse
@@ -26,9 +26,9 @@ PAPER = Path(__file__).resolve().parent / 'results' / 'paper_values.csv'  # what
 
 
 def collect_answers(folder, sweep):
-    """Write answers.csv.gz of a sweep: config, seed, and the columns of a run's, of each run's last evaluation.
+    """Write a sweep's answers.csv.gz: the answers of each run's last evaluation, after the columns config and seed.
 
-    A run without answers keeps those that the file has of it already, because a copy of a sweep has no others.
+    If a run has no answers.csv.gz, its answers in the sweep's file are kept, because a copy of a sweep has no others.
     """
     known = read_answers(folder) if (folder / FILE).exists() else pd.DataFrame(columns=['config', 'seed'])
     tables = []
@@ -62,7 +62,7 @@ def share(rows):
 
 
 def print_table(summary):
-    """The accuracies of a summary at the end of training, in 80 columns: two lines a config."""
+    """The accuracies of a summary at the end of training, in 80 columns: two lines for each config."""
     print(f"  {'seen':<22}{'facts':<22}{'held out':<22}all held out")
     for config, rows in summary.groupby('config', sort=False):
         rows = rows.set_index('metric')
@@ -97,11 +97,11 @@ def print_markdown(summary, name):
 
 
 def copy_files(folder, output, sweep):
-    """Copy what is small of a sweep, its results.csv, summary.csv and answers.csv.gz, to the folder `output`."""
+    """Copy the small files of a sweep (results.csv, summary.csv and answers.csv.gz) to the folder `output`."""
     runs = [run.relative_to(folder) for runs in sweep.values() for run in runs]
     others = [path for path in output.glob('*/seed_*/results.csv') if path.parent.relative_to(output) not in runs]
     if others:  # they would be summarised with this sweep's
-        raise UserError(f"{others[0]} is of no finished run of {folder}: delete it first, or choose another --output")
+        raise UserError(f"{others[0]} belongs to no finished run of {folder}: delete it first, or choose another --output")
     for path in ['summary.csv', FILE, *(run / 'results.csv' for run in runs)]:
         if (folder / path).exists():
             try:

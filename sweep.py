@@ -1,13 +1,13 @@
 """
-Train a set of configs times seeds, side by side, and put means and intervals over the seeds into summary.csv.
+Train several configs with several seeds each, side by side, and write means and intervals over the seeds to summary.csv.
 
 $ python sweep.py config/train_math_mini_14.py config/train_math_mini_28.py --seeds=5
 $ python sweep.py config/train_math_mini_14.py --seeds=3 --name=decay --weight_decay=0.1
 $ python sweep.py config/train_math_mini_*.py --cluster=slurm --cluster_options slurm_partition=gpu timeout_min=120
 
 Every run is a model folder of train_with_eval.py, sweeps/NAME/CONFIG/seed_N, with its output beside it in seed_N.log.
---key=value goes to all of them. The same command again skips what is finished and resumes what is not. If one run
-fails, the others go on. --cluster needs submitit (pip install -r requirements-dev.txt).
+--key=value goes to all of them. If you run the same command again, it skips the runs that are finished and resumes the
+others. If one run fails, the others go on. --cluster needs submitit (pip install -r requirements-dev.txt).
 """
 
 import argparse
@@ -29,7 +29,7 @@ from configurator import settings_of
 
 HERE = Path(__file__).resolve().parent
 TRAIN = HERE / 'train_with_eval.py'
-stop = SimpleNamespace(code=0)  # becomes a signal's exit code when the sweep is to stop
+stop = SimpleNamespace(code=0)  # becomes a signal's exit code when the sweep should stop
 
 
 def count(text):
@@ -51,17 +51,17 @@ def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
                                      allow_abbrev=False)
     parser.add_argument('configs', nargs='+', metavar='CONFIG', help='config files of train_with_eval.py')
-    parser.add_argument('--seeds', type=count, default=5, help="seeds of each config, from its own on (default: 5)")
+    parser.add_argument('--seeds', type=count, default=5, help="seeds per config, from its own seed upwards (default: 5)")
     parser.add_argument('--name', default='main', help='the sweep is in sweeps/NAME (default: main)')
     parser.add_argument('--jobs', type=count, default=cores,
-                        help='runs side by side here, which share its cores (default: a core for each; one GPU: 1)')
+                        help='runs that go side by side here and share its cores (default: one per core; with one GPU use 1)')
     parser.add_argument('--cluster', default='here', choices=['here', 'slurm', 'local', 'debug'],
-                        help='where runs go: processes here, or submitit: slurm, or its local and debug for testing')
+                        help='where to run: here, or through submitit on slurm (local and debug are for testing submitit)')
     parser.add_argument('--cluster_options', nargs='*', type=option, default=[], metavar='KEY=VALUE',
-                        help='parameters of submitit, e.g. slurm_partition=gpu timeout_min=600 cpus_per_task=2')
+                        help='parameters for submitit, e.g. slurm_partition=gpu timeout_min=600 cpus_per_task=2')
     args, rest = parser.parse_known_args()
-    args.configs += [arg for arg in rest if not arg.startswith('-')]  # those that stand behind an option
-    args.threads = max(1, cores // args.jobs)  # of each run, so that side by side they do not fight for the cores
+    args.configs += [arg for arg in rest if not arg.startswith('-')]  # the configs that come after an option
+    args.threads = max(1, cores // args.jobs)  # per run, so that runs do not fight for the cores
     overrides = [arg for arg in rest if arg.startswith('-')]
     for override in overrides:
         if not override.startswith('--') or '=' not in override:
@@ -78,7 +78,7 @@ def plan_runs(args, overrides):
     for config, settings in zip(args.configs, all_settings):
         if settings['init_from'] != 'scratch' or settings['eval_only']:
             raise UserError(f"{config} sets init_from or eval_only, but a sweep trains from scratch: leave them out")
-    for seed_number in range(args.seeds):  # seeds outside, so that an early look sees every config
+    for seed_number in range(args.seeds):  # the seeds are the outer loop, so that an early look sees every config
         for config, settings in zip(args.configs, all_settings):
             seed = settings['seed'] + seed_number
             folder = Path('sweeps', args.name, Path(config).stem.removeprefix('train_'), f'seed_{seed}')
@@ -90,7 +90,7 @@ def plan_runs(args, overrides):
 
 
 def check_unchanged(folder, settings):
-    """Raise UserError if a run that is there already was begun with other settings, or on another text."""
+    """Raise UserError if an existing run was begun with other settings, or on another text."""
     if not (folder / 'ckpt_last.pt').exists():
         return
     import numpy as np  # these take seconds to import, and a new sweep does not need them
@@ -129,12 +129,12 @@ def is_finished(folder, max_iters):
 
 
 def train(argv, folder, max_iters, threads):
-    """One run of the sweep, from its newest checkpoint if it has one: returns train_with_eval.py's exit code.
+    """Train one run of the sweep, from its newest checkpoint if it has one. Returns train_with_eval.py's exit code.
 
-    Runs in a thread of this process, or on another machine of a cluster. The output is appended to FOLDER.log.
+    This is called in a thread of this process, or on another machine of a cluster. The output is appended to FOLDER.log.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    while folder.is_dir() and not stop.code:  # a training may have outlived a sweep that was killed: wait for its end
+    while folder.is_dir() and not stop.code:  # if a sweep was killed, its runs may still be training: wait for them
         try:
             with filelock.FileLock(folder / '.lock', timeout=0.5):
                 break
@@ -146,8 +146,8 @@ def train(argv, folder, max_iters, threads):
     command = [sys.executable, str(TRAIN), *argv, f'--out_dir={folder}', f'--init_from={init_from}']
     with open(f'{folder}.log', 'a') as log:
         print('$', shlex.join(command), file=log, flush=True)
-        # In a session of its own, because the terminal would send it Ctrl-C besides the sweep, and a second signal ends
-        # it unsaved.
+        # It has a session of its own. Otherwise the terminal would send Ctrl-C to it as well as to the sweep, and a second
+        # signal ends it without saving.
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
                                    env={**os.environ, 'OMP_NUM_THREADS': str(threads)}, start_new_session=True)
         while process.poll() is None and not stop.code:
@@ -177,12 +177,12 @@ def start(args, runs):
                 for folder, (argv, max_iters) in runs.items()}
     except ImportError:
         raise UserError("--cluster needs submitit: pip install -r requirements-dev.txt")
-    except Exception as e:  # submitit raises nearly anything, e.g. if sbatch is there and no cluster behind it
+    except Exception as e:  # submitit raises nearly anything, e.g. if sbatch exists but there is no cluster behind it
         raise UserError(f"--cluster={args.cluster} cannot be used here: {one_line(e)}")
 
 
 def wait_for(futures, runs):
-    """Show progress until all runs have ended or are to stop; returns those that failed: dict of folder to why."""
+    """Show progress until all runs have ended or should stop. Returns those that failed: dict of folder to why."""
     failed, pending = {}, dict(futures)
     done = sum(share_done(folder, max_iters) for folder, (_, max_iters) in runs.items())
     with tqdm(total=len(runs), initial=done, bar_format='{l_bar}{bar}| {n:.2f}/{total} runs [{elapsed}<{remaining}]',
@@ -192,7 +192,7 @@ def wait_for(futures, runs):
             for folder in [folder for folder, future in pending.items() if future.done()]:
                 try:
                     code = pending.pop(folder).result()
-                except Exception as e:  # a cluster's worker was lost: whatever it says
+                except Exception as e:  # e.g. what a cluster says when a worker is lost
                     code = one_line(e)
                 if code:
                     failed[folder] = f"failed ({code}): {last_line(folder)}"
@@ -213,14 +213,14 @@ if __name__ == '__main__':
     failed = wait_for(futures, runs)
     if stop.code:
         for future in futures.values():
-            future.cancel()  # those that have not begun; on a cluster, all
-        print("stopping, all is saved; the same command goes on from where the runs are")
-        sys.exit(stop.code)  # which waits for the threads, and these for the trainings
+            future.cancel()  # this cancels runs that have not begun, and on a cluster all of them
+        print("stopping, everything is saved; the same command goes on from where the runs stopped")
+        sys.exit(stop.code)  # this waits for the threads, and they wait for their runs
     if len(failed) < len(runs):
         subprocess.run([sys.executable, HERE / 'summarize.py', f'sweeps/{args.name}'])
-        print(f"sweeps/{args.name}/summary.csv has all; next:\n  python plot_results.py --sweep sweeps/{args.name}")
+        print(f"sweeps/{args.name}/summary.csv has the results; next:\n  python plot_results.py --sweep sweeps/{args.name}")
     if failed:
         print(f"{len(failed)} of {len(runs)} runs failed:")
         for folder, why in failed.items():
-            print(f"  {folder}: {why} (all in {folder}.log)")
+            print(f"  {folder}: {why} (its whole output is in {folder}.log)")
         sys.exit(1)

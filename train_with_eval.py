@@ -7,9 +7,9 @@ $ python train_with_eval.py --init_from=resume --out_dir=math_mini_14
 $ python train_with_eval.py --init_from=gpt2 --dataset=my_bpe_text --block_size=64 --batch_size=8 --learning_rate=3e-5
 $ torchrun --standalone --nproc_per_node=2 train_with_eval.py config/train_both_mini_mlt.py
 
-nanoGPT's train.py plus evaluation. Everything about a run goes into its model folder, out_dir: results.csv (temp.csv
-while it runs), answers.csv.gz, the checkpoints ckpt*.pt, and the dataset's meta.pkl. Ctrl-C or SIGTERM stops and saves;
-a run that is resumed goes on exactly as if it had never stopped, with its own settings unless they are given anew.
+This is nanoGPT's train.py plus evaluation. Everything about a run goes into its model folder, out_dir: results.csv (temp.csv
+while it runs), answers.csv.gz, the checkpoints ckpt*.pt, and the dataset's meta.pkl. Ctrl-C or SIGTERM saves the run and
+stops it. A resumed run continues exactly as if it had never stopped, with its own settings unless you give new ones.
 """
 
 import math
@@ -22,46 +22,46 @@ from common.errors import UserError, is_terminal, one_line, say
 from configurator import configure
 
 # -----------------------------------------------------------------------------
-# settings: the defaults are the paper's, so a config file holds only what makes its run special
+# settings: the defaults are the paper's, so a config file only holds what is different in its run
 # I/O
 out_dir = 'out'  # the model folder; an earlier run in it is moved aside, not overwritten
 eval_interval = 500  # iterations between estimates of the losses, for ckpt.pt (full evaluations estimate them too)
 log_interval = 500  # iterations between lines of progress if the output is not a terminal
-eval_iters = 200  # batches of a sampled loss; a split with fewer windows than that is averaged exactly
+eval_iters = 200  # random batches for an estimate of the loss; a split with no more windows than they hold is averaged exactly
 eval_only = False  # if True, evaluate once, print it and exit; nothing is written
 always_save_checkpoint = False  # if True, ckpt.pt is the latest checkpoint instead of the one with the best validation loss
 init_from = 'scratch'  # 'scratch', 'resume', 'gpt2', 'gpt2-medium', 'gpt2-large', 'gpt2-xl' or a folder with such weights
 wandb_log = False  # log the evaluations to Weights & Biases as well
-wandb_project = 'too_big_to_think'  # the project there
-wandb_entity = ''  # the user or team there; '': your default
-wandb_run_name = ''  # the run's name there; '': the name of the model folder
+wandb_project = 'too_big_to_think'  # the project at Weights & Biases
+wandb_entity = ''  # the user or team at Weights & Biases; '': your default
+wandb_run_name = ''  # the run's name at Weights & Biases; '': the name of the model folder
 # evaluation: the dataset's questions
-full_eval = True  # ask the questions of the dataset
-full_eval_interval = 250  # iterations between the evaluations that ask them
+full_eval = True  # ask the model the questions of the dataset during training
+full_eval_interval = 250  # iterations between full evaluations, which ask the questions of the dataset
 num_samples = 10  # samples per question
-temperature = 0.01  # of the samples: nearly greedy; 0: greedy
+temperature = 0.01  # temperature of the samples; 0.01 is nearly greedy, 0 is greedy
 top_k = 10  # sample from the k likeliest tokens only
 # data
 dataset = 'as_math'  # a folder of data/
 gradient_accumulation_steps = 1  # batches per iteration
 batch_size = 882  # windows of text per batch
-block_size = 9  # characters of context: one line of as_math
+block_size = 9  # characters of context; 9 is one line of as_math
 # model
 n_layer = 1  # transformer blocks
 n_head = 1  # attention heads
 n_embd = 14  # width: channels of each position
 mlp_expansion = 1  # hidden width of the MLP, in multiples of n_embd
-dropout = 0.0  # for small data and large models try 0.1 or more
+dropout = 0.0  # share of activations that training drops; for small data and large models try 0.1 or more
 bias = False  # biases in the LayerNorm and Linear layers
 # AdamW
 learning_rate = 1e-2  # peak learning rate
 max_iters = 30000  # training iterations in all
 weight_decay = 0.0  # weight decay of matrices and embeddings
 beta1 = 0.9  # decay of the running mean of the gradient
-beta2 = 0.99  # decay of the running mean of its square
+beta2 = 0.99  # decay of the running mean of the squared gradient
 grad_clip = 1.0  # clip the gradient's norm to this; 0.0: never
 # learning rate decay
-decay_lr = True  # warm up, then decay by a cosine; False: constant
+decay_lr = True  # True: warm up, then decay along a cosine; False: the learning rate is constant
 warmup_iters = 2000  # iterations of linear warm-up
 lr_decay_iters = 25000  # the iteration at which the cosine ends
 min_lr = 1e-4  # the learning rate at which the cosine ends
@@ -69,8 +69,8 @@ min_lr = 1e-4  # the learning rate at which the cosine ends
 seed = 1337  # seed of the weights, the batches, dropout and sampling
 device = 'auto'  # 'cpu', 'cuda', 'cuda:0', 'mps'; auto: a GPU if there is one and the model is at least 128 wide
 dtype = 'auto'  # 'float32' or 'bfloat16'; auto: bfloat16 on cuda for widths of 256 and more
-compile = True  # torch.compile the model, which needs a C++ compiler
-num_threads = 0  # CPU threads; 0: as many as the model is fastest with
+compile = True  # compile the model with torch.compile, which needs a C++ compiler
+num_threads = 0  # number of CPU threads; 0: two for models narrower than 128, torch's own number for wider ones
 backend = 'auto'  # backend of torchrun's processes: 'nccl' or 'gloo'; auto: the one that suits the device
 RANGES = dict(
     positive='eval_interval log_interval eval_iters full_eval_interval num_samples top_k gradient_accumulation_steps '
@@ -80,17 +80,17 @@ RANGES = dict(
 if __name__ == '__main__':
     config = configure(globals(), **RANGES)
     if int(os.environ.get('RANK', 0)) > 0:
-        sys.stdout = open(os.devnull, 'w')  # of torchrun's processes, the master alone talks
+        sys.stdout = open(os.devnull, 'w')  # only the master of torchrun's processes prints anything
     if decay_lr and lr_decay_iters <= warmup_iters:
         raise UserError(f"lr_decay_iters ({lr_decay_iters}) must be greater than warmup_iters ({warmup_iters})")
     if decay_lr and max_iters < lr_decay_iters and not eval_only:
         say(f"max_iters ({max_iters}) is below lr_decay_iters ({lr_decay_iters}): the learning rate is still high at the end")
     if init_from not in ('scratch', 'resume') and os.path.realpath(init_from) == os.path.realpath(out_dir):
         raise UserError(f"{out_dir} cannot be both init_from and out_dir")
-    say(f"{out_dir}: starting, which takes some seconds")
+    say(f"{out_dir}: starting, which takes a few seconds")
 # -----------------------------------------------------------------------------
 
-import io  # what takes seconds to import comes after the settings, so that a typo is answered before
+import io  # imports that take seconds come after the settings, so that a typo is reported at once
 
 import numpy as np
 import pandas as pd
@@ -110,10 +110,10 @@ from common.wandb_log import start_wandb
 
 
 def get_batch(ids, iter_num, rank=0, world_size=1):
-    """The windows of text of one iteration: int64 (windows / world_size, block_size + 1), inputs and targets in one.
+    """The windows of text for one iteration: int64 (windows / world_size, block_size + 1), inputs and targets together.
 
-    A function of the seed and the iteration alone, so that a resumed run needs no random state. The starts of the whole
-    batch are drawn on every process, and each keeps its slice, so that any number of processes computes the same gradient.
+    They depend only on the seed and the iteration, so a resumed run needs no random state. Every process draws the starts of
+    the whole batch and keeps its own slice, so any number of processes computes the same gradient.
     """
     windows = np.lib.stride_tricks.sliding_window_view(ids, block_size + 1)
     starts = np.random.default_rng([seed, iter_num]).integers(len(windows), size=gradient_accumulation_steps * batch_size)
@@ -121,7 +121,7 @@ def get_batch(ids, iter_num, rank=0, world_size=1):
 
 
 def forward_backward(model, batch, micro_steps, autocast):
-    """Add the gradient of the batch's mean loss to every p.grad, in micro_steps equal parts; returns the loss."""
+    """Add the gradient of the batch's mean loss to every p.grad, in micro_steps equal parts. Returns the loss."""
     total = 0.0
     for part in batch.chunk(micro_steps):
         with autocast:
@@ -195,7 +195,7 @@ if __name__ == '__main__':
 
     # the model folder, and what the run has found so far
     iter_num = checkpoint.get('iter_num', 0)
-    rows = [row for row in checkpoint.get('rows', []) if row['iter'] < iter_num]  # of results.csv
+    rows = [row for row in checkpoint.get('rows', []) if row['iter'] < iter_num]  # the rows of results.csv so far
     best = {'math': 0.0, 'facts': 0.0, 'combined': 0.0, **checkpoint.get('best_acc', {}),
             'val_loss': float(checkpoint.get('best_val_loss', 'inf'))}
     seconds = {'train_s': 0.0, 'eval_s': 0.0, **checkpoint.get('seconds', {})}
@@ -234,7 +234,7 @@ if __name__ == '__main__':
                disable=not (writes and is_terminal()), bar_format='{desc} {n}/{total} |{bar}| {remaining}{postfix}')
     try:
         while True:
-            # save, then ask: a run that stops in between is resumed before it asks, and gets the same answers
+            # save, then ask: a run that stops in between asks again when it is resumed, and gets the same answers
             on_beat = iter_num % eval_interval == 0 or (full_eval and iter_num % full_eval_interval == 0)
             if master_process and (on_beat or iter_num == max_iters or eval_only):
                 clock('train_s')
@@ -242,7 +242,7 @@ if __name__ == '__main__':
                                         for ids in (train_ids, val_ids))
                 if not math.isfinite(train_loss + val_loss):
                     raise UserError(f"the loss is {train_loss} at iteration {iter_num}: training has diverged, try a smaller "
-                                    f"learning_rate. The checkpoints in {out_dir} are of before")
+                                    f"learning_rate. The checkpoints in {out_dir} are from before that")
                 if writes:
                     save('ckpt_last.pt')
                 asks = full_eval and (iter_num % full_eval_interval == 0 or iter_num == max_iters or eval_only)
@@ -302,7 +302,7 @@ if __name__ == '__main__':
     except RuntimeError as e:  # what gloo and nccl raise when the other end is gone
         if not ddp:
             raise
-        raise UserError(f"process {rank} cannot go on, another may have died ({one_line(e)}): restart from the newest "
+        raise UserError(f"process {rank} cannot go on, because another may have died ({one_line(e)}): restart from the newest "
                         "checkpoint with --init_from=resume")
     finally:
         bar.close()
@@ -311,7 +311,7 @@ if __name__ == '__main__':
     if wandb_run:
         wandb_run.finish(exit_code=stop.code)
     if writes and stop.code:
-        say(f"stopped at iteration {iter_num}, all saved in {out_dir}; to go on:\n"
+        say(f"stopped at iteration {iter_num}, everything is saved in {out_dir}; to resume it:\n"
             f"  python train_with_eval.py --init_from=resume {shlex.quote('--out_dir=' + out_dir)}")
     elif writes:
         say(f"done at iteration {iter_num}: {status(rows[-1])}; training {seconds['train_s']:.0f} s, evaluation "

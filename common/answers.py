@@ -1,8 +1,8 @@
 """
-The fate of every question: answers.csv.gz in a model folder, a graded table for each evaluation of the run.
+What became of every question: answers.csv.gz in a model folder holds a graded table for each evaluation of the run.
 
 Columns: iter, task, prompt, answer, group, samples, correct, prob, said. pandas.read_csv('answers.csv.gz') reads it. Each
-evaluation is appended as a gzip member of its own, so that it is there whole or not at all. Nothing to run.
+evaluation is appended as a gzip member of its own, so that it is there whole or not at all. There is nothing to run here.
 """
 
 import gzip
@@ -19,7 +19,7 @@ FILE = 'answers.csv.gz'
 
 
 def append_answers(iter_num, table, out_dir):
-    """Append a graded table, of the evaluation at iter_num, to the model folder's answers."""
+    """Append the graded table of the evaluation at iter_num to the model folder's answers."""
     path = os.path.join(out_dir, FILE)
     table = table.drop(columns='completions')
     table.insert(0, 'iter', iter_num)
@@ -35,7 +35,7 @@ def append_answers(iter_num, table, out_dir):
 
 
 def keep_answers_before(iter_num, out_dir):
-    """Drop what a run that goes on from iter_num will ask again, and what it was writing when it was killed."""
+    """Drop what a run resumed at iter_num will ask again, and what was only half written when it was killed."""
     path = Path(out_dir) / FILE
     if not path.exists():
         return
@@ -62,4 +62,4 @@ def read_answers(folder):
     try:
         return pd.read_csv(path, keep_default_na=False, dtype={'prompt': str, 'answer': str, 'said': str})
     except (ValueError, OSError, EOFError, zlib.error):
-        raise UserError(f"{path} cannot be read: it is damaged, or being written just now")
+        raise UserError(f"{path} cannot be read: it is damaged, or a run is writing it at this moment")

@@ -1,7 +1,7 @@
 """
-Checkpoints of the nanoGPT family: safe loading, the model of one, and finding the one that is wanted in a model folder.
+Checkpoints of the nanoGPT family: load them safely, build a model from one, and find the right one in a model folder.
 
-Nothing in a checkpoint is executed. Nothing to run.
+Nothing in a checkpoint is executed. There is nothing to run here.
 """
 
 import re
@@ -15,14 +15,14 @@ from common.errors import UserError, one_line, say
 from common.tokenizer import GPT2_VOCABULARY
 from model import GPT, GPTConfig
 
-# Settings with which a run may go on although it began with others: where it runs, how long, and what it shows
+# Settings that may change when a run is resumed: where it runs, how long, and what it shows
 PLACE = {'out_dir', 'init_from', 'seed', 'max_iters', 'eval_only', 'log_interval', 'device', 'compile', 'num_threads',
          'backend', 'wandb_log', 'wandb_project', 'wandb_entity', 'wandb_run_name'}
-HARMLESS = {'flash_attn', 'flash_attention', 'use_flash', 'flash', 'use_flash_attn'}  # of model_args: the same numbers, faster
+HARMLESS = {'flash_attn', 'flash_attention', 'use_flash', 'flash', 'use_flash_attn'}  # these model_args only change the speed
 
 
 def load_checkpoint(path, to_resume=False):
-    """Read a checkpoint dict of the nanoGPT family onto the CPU; raises UserError if it is none.
+    """Read a checkpoint dict of the nanoGPT family onto the CPU; raises UserError if it is not one.
 
     Accepts what other code of the family writes: a prefix _orig_mod. (torch.compile) or module. (DDP), the causal mask among
     the weights, and model_args without mlp_expansion. to_resume: whether it must hold what a run needs to go on.
@@ -32,19 +32,19 @@ def load_checkpoint(path, to_resume=False):
         raise UserError(f"checkpoint {path} not found: train a model first, or name another with --checkpoint")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # about pickle protocols, of files that are refused anyway
+            warnings.simplefilter('ignore')  # it warns about pickle protocols, in files that are refused anyway
             checkpoint = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as e:  # garbage makes torch.load raise nearly anything; its texts run over many lines
         refused = re.search(r'GLOBAL (\S+)', str(e))
         if refused:
             raise UserError(f"checkpoint {path} cannot be read, because it holds {refused[1]}: only tensors, dicts, lists, "
                             "strings and numbers are read, because anything else could execute code")
-        raise UserError(f"checkpoint {path} cannot be read ({type(e).__name__}): it is damaged or no checkpoint")
+        raise UserError(f"checkpoint {path} cannot be read ({type(e).__name__}): it is damaged or not a checkpoint")
     needed = ('model', 'model_args') + ('optimizer', 'iter_num', 'best_val_loss', 'config') * to_resume
     missing = [key for key in needed if not isinstance(checkpoint, dict) or key not in checkpoint]
     if missing:
         kind = "checkpoint that can be resumed" if to_resume else "checkpoint of the nanoGPT family"
-        raise UserError(f"{path} is no {kind}: it has no {missing[0]!r}")
+        raise UserError(f"{path} is not a {kind}: it has no {missing[0]!r}")
     try:
         state = {re.sub(r'^(_orig_mod\.|module\.)+', '', key): value for key, value in checkpoint['model'].items()}
         checkpoint['model'] = {key: value for key, value in state.items() if not key.endswith('.attn.bias')}  # the mask
@@ -57,7 +57,7 @@ def load_checkpoint(path, to_resume=False):
 
 
 def build_model(**args):
-    """A GPT of this shape, with random weights; raises UserError if it cannot be, or does not fit the memory."""
+    """A GPT of this shape, with random weights; raises UserError if the shape is impossible or the memory is too small."""
     try:
         return GPT(GPTConfig(**args))
     except (ValueError, RuntimeError, MemoryError) as e:
@@ -67,7 +67,7 @@ def build_model(**args):
 def model_from_checkpoint(checkpoint, path='the checkpoint', dropout=None):
     """Build the GPT of a checkpoint dict and load its weights; returns it in eval mode on the CPU.
 
-    dropout: in place of the checkpoint's. Raises UserError if it is no GPT of ours, or its weights are not finite.
+    dropout: replaces the checkpoint's. Raises UserError if it is not one of our GPTs, or its weights are not finite.
     """
     try:
         state, args = checkpoint['model'], {k: v for k, v in checkpoint['model_args'].items() if k not in HARMLESS}
@@ -79,7 +79,7 @@ def model_from_checkpoint(checkpoint, path='the checkpoint', dropout=None):
         for key in [*report.missing_keys, *report.unexpected_keys]:
             raise ValueError(f"{key} is {'missing' if key in report.missing_keys else 'unknown'}")
         if not torch.equal(state['lm_head.weight'], state['transformer.wte.weight']):
-            raise ValueError("lm_head.weight and transformer.wte.weight differ, and here they are one (tied)")
+            raise ValueError("lm_head.weight and transformer.wte.weight differ, but here they must be one (tied)")
     except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as e:
         reason = str(e).split('\n\t')[1] if '\n\t' in str(e) else one_line(e)  # torch's second line says which shape differs
         raise UserError(f"{path} holds no GPT that can be built: {reason}")
@@ -108,7 +108,7 @@ def check_vocabulary(model, tokenizer, path, source, remedy):
 
 
 def load_model(out_dir, names):
-    """(model, Meta, path, config) of the first checkpoint among `names` in a model folder; config are its run's settings.
+    """(model, Meta, path, config) of the first checkpoint among `names` in a model folder; config has its run's settings.
 
     The vocabulary and the questions are those of the folder's own meta.pkl, which training puts there, or of its dataset's.
     """
@@ -127,28 +127,28 @@ def load_model(out_dir, names):
 
 
 def changed_settings(before, config):
-    """The settings in which a run that goes on differs from how it began, those of PLACE aside: list of str."""
+    """The settings that have changed since a run began, except those in PLACE: list of str."""
     return [key for key in config if key in before and before[key] != config[key] and key not in PLACE]
 
 
 def check_resumable(checkpoint, path, config):
-    """Raise UserError if a run cannot go on with the settings `config`, and print those in which it differs from before."""
+    """Raise UserError if a run cannot be resumed with the settings `config`, and print those that have changed."""
     if checkpoint['iter_num'] > config['max_iters']:
         raise UserError(f"{path} is at iteration {checkpoint['iter_num']} already: resume with a larger --max_iters")
     before = {**checkpoint['config'], **checkpoint['model_args'], 'dropout': checkpoint['config'].get('dropout', 0.0)}
     for key in changed_settings(before, config):
         if key == 'dataset' or key in checkpoint['model_args'] and key != 'dropout':
             raise UserError(f"{path} was trained with {key}={before[key]!r}, not {config[key]!r}: resume with the same, or "
-                            "start anew in another out_dir")
+                            "start again in another out_dir")
         say(f"resuming with {key}={config[key]!r} (was {before[key]!r})")
 
 
 def load_optimizer(optimizer, checkpoint, path, weight_decay, betas):
-    """Load the optimizer's state of a checkpoint, but for the settings that may have been given anew."""
+    """Load the optimizer's state from a checkpoint, except the settings that may have changed."""
     try:
         optimizer.load_state_dict(checkpoint['optimizer'])
     except (ValueError, KeyError, TypeError) as e:
-        raise UserError(f"{path} cannot be resumed, because its optimizer is another's: {one_line(e)}")
+        raise UserError(f"{path} cannot be resumed, because its optimizer does not fit the model: {one_line(e)}")
     for group, decay in zip(optimizer.param_groups, (weight_decay, 0.0)):
         group['weight_decay'], group['betas'] = decay, betas
 

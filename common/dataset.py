@@ -1,9 +1,9 @@
 """
 A dataset on disk: its text as token ids, and its vocabulary and questions beside it, in data/NAME/.
 
-input.txt, train.bin and val.bin (flat uint16 ids, little-endian, as everywhere in the nanoGPT family) and meta.pkl, a dict of
-vocab_size, stoi, itos, cases (tuples task, prompt, answer, held_out) and terminators (dict of task to str). The prepare.py
-scripts write it, training and evaluation read it. Nothing to run.
+The files are input.txt, train.bin and val.bin (flat uint16 ids, little-endian, as everywhere in the nanoGPT family) and
+meta.pkl, a dict of vocab_size, stoi, itos, cases (tuples task, prompt, answer, held_out) and terminators (dict of task to
+str). The prepare.py scripts write them, and training and evaluation read them. There is nothing to run here.
 """
 
 import argparse
@@ -20,8 +20,8 @@ from common.run_folder import write_file
 from common.tokenizer import Tokenizer, char_tokenizer, gpt2_tokenizer, unknown_characters
 
 DATA = Path(__file__).resolve().parents[1] / 'data'
-GROUP_OF = {False: 'seen', True: 'held out', None: 'beyond'}  # a case's held_out as meta.pkl has it
-PAPER_TERMINATORS = {'add': '>', 'sub': '>', 'facts': FACT_END}  # of meta.pkl files that do not name them
+GROUP_OF = {False: 'seen', True: 'held out', None: 'beyond'}  # the group for each value of a case's held_out in meta.pkl
+PAPER_TERMINATORS = {'add': '>', 'sub': '>', 'facts': FACT_END}  # for meta.pkl files that do not name them
 
 # -----------------------------------------------------------------------------
 # writing: for prepare.py
@@ -49,7 +49,7 @@ def prepare_parser(description, here, arithmetic=False):
                             help='operand pairs to hold out, in both orders of both operations (default: 5,7)')
         parser.add_argument('--held_out_rounds', type=int, metavar='K', help='hold out K rounds of a round-robin of the '
                             'operands instead: each operand is in exactly K pairs')
-        parser.add_argument('--split_seed', type=int, default=0, metavar='S', help='which round-robin (default: 0)')
+        parser.add_argument('--split_seed', type=int, default=0, metavar='S', help='picks the round-robin (default: 0)')
         parser.add_argument('--max_operand', type=int, default=9, help='operands are 0..max_operand (default: 9)')
         parser.add_argument('--seed', type=int, default=1337, help='seed of the shuffle of the lines (default: 1337)')
     return parser
@@ -80,7 +80,7 @@ def check_text(text, questions, name):
         if (q.prompt + q.answer + q.terminator in text) == (q.group == 'held out'):
             found = "holds the held-out" if q.group == 'held out' else "lacks the"
             raise UserError(f"the text of {name} {found} {q.prompt + q.answer + q.terminator!r} of its questions: "
-                            "mend its prepare.py and run it again")
+                            "fix its prepare.py and run it again")
 
 
 def meta_bytes(chars, questions):
@@ -123,11 +123,11 @@ def write_dataset(folder, text, questions):
 class Meta(NamedTuple):
     tokenizer: Tokenizer
     questions: list  # of Question
-    own: bool  # whether the questions are the dataset's own, and not the paper's for want of any
+    own: bool  # False if the dataset has no questions and gets the paper's
 
 
 class PlainUnpickler(pickle.Unpickler):
-    """Reads dicts, lists, tuples, strings and numbers; refuses whatever would import, and so execute, anything."""
+    """Reads dicts, lists, tuples, strings and numbers; refuses everything that would import, and so execute, code."""
 
     def find_class(self, module, name):
         raise pickle.UnpicklingError(f"it refers to {module}.{name}, and only plain dicts, tuples and strings are read")
@@ -137,7 +137,7 @@ def load_meta(path, gpt2_folder=None):
     """The Meta of a meta.pkl; GPT-2's byte-pair encoding and the paper's questions if there is no such file.
 
     gpt2_folder: where to look for the files of that encoding, see gpt2_tokenizer. A meta.pkl of nanoGPT's form, without
-    questions, gets the paper's for whatever tasks its vocabulary can spell. Raises UserError if it cannot be read.
+    questions, gets the paper's for every task that its vocabulary can spell. Raises UserError if it cannot be read.
     """
     path = Path(path)
     if not path.exists():
@@ -169,7 +169,7 @@ def load_meta(path, gpt2_folder=None):
 
 
 def find_meta(dataset):
-    """Path of a dataset's meta.pkl; raises UserError if its prepare.py would write one and has not."""
+    """Path of a dataset's meta.pkl; raises UserError if its prepare.py would write one but has not been run."""
     folder = DATA / dataset
     prepare = folder / 'prepare.py'
     if not (folder / 'meta.pkl').exists() and prepare.exists() and 'write_dataset' in prepare.read_text():
@@ -178,7 +178,7 @@ def find_meta(dataset):
 
 
 def text_sha256(ids):
-    """Hash of a text's ids, by which a run that goes on knows that it is still the same; in pieces, to save memory."""
+    """Hash of a text's ids, which tells a resumed run that the text is still the same. It goes in pieces, to save memory."""
     digest = hashlib.sha256()
     for start in range(0, len(ids), 1 << 20):
         digest.update(ids[start:start + (1 << 20)].astype('<i8').tobytes())
@@ -186,7 +186,7 @@ def text_sha256(ids):
 
 
 def load_dataset(dataset, block_size=1, gpt2_folder=None):
-    """The data of data/`dataset`: returns (Meta, train ids, val ids), ids 1-D uint16 arrays that are mapped, not read.
+    """The data of data/`dataset`: returns (Meta, train ids, val ids). The ids are 1-D uint16 arrays, memory-mapped.
 
     block_size: characters of context, which must be fewer than the text has; a sentence is printed if it cannot hold a
     question whose answer is a number. gpt2_folder: where GPT-2's vocabulary is if the dataset has no meta.pkl, see

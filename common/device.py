@@ -1,6 +1,6 @@
 """
 Where a model runs: the device, the precision, the processes of torchrun, and what makes one seed give one result.
-Nothing to run.
+There is nothing to run here.
 """
 
 import importlib.util
@@ -13,9 +13,9 @@ from common.errors import UserError, one_line, say
 
 
 def pick_device(device, n_embd):
-    """'auto' becomes cuda or mps if it is there and the model is wide enough to gain by it, else cpu; the rest is checked."""
+    """'auto' becomes cuda or mps if there is one and the model is wide enough to gain from it, else cpu. Others are checked."""
     if device == 'auto':
-        # the kernels of a tiny model take less time than launching them
+        # it takes longer to launch the kernels of a tiny model than to run them
         gpu = 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'
         return gpu if n_embd >= 128 else 'cpu'
     try:
@@ -42,14 +42,14 @@ def pick_dtype(dtype, device, n_embd):
 def compute_init(device, n_embd, num_threads, backend):
     """Set torch up for one process of a training: returns (device, rank, world_size), (device, 0, 1) without torchrun.
 
-    num_threads: on a CPU; 0 is two for the tiny models and torch's own number for wider ones. backend: of torchrun's
-    processes, 'auto' is nccl on cuda and gloo elsewhere.
+    num_threads: how many to use on a CPU; 0 means two for tiny models and torch's own number for wider ones. backend: what
+    torchrun's processes talk through; 'auto' is nccl on cuda and gloo elsewhere.
     """
     cache = os.environ.get('TORCHINDUCTOR_CACHE_DIR')
     try:  # torch makes this folder even if nothing is compiled
         os.makedirs(cache or os.curdir, exist_ok=True)
     except OSError as e:
-        say(f"TORCHINDUCTOR_CACHE_DIR={cache} cannot be used ({e.strerror}), so torch's own default is")
+        say(f"TORCHINDUCTOR_CACHE_DIR={cache} cannot be used ({e.strerror}), so torch uses its default")
         del os.environ['TORCHINDUCTOR_CACHE_DIR']
     rank, world_size = int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))
     device = pick_device(device, n_embd)
@@ -60,7 +60,7 @@ def compute_init(device, n_embd, num_threads, backend):
     if 'RANK' in os.environ:
         torch.distributed.init_process_group(backend if backend != 'auto' else 'nccl' if 'cuda' in device else 'gloo')
     if device == 'cpu':
-        # a fixed rule, because the sums of another number of threads round differently
+        # this is a fixed rule, because sums round differently with another number of threads
         threads = torch.get_num_threads()
         torch.set_num_threads(num_threads or (min(2, threads) if n_embd < 128 else threads))
     # Without this, parallel threads sum the embedding gradient in varying order and one seed gives different results.
@@ -73,7 +73,7 @@ def compute_init(device, n_embd, num_threads, backend):
 
 
 def all_reduce_gradients(params, world_size):
-    """Average the gradients over all processes, in one all-reduce, because each takes its time however small it is."""
+    """Average the gradients over all processes, in one all-reduce, because each one takes time, however small."""
     flat = torch.cat([p.grad.flatten() for p in params])
     torch.distributed.all_reduce(flat)
     for p, grad in zip(params, (flat / world_size).split([p.numel() for p in params])):
@@ -81,10 +81,10 @@ def all_reduce_gradients(params, world_size):
 
 
 def compile_model(model, batch, autocast):
-    """torch.compile(model), or the model itself and a printed sentence if there is no compiler that works.
+    """torch.compile(model), or the model itself, and a printed sentence, if no compiler works.
 
     batch: windows (B, T + 1) as training has them. The forward and backward pass are compiled here and now, because the
-    compiler may exist but fail, e.g. without Python headers. The compiled model wants batches of this one size.
+    compiler may exist but fail, e.g. without Python headers. The compiled model must get batches of this size.
     """
     device_type = batch.device.type
     has_compiler = (importlib.util.find_spec('triton') is not None if device_type == 'cuda' else

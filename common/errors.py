@@ -1,8 +1,8 @@
 """
-What scripts say: one kind of error for everything that the user can mend, and printing that never ends a training.
+What scripts say: one kind of error for everything that the user can fix, and printing that never ends a run.
 
-Code in common/ raises UserError with a whole sentence for the user: what is wrong, and what to do about it. Importing this
-file makes a script that does not catch it end with `error: sentence` on stderr and exit code 1, without a traceback.
+Code in common/ raises UserError with a whole sentence for the user: what is wrong, and what to do about it. If a script
+imports this file and does not catch the error, it ends with `error: sentence` on stderr and exit code 1, and no traceback.
 """
 
 import os
@@ -10,14 +10,14 @@ import sys
 
 
 class UserError(Exception):
-    """Something that the user can mend: its text is one sentence that names the thing and the remedy."""
+    """Something that the user can fix. Its text is one sentence that says what is wrong and what to do about it."""
 
 
 def print_error(kind, error, traceback):
     """Print what ended a script: a UserError as its sentence, Ctrl-C and a closed pipe as nothing, the rest as Python does."""
     if issubclass(kind, UserError):
         print(f"error: {error}", file=sys.stderr)
-    elif issubclass(kind, BrokenPipeError):  # as of `| head`; Python would complain when it flushes at the end
+    elif issubclass(kind, BrokenPipeError):  # e.g. after `| head`; Python would complain when it flushes at the end
         sys.stdout = open(os.devnull, 'w')
     elif not issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error, traceback)
@@ -29,7 +29,7 @@ def one_line(error):
 
 
 def say(text):
-    """Print a line for the user, or nothing from the moment on that nobody reads it any more, because the pipe is closed."""
+    """Print a line for the user. Once the pipe is closed, because nobody reads it any more, print nothing."""
     try:
         print(text, flush=True)
     except OSError:

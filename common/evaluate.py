@@ -1,5 +1,5 @@
 """
-Asks a model all its questions: one graded table, and what is summed up of it. Nothing to run.
+Asks a model questions, grades the answers in one table, and sums the table up. There is nothing to run here.
 
 The table is a pandas DataFrame with a row for each question: task, prompt, answer, group, samples (how many were drawn),
 correct (how many of them were right), prob (the exact probability of the whole right answer), said (the most frequent answer).
@@ -23,7 +23,7 @@ def next_token_logits(model, contexts):
     """Logits of the token after each of the contexts (lists of ids, of any lengths): a float32 tensor (N, vocab_size).
 
     A context longer than block_size is cropped to its end, as generation does. Shorter ones are padded on the right, where a
-    causal model cannot see it. With targets the forward pass returns the logits of every position, of which one is kept.
+    causal model cannot see it. With targets the forward pass returns the logits of every position, and one of them is kept.
     """
     device, block_size = model.lm_head.weight.device, model.config.block_size
     kept = []
@@ -37,12 +37,13 @@ def next_token_logits(model, contexts):
 
 
 def sample_completions(model, prompts, num_samples, max_new_tokens, temperature=1.0, top_k=None, stop=None, seed=1337):
-    """num_samples continuations of each prompt: a list, for each prompt a Counter of continuation (tuple of ids) to times.
+    """Draw num_samples continuations of each prompt: a list of a Counter for each prompt, continuation (tuple of ids) to times.
 
-    The distribution is that of GPT.generate, one by one. Samples that are equal so far share one context, so the model is
-    asked once for all of them: the number that go on with each token is multinomial. At low temperature that is nearly all.
+    The distribution is the same as if GPT.generate drew them one by one. Samples that are equal so far share one context, so
+    the model is asked once for all of them, and the number that go on with each token is multinomial. At low temperature
+    nearly all samples are equal.
     prompts: lists of ids. temperature 0 is greedy. top_k: sample from the k likeliest tokens only. stop: the token that ends a
-    continuation. seed: of the sampling, which leaves torch's and numpy's global random state alone.
+    continuation. seed: for the sampling, which leaves torch's and numpy's global random state alone.
     """
     rng = np.random.default_rng(seed)
     done = [Counter() for _ in prompts]
@@ -79,10 +80,10 @@ def sampling_probs(logits, temperature, top_k):
 
 
 def split_prompt(tokenizer, question):
-    """What is put to the model, and what it is to write: (prompt, answer).
+    """The text that the model is given, and the text that it should write: (prompt, answer).
 
-    Blanks at the end of a prompt belong to the answer in GPT-2's encoding: ' Paris' is one token there, which cannot follow a
-    blank that stands alone.
+    In GPT-2's encoding, spaces at the end of a prompt belong to the answer: ' Paris' is one token there, and it cannot follow
+    a space that stands alone.
     """
     asked = question.prompt.rstrip(' ') if tokenizer.bpe else question.prompt
     return asked, question.prompt[len(asked):] + question.answer
@@ -120,7 +121,7 @@ def answer_probs(model, tokenizer, questions, terminated=True):
         ids = tokenizer.encode(prompt)
         new = tokenizer.encode(answer)
         for ch in question.terminator if terminated else '':
-            new += tokenizer.encode(ch)  # one by one: GPT-2 may join blanks that end a text, but does not within one
+            new += tokenizer.encode(ch)  # one by one: GPT-2 may join spaces at the end of a text, but not inside it
         for token in new:
             contexts.append(ids)
             targets.append(token)
@@ -133,8 +134,8 @@ def answer_probs(model, tokenizer, questions, terminated=True):
 def grade(model, meta, questions=None, num_samples=10, temperature=0.01, top_k=10, seed=1337, terminated=True):
     """Ask and score questions, the dataset's own by default: the graded table that this file's docstring describes.
 
-    The model is put into eval mode and back. terminated: False for a model that does not know how our lines end, as GPT-2: an
-    answer of it is cut off behind the right one if it begins with that. The table has one column more, completions: Counters.
+    The model is put into eval mode and back. terminated: False for a model that does not know how our lines end, like GPT-2:
+    if its answer begins with the right one, the rest is cut off. The table has one more column, completions, with Counters.
     """
     questions = meta.questions if questions is None else questions
     was_training = model.training
@@ -151,7 +152,7 @@ def grade(model, meta, questions=None, num_samples=10, temperature=0.01, top_k=1
 
 
 def cut_after_answer(question, completions):
-    """Completions of a fact that begin with the answer, and not with a longer word, cut off behind it."""
+    """The completions; if one begins with the right fact, and not just with a longer word, the rest is cut off."""
     cut = Counter()
     for text, times in completions.items():
         match = re.match(rf'\s*{re.escape(question.answer)}(?!\w)', text, re.IGNORECASE)
@@ -186,7 +187,7 @@ def estimate_loss(model, ids, batch_size, eval_iters, seed, autocast):
 def summed(table):
     """Scores of a graded table, or a part of it, as a dict.
 
-    questions_right counts the questions all of whose samples are right; correct and total count samples; acc and prob are
+    questions_right counts the questions that have all samples right; correct and total count samples; acc and prob are
     fractions of 1, and 0.0 if nothing is asked.
     """
     correct, total = int(table.correct.sum()), int(table.samples.sum())

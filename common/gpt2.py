@@ -1,5 +1,6 @@
 """
-GPT-2's weights in, our weights out, through Hugging Face transformers. Optional (pip install transformers); nothing to run.
+Loads GPT-2's weights and exports ours, through Hugging Face transformers. It is optional (pip install transformers).
+There is nothing to run here.
 
     from common.checkpoint import load_model
     from common.gpt2 import save_gpt2
@@ -39,9 +40,9 @@ def load_gpt2(name_or_path, dropout=0.0, block_size=None):
     """The GPT with GPT-2's trained weights; in eval mode, on the CPU.
 
     name_or_path: one of GPT2_MODELS, downloaded when it is first used, or a folder with such a model, as save_gpt2 writes it.
-    block_size: shorten the context to so many positions.
-    The activation is that of the model's own config: for OpenAI's weights the tanh approximation of GELU, where nanoGPT has
-    the exact one. Raises UserError if the weights cannot be had, or are not those of a GPT-2 that model.py can compute.
+    block_size: shorten the context to this many positions.
+    The activation is that of the model's own config: for OpenAI's weights the tanh approximation of GELU, while nanoGPT has
+    the exact one. Raises UserError if the weights cannot be loaded, or are not those of a GPT-2 that model.py can compute.
     """
     hf_model = load_transformers_gpt2(name_or_path)
     cfg = hf_model.config
@@ -85,7 +86,7 @@ def load_transformers_gpt2(name_or_path):
         raise
     except OSError as e:
         hint = "" if is_folder else ": connect to the network once, or name a folder that holds them"
-        raise UserError(f"the weights of {name_or_path} cannot be had ({one_line(e).rstrip('.')}){hint}")
+        raise UserError(f"the weights of {name_or_path} cannot be loaded ({one_line(e).rstrip('.')}){hint}")
     except Exception as e:  # damaged files make json, safetensors and torch raise nearly anything
         raise UserError(f"the weights of {name_or_path} cannot be read ({type(e).__name__}): they are damaged, or do not fit "
                         "its config.json")
@@ -98,7 +99,7 @@ def load_transformers_gpt2(name_or_path):
 
 
 def load_pretrained(init_from):
-    """(model, Meta, name) of GPT-2 as it is, of which init_from says the name or folder.
+    """(model, Meta, name) of the GPT-2 with the name or in the folder that init_from says.
 
     Its questions are the paper's, all in the group 'beyond', because it was trained on none of our lines. A folder with a
     meta.pkl beside the weights holds a model of ours, with its own vocabulary and questions.
@@ -129,7 +130,7 @@ def save_gpt2(model, meta, folder):
     state |= {key: value.t() if key.endswith(CONV1D) else value for key, value in model.state_dict().items()}
     hf_model.load_state_dict(state)
     try:
-        os.makedirs(folder, exist_ok=True)  # transformers itself would only log it if it cannot
+        os.makedirs(folder, exist_ok=True)  # if this fails in transformers, it only logs it
         hf_model.save_pretrained(folder)
         if not meta.tokenizer.bpe:
             chars = [meta.tokenizer.decode([i]) for i in range(meta.tokenizer.vocab_size)]

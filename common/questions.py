@@ -1,7 +1,8 @@
 """
 What is asked and what counts as right: the questions of the paper's datasets, and the rules by which answers are scored.
 
-A dataset's prepare.py makes Questions and writes its text from them, so the two cannot disagree. Nothing to run.
+A dataset's prepare.py makes Questions and writes its text from them, so the two cannot disagree.
+There is nothing to run here.
 """
 
 import random
@@ -10,7 +11,7 @@ from typing import NamedTuple
 
 GROUPS = ('seen', 'held out', 'beyond')  # in the training text; kept out of it on purpose; simply not in it
 LABELS = {'add': 'addition', 'sub': 'subtraction'}  # what people read; any other task is called by its own name
-FACT_END = ' \n'  # the paper ends its facts with a blank and a newline
+FACT_END = ' \n'  # the paper ends its facts with a space and a newline
 
 # Barron & White 2025, in their order
 CAPITALS = {
@@ -31,7 +32,7 @@ CAPITALS = {
 class Question(NamedTuple):
     """One question, e.g. Question('add', '<5+7=', '12', 'held out').
 
-    task: 'add', 'sub', 'facts', or any name that a dataset likes. group: one of GROUPS. terminator: what ends an answer in
+    task: 'add', 'sub', 'facts', or any name that a dataset chooses. group: one of GROUPS. terminator: what ends an answer in
     the text; the exact probability of an answer includes it, and generation stops at its last character.
     """
     task: str
@@ -49,8 +50,8 @@ class Question(NamedTuple):
 def is_correct(question, completion):
     """Whether a completion answers a question, by the rules of Barron & White 2025.
 
-    A number is right if the integer at the beginning of the completion is, whatever follows it. A fact is right if the rest
-    of its line, without blanks around it and a final period, equals the answer in any case.
+    A number is right if the integer at the beginning of the completion is right, whatever follows it. A fact is right if the
+    rest of its line equals the answer; upper and lower case, spaces around it and a final full stop do not matter.
     """
     if question.kind == 'facts':
         return completion.split('\n')[0].strip().removesuffix('.').strip().lower() == question.answer.lower()
@@ -71,7 +72,7 @@ def arithmetic_questions(held_out=((5, 7),), max_operand=9):
 
 
 def arithmetic_text(questions, seed=1337):
-    """The lines of all questions that are not held out, padded with blanks to one width and shuffled."""
+    """The lines of all questions that are not held out, padded with spaces to one width and shuffled."""
     lines = [q.prompt + q.answer + q.terminator for q in questions if q.group != 'held out']
     width = max(map(len, lines))
     random.Random(seed).shuffle(lines)
@@ -83,7 +84,7 @@ def round_robin_pairs(rounds, split_seed, n=10):
 
     A round pairs every digit with one other, so that each digit is in exactly `rounds` pairs, and no pair comes twice. The
     split seed relabels the digits; more rounds of one split hold out all that fewer do. At most n - 1 rounds.
-    The circle method: one digit stays, the others move on by one seat a round, and those who sit opposite are a pair.
+    The circle method: one digit stays, the others move on by one seat a round, and two that sit opposite each other are a pair.
     """
     digits = list(range(n))
     random.Random(split_seed).shuffle(digits)

@@ -1,5 +1,5 @@
 """
-What scripts print: about a run, and about one model's graded answers. Nothing to run.
+What scripts print: about a run, and about one model's graded answers. There is nothing to run here.
 """
 
 import json
@@ -23,7 +23,7 @@ def describe(dataset, meta, ids, model, how):
 
 
 def status(row, iter_num=None, with_loss=True):
-    """Scores of a row of results.csv, the held-out questions first. iter_num: say which iteration it is of, if another."""
+    """Scores of a row of results.csv, the held-out questions first. iter_num: name the row's iteration if it is another."""
     shown = [(name, row[f'{column}_acc']) for name, column, asked in (
         ('held out', 'heldout', row['heldout_total']), ('math', 'math', row['math_acc'] or row['add_total'] + row['sub_total']),
         ('facts', 'facts', row['facts_total'])) if asked]
@@ -41,10 +41,10 @@ def next_commands(out_dir, questions):
 
 
 def load_evaluated(out_dir, init_from, checkpoint, device, names):
-    """What an evaluation script asks: (model, Meta, path or name, terminated, sampling settings of the model's own run).
+    """Load what an evaluation script needs: (model, Meta, path or name, terminated, sampling settings of the model's run).
 
     out_dir and checkpoint, or init_from, are the script's settings; names: the checkpoints to look for if none is given.
-    terminated: whether the model knows how our lines end; GPT-2 as it is does not.
+    terminated: whether the model knows how our lines end; the original GPT-2 does not.
     """
     if bool(out_dir) == bool(init_from):
         raise UserError("name the model folder with --out_dir=FOLDER, or GPT-2 with --init_from=gpt2")
@@ -61,7 +61,7 @@ def load_evaluated(out_dir, init_from, checkpoint, device, names):
 
 
 def answered(row):
-    """A question's most frequent answer, and how often it came if not always."""
+    """A question's most frequent answer, and how often it came if it did not always come."""
     times = row.completions.most_common(1)[0][1]
     return repr(row.said.strip()) + (f" ({times} of {row.samples})" if times < row.samples else '')
 
@@ -83,7 +83,7 @@ def print_totals(table):
 
 
 def write_json(path, checkpoint, settings, table):
-    """Write an evaluation's settings, totals and answers to the file `path`; does nothing if that is ''."""
+    """Write an evaluation's settings, totals and answers to the file `path`; does nothing if `path` is ''."""
     if not path:
         return
     held_out = {'seen': False, 'held out': True, 'beyond': None}

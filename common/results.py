@@ -1,7 +1,7 @@
 """
 Reads the results.csv of one run or of a whole sweep, and says what was found: means and 95 % intervals over the seeds.
 
-A sweep is a folder of CONFIG/seed_N model folders, as sweep.py makes it. Nothing to run.
+A sweep is a folder of CONFIG/seed_N model folders, as sweep.py makes it. There is nothing to run here.
 """
 
 from pathlib import Path
@@ -29,7 +29,7 @@ def read_results(folder):
         results = pd.read_csv(path)
         missing = [column for column in CLASSIC_COLUMNS if column not in results]
         if missing:
-            raise UserError(f"{path} has no column {missing[0]}: it is no results.csv of train_with_eval.py")
+            raise UserError(f"{path} has no column {missing[0]}: it is not a results.csv of train_with_eval.py")
         results = results.astype(float).assign(n_params=results.get('n_params', float('nan')))
     except (ValueError, OSError) as e:  # pandas' parser errors are ValueErrors
         reason = 'it is empty' if isinstance(e, pd.errors.EmptyDataError) else one_line(e)
@@ -52,7 +52,7 @@ def seed_folders(folder):
 
 
 def read_seeds(folder):
-    """The finished runs of a config: dict of model folder to its read_results; {} for a folder that is no config's.
+    """The finished runs of a config: dict of model folder to its read_results; {} if the folder does not belong to a config.
 
     Runs that are still going on, or have not reached the last iteration of the config's longest run, are left out.
     """
@@ -84,7 +84,7 @@ def measure(results):
     """What one run found: dict of metric to value. Accuracies and probabilities are fractions of 1; NaN means never.
 
     best is the first row with the highest accuracy, or mean accuracy if a dataset has both sums and facts. It is picked
-    by the very score that is reported, which flatters it, but the paper reports that.
+    by the very score that is reported, so the score looks better than the model is, but the paper does the same.
     """
     final, best = results.iloc[-1], results.loc[(results.math_acc + results.facts_acc).idxmax()]
     metrics = {}
@@ -93,7 +93,7 @@ def measure(results):
             if row.get(f'{task}_total', 0) > 0:
                 metrics[f'{when}_{task}_acc'] = row[f'{task}_correct'] / row[f'{task}_total']
         asked = row.add_total + row.sub_total - row.get('heldout_total', 0)
-        if asked > 0 and not own_tasks(results):  # so that what is held out are sums
+        if asked > 0 and not own_tasks(results):  # then all that is held out is sums
             correct = row.add_correct + row.sub_correct - row.get('heldout_correct', 0)
             metrics[f'{when}_seen_sums_acc'] = correct / asked
         for column in ('seen_acc', 'seen_prob', 'heldout_prob', 'train_loss'):
@@ -109,7 +109,7 @@ def measure(results):
 
 
 def interval(metric, values):
-    """95 % interval of the mean of a metric over seeds: (low, high), NaN if one seed cannot tell.
+    """95 % interval of the mean of a metric over seeds: (low, high), NaN if there is only one seed, which cannot tell.
 
     Shares of seeds (*_all_*) get Wilson's, which suits small counts. Everything else gets Student's t, clipped to the
     possible range: 0 to 1 for accuracies and probabilities, and at least 0 for losses and iterations.

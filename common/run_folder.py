@@ -1,6 +1,6 @@
 """
 Files that are written whole or not at all, and the model folder of a training run: its lock, an earlier run moved aside,
-and stopping by signal. Used by every script that writes something; nothing to run.
+and stopping by signal. Every script that writes something uses it. There is nothing to run here.
 """
 
 import os
@@ -22,8 +22,8 @@ FIGURE = r'\w+\.(png|pdf|svg|gif)'
 def atomic_open(path, mode='w'):
     """Open `path` for writing; it appears, or is replaced, only when the block has ended without error.
 
-    The bytes go to a temporary file in the same folder, are flushed to the disk (fsync) and renamed. After an error, a full
-    disk too, the old file is as it was and the temporary one is gone. mode: 'w' (UTF-8 text) or 'wb'.
+    The bytes go to a temporary file in the same folder, are flushed to the disk (fsync) and renamed. After an error,
+    such as a full disk, the old file is as it was and the temporary one is gone. mode: 'w' (UTF-8 text) or 'wb'.
     Raises UserError if the file cannot be written.
     """
     target = os.path.realpath(path)  # if path is a link, the file that it leads to
@@ -69,8 +69,8 @@ def lock_folder(folder):
 def claim_folder(out_dir, resume):
     """Make out_dir the model folder of this run, and move an earlier run in it aside to out_dir.1, .2, ...
 
-    resume: whether the run in it goes on instead. Only what a run wrote is moved: a folder with other files in it, or one
-    that this program lives or runs in, is refused (UserError). Returns the lock, held as long as it is referenced.
+    resume: whether the run in it is resumed instead. Only what a run wrote is moved: a folder with other files in it, or one
+    that this program lives or runs in, is refused (UserError). Returns the lock, which holds as long as it is referenced.
     """
     folder = os.path.realpath(out_dir)  # if out_dir is a link, it stays, and what it leads to is moved
     here = [os.path.realpath(path) + os.sep for path in (os.getcwd(), os.path.dirname(os.path.dirname(__file__)))]
@@ -87,7 +87,7 @@ def claim_folder(out_dir, resume):
         if names and not resume:
             known = [name for name in names if re.fullmatch(RUN_FILE, name)]
             strange = [name for name in names if name not in known and name != 'wandb' and not re.fullmatch(FIGURE, name)]
-            strange = strange if known else names  # figures alone are somebody's pictures
+            strange = strange if known else names  # if there are only figures, they are somebody's pictures
             if strange:
                 raise UserError(f"{out_dir} holds {strange[0]}, which no run wrote, so it is not moved aside: choose another "
                                 "out_dir")
@@ -95,10 +95,10 @@ def claim_folder(out_dir, resume):
             if os.name == 'nt':  # Windows does not rename a folder with an open file in it
                 lock.release()
             os.rename(folder, f'{folder}.{n}')
-            say(f"moved the earlier run in {out_dir} to {out_dir}.{n} (to go on with a run: --init_from=resume)")
+            say(f"moved the earlier run in {out_dir} to {out_dir}.{n} (to resume a run instead: --init_from=resume)")
             os.mkdir(folder)
             lock = lock_folder(folder)
-        write_file(os.path.join(folder, '.gitignore'), '*\n')  # a run is no part of anyone's repository
+        write_file(os.path.join(folder, '.gitignore'), '*\n')  # a run does not belong in anyone's repository
     except OSError as e:
         if made and os.path.isdir(folder) and not os.listdir(folder):
             os.rmdir(folder)
@@ -107,9 +107,9 @@ def claim_folder(out_dir, resume):
 
 
 def copy_vocabulary(dataset_folder, vocabulary_folder, out_dir):
-    """Put the dataset's meta.pkl into the model folder, so that it can be evaluated whatever becomes of the data.
+    """Put the dataset's meta.pkl into the model folder, so that the model can be evaluated even if the data changes.
 
-    Without one, the files of GPT-2's encoding are copied from vocabulary_folder, if it has them.
+    If it has none, the files of GPT-2's encoding are copied from vocabulary_folder, if it has them.
     """
     meta = os.path.join(dataset_folder, 'meta.pkl')
     found = [meta] if os.path.exists(meta) else [os.path.join(vocabulary_folder or '', name) for name in GPT2_VOCABULARY]

@@ -1,5 +1,5 @@
 """
-Characters or GPT-2's byte-pair encoding: text to token ids and back. Nothing to run.
+Characters or GPT-2's byte-pair encoding: text to token ids and back. There is nothing to run here.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ class Tokenizer(NamedTuple):
     vocab_size: int
     encode: Callable  # str -> list of int; raises KeyError for a character that is not in the vocabulary
     decode: Callable  # iterable of int -> str
-    bpe: bool = False  # GPT-2's byte-pair encoding, in which a blank belongs to the word after it
+    bpe: bool = False  # GPT-2's byte-pair encoding, in which a space belongs to the word after it
 
 
 def char_tokenizer(stoi):
@@ -29,7 +29,7 @@ def gpt2_tokenizer(folder=None):
     """GPT-2's byte-pair encoding, through tiktoken.
 
     folder: if it has vocab.json and merges.txt, as models of transformers do, they are read; else the vocabulary is
-    OpenAI's, which tiktoken downloads when it is first used. Raises UserError if neither can be had.
+    OpenAI's, which tiktoken downloads when it is first used. Raises UserError if neither can be loaded.
     """
     import tiktoken
     files = [Path(folder or '') / name for name in GPT2_VOCABULARY]
@@ -43,7 +43,7 @@ def gpt2_tokenizer(folder=None):
         try:
             enc = tiktoken.get_encoding('gpt2')
         except Exception as e:  # no network, a proxy's page, a full disk, ...
-            raise UserError(f"there is no meta.pkl, and GPT-2's vocabulary cannot be had through tiktoken "
+            raise UserError(f"there is no meta.pkl, and GPT-2's vocabulary cannot be loaded through tiktoken "
                             f"({type(e).__name__}): run the dataset's prepare.py first, connect to the network once, or put "
                             "GPT-2's vocab.json and merges.txt into the model's folder")
     return Tokenizer(enc.n_vocab, lambda text: enc.encode(text, allowed_special={'<|endoftext|>'}),
@@ -75,7 +75,7 @@ def unknown_characters(tokenizer, text):
 
 
 def check_spelling(tokenizer, text, what):
-    """Raise UserError if the vocabulary lacks characters of `text`. what: whose text it is, for the message."""
+    """Raise UserError if the vocabulary lacks characters of `text`. what: what the text is, for the message."""
     unknown = unknown_characters(tokenizer, text)
     if unknown:
         raise UserError(f"the vocabulary of {tokenizer.vocab_size} characters has no {', '.join(map(repr, unknown))}, which "

@@ -8,7 +8,7 @@ from common.errors import UserError, one_line
 
 
 def start_wandb(project, entity, name, out_dir, config, run_id):
-    """Start wandb's run for a model folder, or go on with the one of run_id; returns it."""
+    """Start wandb's run for a model folder, or resume its run with this run_id. Returns wandb's run."""
     try:
         import wandb
     except ImportError as e:

@@ -1,4 +1,4 @@
-"""Sums, one layer of width 58 (named by the README this project began from; the paper's own size is 56)."""
+"""Sums, one layer of width 58 (the README that this project began from names it; the paper's own size is 56)."""
 
 out_dir = 'math_mini_58'
 dataset = 'as_math'

@@ -7,7 +7,7 @@ $ python dev/bench.py --sizes 14 --threads 1 2 --json bench.json
 A plain step stacks its batch from memory-mapped slices, one for each sample, runs the model eagerly, and its AdamW is
 not fused. A plain evaluation asks one question and one sample at a time through GPT.generate. Ours are
 train_with_eval.py's own functions. All are measured in turns in one process, so that a busy machine slows each of them.
-A ratio is one of medians, and its range is that of their quartiles. The datasets must have been prepared.
+Ratios are ratios of medians, and their ranges come from the quartiles. The datasets must have been prepared.
 """
 
 import argparse
@@ -146,7 +146,7 @@ def report(what, unit, times):
 
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--sizes', nargs='*', default=['14', '28', '56', 'mlt'], help='of math_mini (default: all)')
+    parser.add_argument('--sizes', nargs='*', default=['14', '28', '56', 'mlt'], help='sizes of math_mini (default: all)')
     parser.add_argument('--threads', nargs='*', type=int, default=[0], help="thread counts (default: training's own)")
     parser.add_argument('--json', metavar='FILE', help='also write the table, with every measurement, to FILE')
     args = parser.parse_args()

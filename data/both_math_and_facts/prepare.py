@@ -1,5 +1,5 @@
 """
-The sums of data/as_math, then the capitals of data/facts_char, in one text: can one model do both?
+The sums of data/as_math, followed by the capitals of data/facts_char, in one text: can one model learn both?
 
 $ python data/both_math_and_facts/prepare.py
 $ python data/both_math_and_facts/prepare.py --name=both_34 --held_out 5,7 3,4 --max_operand=19 --seed=1

@@ -1,5 +1,5 @@
 """
-Fifty capital cities, nothing held out: pure memorisation.
+Fifty capital cities. Nothing is held out, so this is pure memorisation.
 
 $ python data/facts_char/prepare.py
 

@@ -1,11 +1,11 @@
 """
-Addition modulo a prime, a share of the questions held out at random: the classic task of grokking (Power et al. 2022).
+Addition modulo a prime. A share of the questions is held out at random: the classic grokking task (Power et al. 2022).
 
 $ python data/mod_math/prepare.py
 $ python data/mod_math/prepare.py --name=mod_23 --modulus=23 --held_out_share=0.5 --split_seed=1
 
-A line is <a+b=c> with a, b, c in base 10, padded with blanks to one width. Writes input.txt, train.bin, val.bin and
-meta.pkl beside this file, or into data/NAME/. An example of a dataset of one's own: any task name, any text.
+A line is <a+b=c> with a, b, c in base 10, padded with spaces to one width. Writes input.txt, train.bin, val.bin and
+meta.pkl beside this file, or into data/NAME/. It also shows how to make your own dataset, with any task name and text.
 """
 
 import random
@@ -18,9 +18,9 @@ from common.dataset import DATA, prepare_parser, write_dataset
 from common.questions import Question, arithmetic_text
 
 parser = prepare_parser(__doc__, HERE)
-parser.add_argument('--modulus', type=int, default=97, help='a, b and c are below it (default: 97)')
-parser.add_argument('--held_out_share', type=float, default=0.5, help='of the questions (default: 0.5)')
-parser.add_argument('--split_seed', type=int, default=0, help='decides which are held out (default: 0)')
+parser.add_argument('--modulus', type=int, default=97, help='a, b and c are less than this (default: 97)')
+parser.add_argument('--held_out_share', type=float, default=0.5, help='share of the questions to hold out (default: 0.5)')
+parser.add_argument('--split_seed', type=int, default=0, help='decides which questions are held out (default: 0)')
 args = parser.parse_args()
 if not (2 <= args.modulus <= 999 and 0 <= args.held_out_share < 1):
     parser.error("--modulus must be from 2 to 999, and --held_out_share at least 0 and below 1")
