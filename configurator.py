@@ -24,6 +24,7 @@ from types import ModuleType
 from common.errors import UserError
 
 RANGES = {'positive': ('positive', lambda x: x > 0), 'not_negative': ('0 or more', lambda x: x >= 0),
+          'seeds': ('at least 0 and below 2**32', lambda x: 0 <= x < 2**32),
           'below_one': ('at least 0 and below 1', lambda x: 0 <= x < 1)}
 
 
@@ -33,7 +34,7 @@ def configure(namespace, argv=None, before=None, **ranges):
     namespace: a script's globals(); its settings are the names bound to an int, float, bool or str so far, except those
     that start with an underscore. argv: list of str, default sys.argv[1:]; `--key value` is `--key=value`, and --key alone
     sets a bool to True. before: a dict of settings that come before argv, such as those of a run that is resumed; names in
-    it that are not settings are ignored. ranges: positive='a b', not_negative='c', below_one='d', names of settings.
+    it that are not settings are ignored. ranges: positive='a b', not_negative='c', below_one='d', seeds='e', names of settings.
     Returns the final settings as a dict. --help prints them and exits. Raises UserError on bad input.
     """
     settings = {k: v for k, v in namespace.items() if not k.startswith('_') and isinstance(v, (int, float, bool, str))}

@@ -29,7 +29,7 @@ top_k = 10  # sample from the k likeliest tokens only; if it is not given, as in
 seed = 1337  # seed of the sampling
 device = 'auto'  # 'cpu', 'cuda', 'mps'; auto: a GPU if there is one and the model is at least 128 wide
 json = ''  # also write all answers and totals to this file
-RANGES = dict(positive='num_samples top_k', not_negative='temperature seed max_operand')
+RANGES = dict(positive='num_samples top_k', not_negative='temperature max_operand', seeds='seed')
 configure(globals(), **RANGES)
 if operation not in ('addition', 'subtraction', 'both'):
     raise UserError(f"operation must be 'addition', 'subtraction' or 'both', not {operation!r}")

@@ -75,8 +75,8 @@ backend = 'auto'  # backend of torchrun's processes: 'nccl' or 'gloo'; auto: the
 RANGES = dict(
     positive='eval_interval log_interval eval_iters full_eval_interval num_samples top_k gradient_accumulation_steps '
              'batch_size block_size n_layer n_head n_embd mlp_expansion learning_rate lr_decay_iters',
-    not_negative='temperature max_iters weight_decay grad_clip warmup_iters min_lr seed num_threads',
-    below_one='dropout beta1 beta2')
+    not_negative='temperature max_iters weight_decay grad_clip warmup_iters min_lr num_threads',
+    below_one='dropout beta1 beta2', seeds='seed')
 if __name__ == '__main__':
     config = configure(globals(), **RANGES)
     if int(os.environ.get('RANK', 0)) > 0:

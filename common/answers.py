@@ -44,10 +44,9 @@ def keep_answers_before(iter_num, out_dir):
         member = zlib.decompressobj(wbits=31)  # 31: with gzip's header
         try:
             lines = member.decompress(rest).decode().splitlines()
-        except zlib.error:
+        except (zlib.error, UnicodeDecodeError):
             break
-        first = lines[1] if lines[0].startswith('iter,') else lines[0]
-        if not member.eof or int(first.split(',')[0]) >= iter_num:
+        if not member.eof or int(lines[lines[0].startswith('iter,')].split(',')[0]) >= iter_num:
             break
         kept += rest[:len(rest) - len(member.unused_data)]
         rest = member.unused_data

@@ -33,7 +33,7 @@ def prepare_parser(description, here, arithmetic=False):
                                      allow_abbrev=False)
 
     def name(text):
-        if Path(text).name != text or text.startswith('.') or (DATA / text / 'prepare.py').exists():
+        if not text or Path(text).name != text or text.startswith('.') or (DATA / text / 'prepare.py').exists():
             raise argparse.ArgumentTypeError(f"{text!r} must be the plain name of a new folder in data/")
         return text
 
@@ -99,6 +99,8 @@ def write_dataset(folder, text, questions):
     be measured. questions: list of Question.
     """
     folder = Path(folder)
+    if not text:
+        raise UserError(f"the text of {folder.name} is empty: hold out fewer questions")
     check_text(text, questions, folder.name)
     chars = sorted(set(text).union(*(q.prompt + q.answer + q.terminator for q in questions)))
     stoi = {ch: i for i, ch in enumerate(chars)}

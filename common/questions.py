@@ -74,7 +74,7 @@ def arithmetic_questions(held_out=((5, 7),), max_operand=9):
 def arithmetic_text(questions, seed=1337):
     """The lines of all questions that are not held out, padded with spaces to one width and shuffled."""
     lines = [q.prompt + q.answer + q.terminator for q in questions if q.group != 'held out']
-    width = max(map(len, lines))
+    width = max(map(len, lines), default=0)
     random.Random(seed).shuffle(lines)
     return ''.join(line.ljust(width) + '\n' for line in lines)
 

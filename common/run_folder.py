@@ -72,6 +72,7 @@ def claim_folder(out_dir, resume):
     resume: whether the run in it is resumed instead. Only what a run wrote is moved: a folder with other files in it, or one
     that this program lives or runs in, is refused (UserError). Returns the lock, which holds as long as it is referenced.
     """
+    out_dir = os.path.normpath(out_dir)
     folder = os.path.realpath(out_dir)  # if out_dir is a link, it stays, and what it leads to is moved
     here = [os.path.realpath(path) + os.sep for path in (os.getcwd(), os.path.dirname(os.path.dirname(__file__)))]
     if any(path.startswith(folder.rstrip(os.sep) + os.sep) for path in here):
