@@ -1,21 +1,21 @@
 """Sweeps: each run is an ordinary model folder, nothing is trained twice, and the summary's statistics are the textbook's."""
 
-import fcntl
+import gzip
 import math
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
+import filelock
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import TINY, Project
+from conftest import REPO, TIMING, TINY, Project
 
-from summarize import interval, measure, read_seeds, summarize
+from common.errors import UserError
+from common.results import interval, measure, read_results, read_seeds, read_sweep, summarize
 
 CONFIGS = ['config/train_both_mini_14.py', 'config/train_both_mini_28.py']
 QUICK = [option for option in TINY if not option.startswith('--num_threads')]
@@ -23,6 +23,11 @@ QUICK = [option for option in TINY if not option.startswith('--num_threads')]
 
 def summary(project, name):
     return pd.read_csv(project.folder / 'sweeps' / name / 'summary.csv')
+
+
+def answers(project, name):
+    """The bytes of the answers of a sweep's runs at their last evaluation."""
+    return gzip.decompress((project.folder / 'sweeps' / name / 'answers.csv.gz').read_bytes())
 
 
 @pytest.fixture(scope='module')
@@ -36,12 +41,19 @@ def swept(prepared, tmp_path_factory):
     return project
 
 
-def test_a_sweep_trains_what_a_user_would(swept):
+def test_a_sweep_trains_what_a_user_would_and_collects_what_each_run_answers_at_its_end(swept):
     swept.check('train_with_eval.py', CONFIGS[1], *QUICK, '--seed=1338', '--out_dir=alone', '--num_threads=1')
-    alone, run = (pd.read_csv(swept.folder / folder / 'results.csv').drop(columns=['train_s', 'eval_s'])
-                  for folder in ('alone', 'sweeps/whole/both_mini_28/seed_1338'))
-    pd.testing.assert_frame_equal(alone, run, check_exact=True)
+    run = swept.folder / 'sweeps/whole/both_mini_28/seed_1338'
+    alone, swept_one = (pd.read_csv(folder / 'results.csv').drop(columns=TIMING) for folder in (swept.folder / 'alone', run))
+    pd.testing.assert_frame_equal(alone, swept_one, check_exact=True)
     assert set(summary(swept, 'whole').seeds) == {2}
+    collected = pd.read_csv(swept.folder / 'sweeps/whole/answers.csv.gz', keep_default_na=False)
+    assert list(collected.columns[:2]) == ['config', 'seed'] and set(collected.iter) == {4}
+    assert dict(collected.groupby(['config', 'seed']).size()) == {
+        (config, seed): 250 for config in ('both_mini_14', 'both_mini_28') for seed in (1337, 1338)}
+    own = pd.read_csv(run / 'answers.csv.gz', keep_default_na=False)
+    of_run = collected[(collected.config == 'both_mini_28') & (collected.seed == 1338)].drop(columns=['config', 'seed'])
+    pd.testing.assert_frame_equal(of_run.reset_index(drop=True), own[own.iter == 4].reset_index(drop=True))
 
 
 def test_what_is_finished_is_not_trained_again_and_other_settings_are_refused(swept):
@@ -52,68 +64,66 @@ def test_what_is_finished_is_not_trained_again_and_other_settings_are_refused(sw
     assert '3 runs in sweeps/more, 2 finished already' in out and file.stat().st_mtime_ns == before
     table = summary(swept, 'more')
     assert set(table[table.config == 'both_mini_14'].seeds) == {3}
-    swept.fails('sweep.py', CONFIGS[0], '--seeds=2', *QUICK, '--name=more', '--weight_decay=0.1', says='choose another --name')
-    swept.fails('sweep.py', CONFIGS[0], '--seeds=2', *QUICK, '--name=more', '--max_iters=2', says='is at iteration 4 already')
+    again = ['sweep.py', CONFIGS[0], '--seeds=2', *QUICK, '--name=more']
+    swept.fails(*again, '--weight_decay=0.1', says='choose another --name')
+    swept.fails(*again, '--max_iters=2', says='is at iteration 4 already')
     swept.check('data/both_math_and_facts/prepare.py', '--held_out', '1,2')
     swept.fails('sweep.py', CONFIGS[0], '--seeds=4', *QUICK, '--name=more', says='trained on another text')
     swept.check('data/both_math_and_facts/prepare.py')
+
+
+def start_sweep(project, *args):
+    return project.popen('sweep.py', *args, start_new_session=True)
+
+
+def wait_until(process, there):
+    """Wait until there() holds while a process runs."""
+    while not there():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
 
 
 @pytest.mark.parametrize('to_group', [False, True])
 def test_a_stopped_sweep_saves_its_runs(swept, to_group):
     """SIGTERM from a cluster or a shell, and Ctrl-C, which the terminal sends to every process of the group."""
     name = f'stopped_{to_group}'
-    options = [CONFIGS[0], '--seeds=1', *QUICK, '--max_iters=1000000', '--eval_interval=1000000',
-               '--full_eval_interval=1000000', f'--name={name}']
-    process = subprocess.Popen([sys.executable, 'sweep.py', *options], cwd=swept.folder, start_new_session=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = start_sweep(swept, CONFIGS[0], '--seeds=1', *QUICK, '--max_iters=1000000', '--eval_interval=1000000',
+                          '--full_eval_interval=1000000', f'--name={name}')
     run = swept.folder / f'sweeps/{name}/both_mini_14/seed_1337'
-    while not (run / 'ckpt_last.pt').exists():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
+    wait_until(process, (run / 'temp.csv').exists)
     time.sleep(0.5)
-    os.killpg(process.pid, signal.SIGINT) if to_group else process.terminate()
+    if to_group:
+        os.killpg(process.pid, signal.SIGINT)
+    else:
+        process.terminate()
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 130 and 'goes on from where' in out and 'Traceback' not in err
+    assert process.returncode == (130 if to_group else 143) and 'the same command goes on' in out and 'Traceback' not in err
     assert torch.load(run / 'ckpt_last.pt', weights_only=True)['iter_num'] > 0
     assert 'stopped at iteration' in (run.parent / 'seed_1337.log').read_text()
 
 
-@pytest.mark.parametrize('signum', [signal.SIGKILL, signal.SIGTERM])
-def test_a_sweep_killed_halfway_and_started_again_gives_the_same_summary(swept, signum):
-    options = [*CONFIGS, '--seeds=2', *QUICK, f'--name=killed_{signum}']
-    process = subprocess.Popen([sys.executable, 'sweep.py', *options], cwd=swept.folder, start_new_session=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    folder = swept.folder / f'sweeps/killed_{signum}'
-    while not list(folder.glob('*/seed_*/ckpt_last.pt')):
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
-    if signum == signal.SIGKILL:
-        os.killpg(process.pid, signum)
-    else:
-        process.send_signal(signum)
+def test_a_sweep_killed_halfway_and_started_again_gives_the_same_summary_and_answers(swept):
+    options = [*CONFIGS, '--seeds=2', *QUICK, '--name=killed']
+    process, folder = start_sweep(swept, *options), swept.folder / 'sweeps/killed'
+    wait_until(process, lambda: list(folder.glob('*/seed_*/ckpt_last.pt')))
+    os.killpg(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
-    assert process.returncode == (-9 if signum == signal.SIGKILL else 130)
-    assert not (folder / 'summary.csv').exists()
-    swept.check('sweep.py', *options)
-    pd.testing.assert_frame_equal(summary(swept, 'whole'), summary(swept, f'killed_{signum}'), check_exact=True)
+    assert process.returncode == -9 and not (folder / 'summary.csv').exists()
+    swept.check('sweep.py', *options)  # which waits for the trainings that outlived the first
+    pd.testing.assert_frame_equal(summary(swept, 'whole'), summary(swept, 'killed'), check_exact=True)
+    assert answers(swept, 'whole') == answers(swept, 'killed')
 
 
 def test_a_sweep_waits_for_a_training_that_outlived_it(project):
     """kill -9 of sweep.py alone leaves its trainings at work."""
     options = ['--seeds=1', *QUICK, '--max_iters=2000', '--eval_interval=500', '--full_eval_interval=500']
-    process = subprocess.Popen([sys.executable, 'sweep.py', CONFIGS[0], *options], cwd=project.folder,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = start_sweep(project, CONFIGS[0], *options)
     run = project.folder / 'sweeps/main/both_mini_14/seed_1337'
-    while not (run / 'temp.csv').exists():
-        assert process.poll() is None
-        time.sleep(0.02)
+    wait_until(process, (run / 'temp.csv').exists)
     process.kill()
-    process.wait()
-    fd = os.open(run, os.O_RDONLY)
-    with pytest.raises(BlockingIOError):
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # still at work
-    os.close(fd)
+    process.communicate()
+    with pytest.raises(filelock.Timeout):
+        filelock.FileLock(run / '.lock').acquire(timeout=0)  # still at work
     project.check('sweep.py', CONFIGS[0], *options)
     assert list(read_seeds(run.parent)) == [run] and not (run.parent / 'seed_1337.1').exists()
 
@@ -124,7 +134,7 @@ def test_one_failure_does_not_stop_the_others_and_is_reported_with_its_log(proje
     (run / 'ckpt_last.pt').write_bytes(b'half a checkpoint')
     process = project.run('sweep.py', CONFIGS[0], '--seeds=2', *QUICK)
     assert process.returncode == 1 and '1 of 2 runs failed' in process.stdout, process.stderr
-    assert 'seed_1338: error: checkpoint' in process.stdout and 'seed_1338.log' in process.stdout
+    assert 'error: checkpoint' in process.stdout and 'seed_1338.log' in process.stdout
     assert set(summary(project, 'main').seeds) == {1}
     (run / 'ckpt_last.pt').unlink()
     project.check('sweep.py', CONFIGS[0], '--seeds=2', *QUICK)
@@ -133,8 +143,8 @@ def test_one_failure_does_not_stop_the_others_and_is_reported_with_its_log(proje
 
 @pytest.mark.parametrize('args, says', [
     (['--n_embed=28'], 'did you mean n_embd'), (['--seed=3'], 'a sweep sets it'), (['--verbose'], '--key=value'),
-    (['--seeds=0'], 'above 0'), (['--cluster_options', 'x'], 'not key=value'),
-    (CONFIGS[:1], 'two configs'),
+    (['--seeds=0'], 'above 0'), (['--cluster_options', 'x'], 'not key=value'), (CONFIGS[:1], 'two configs'),
+    (['nowhere.py'], 'nowhere.py'),
 ])
 def test_a_wrong_sweep_is_refused_before_anything_is_trained(prepared, args, says):
     prepared.fails('sweep.py', CONFIGS[0], *QUICK, '--name=wrong', *args, says=says)
@@ -142,45 +152,87 @@ def test_a_wrong_sweep_is_refused_before_anything_is_trained(prepared, args, say
 
 
 def test_without_slurm_one_sentence_says_so(prepared):
-    process = subprocess.run([sys.executable, 'sweep.py', CONFIGS[0], '--cluster=slurm', '--name=wrong'], text=True,
-                             cwd=prepared.folder, env={**os.environ, 'PATH': '/nowhere'}, capture_output=True)
-    assert process.returncode == 1 and process.stderr.startswith('error: --cluster=slurm cannot be used here')
+    process = prepared.fails('sweep.py', CONFIGS[0], '--cluster=slurm', '--name=wrong', PATH='/nowhere',
+                             says='error: --cluster=slurm cannot be used here')
     assert len(process.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize('cluster', ['local', 'debug'])
-def test_the_same_runs_go_through_submitit(swept, cluster):
+def test_the_same_runs_go_through_submitit(swept):
     pytest.importorskip('submitit')
-    swept.check('sweep.py', CONFIGS[0], '--seeds=2', *QUICK, f'--cluster={cluster}', f'--name={cluster}')
+    swept.check('sweep.py', CONFIGS[0], '--seeds=2', *QUICK, '--cluster=local', '--name=local')
     here = summary(swept, 'whole')
     here = here[here.config == 'both_mini_14'].reset_index(drop=True)
-    pd.testing.assert_frame_equal(summary(swept, cluster), here, atol=1e-5)
+    pd.testing.assert_frame_equal(summary(swept, 'local'), here, atol=1e-5)
 
 
 def test_a_summary_is_the_same_from_the_small_files_alone_and_is_plotted(swept):
     out = swept.check('summarize.py', 'sweeps/whole', '--output=results/whole')
-    assert 'both_mini_28' in out and out.count('of 2 seeds') == 2
-    before = (swept.folder / 'results/whole/summary.csv').read_bytes()
-    assert not list((swept.folder / 'results').glob('**/*.pt'))
+    assert 'both_mini_28' in out
+    copy = swept.folder / 'results/whole'
+    before = {name: (copy / name).read_bytes() for name in ('summary.csv', 'answers.csv.gz')}
+    assert not list(copy.glob('**/*.pt'))
     swept.check('summarize.py', 'results/whole')
-    assert (swept.folder / 'results/whole/summary.csv').read_bytes() == before
+    assert before == {name: (copy / name).read_bytes() for name in before}
+    (copy / 'summary.csv').unlink()  # plots need no more than the results
     swept.check('plot_results.py', '--sweep=results/whole')
     for name in ('curves.png', 'capacity.png'):
-        assert (swept.folder / 'results/whole' / name).read_bytes().startswith(b'\x89PNG')
+        assert (copy / name).read_bytes().startswith(b'\x89PNG')
     swept.check('plot_results.py', '--model_folder', 'results/whole/both_mini_14', 'both_mini_14')
-    (swept.folder / 'results/whole/summary.csv').unlink()  # it alone knew the number of parameters
-    swept.fails('plot_results.py', '--sweep=results/whole', says='capacity.png cannot be drawn')
-    stray = swept.folder / 'results/whole/both_mini_14/seed_7'  # of another sweep: not to be summed up with this one
+    stray = copy / 'both_mini_14/seed_7'  # of another sweep: not to be summed up with this one
     shutil.copytree(swept.folder / 'sweeps/whole/both_mini_14/seed_1337', stray)
     swept.fails('summarize.py', 'sweeps/whole', '--output=results/whole', says='seed_7/results.csv is of no finished run')
+    old = pd.read_csv(copy / 'both_mini_28/seed_1337/results.csv').drop(columns='n_params')
+    for run in (copy / 'both_mini_28').iterdir():
+        old.to_csv(run / 'results.csv', index=False)
+    swept.fails('plot_results.py', '--sweep=results/whole', says='no results.csv of both_mini_28 has a column n_params')
     (swept.folder / 'going_on/seed_1').mkdir(parents=True)
     swept.fails('plot_results.py', '--model_folder=going_on', says='no seed of going_on has finished')
     swept.fails('summarize.py', 'config', says='no runs in config')
     swept.fails('plot_results.py', '--sweep=nowhere', says='no runs in nowhere')
 
 
-def run_of(iters, heldout, seen=196, sums=200):
+# -----------------------------------------------------------------------------
+# the committed results
+
+
+def copy_results(folder):
+    """A clean clone's results/paper: its small files."""
+    for path in (REPO / 'results/paper').rglob('*.csv*'):
+        (folder / path.relative_to(REPO)).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, folder / path.relative_to(REPO))
+    shutil.copy(REPO / 'results/paper_values.csv', folder / 'results')
+
+
+def files_of(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob('*') if path.is_file() and '__pycache__' not in str(path)}
+
+
+@pytest.mark.slow
+def test_the_committed_results_are_plotted_without_torch_and_nothing_but_the_figures_changes(fresh):
+    copy_results(fresh.folder)
+    for name in ('torch', 'submitit', 'hypothesis', 'transformers', 'wandb', 'filelock'):
+        (fresh.folder / f'{name}.py').write_text('raise ImportError')
+    before = files_of(fresh.folder)
+    fresh.check('plot_results.py', '--sweep', 'results/paper', MPLBACKEND='agg')
+    after = files_of(fresh.folder)
+    figures = {path for path in after if path.suffix == '.png'}
+    assert {path.name for path in figures} == {'curves.png', 'capacity.png'}
+    assert before == {path: content for path, content in after.items() if path not in figures}
+
+
+def test_the_committed_summary_is_that_of_the_committed_runs(tmp_path):
+    committed = pd.read_csv(REPO / 'results/paper/summary.csv')
+    again = summarize(read_sweep(REPO / 'results/paper'))
+    pd.testing.assert_frame_equal(again, committed, check_dtype=False, rtol=1e-4)
+
+
+# -----------------------------------------------------------------------------
+# measures and statistics
+
+
+def run_of(iters, heldout, seen=None, sums=200):
     """A results.csv of sums: held-out and seen questions right at each evaluation, ten samples each."""
+    seen = seen or [196] * len(iters)
     return pd.DataFrame(dict(
         iter=iters, add_correct=[5 * (s + h) for s, h in zip(seen, heldout)], add_total=5 * sums,
         sub_correct=[5 * (s + h) for s, h in zip(seen, heldout)], sub_total=5 * sums,
@@ -214,11 +266,43 @@ def test_intervals_are_wilsons_for_shares_and_students_for_the_rest():
     assert all(map(math.isnan, interval('final_add_acc', pd.Series([0.5]))))
 
 
+def write_runs(folder, runs):
+    for seed, iters in runs.items():
+        (folder / f'seed_{seed}').mkdir(parents=True)
+        run_of(iters, [0] * len(iters), [0] * len(iters)).to_csv(folder / f'seed_{seed}/results.csv', index=False)
+
+
 def test_a_run_that_stopped_short_is_left_out_and_named(tmp_path, capsys):
     config = tmp_path / 'math_mini_14'
-    for seed, iters in ((1, [0, 250, 500]), (2, [0, 250]), (10, [0, 250, 500])):
-        (config / f'seed_{seed}').mkdir(parents=True)
-        run_of(iters, [0] * len(iters), [0] * len(iters)).to_csv(config / f'seed_{seed}/results.csv', index=False)
+    write_runs(config, {1: [0, 250, 500], 2: [0, 250], 10: [0, 250, 500]})
     assert [run.name for run in read_seeds(config)] == ['seed_1', 'seed_10']
-    assert set(summarize(tmp_path).seeds) == {2}
-    assert capsys.readouterr().out.count('left out') == 1 and 'seed_2' not in ''.join(map(str, read_seeds(config)))
+    table = summarize(read_sweep(tmp_path))
+    assert set(table.seeds) == {2} and set(table.iters) == {500}
+    assert capsys.readouterr().out.count('left out') == 1
+    shutil.move(config / 'seed_10/results.csv', config / 'seed_10/temp.csv')  # it goes on
+    assert [run.name for run in read_seeds(config)] == ['seed_1']
+
+
+def test_configs_are_in_the_papers_order(tmp_path):
+    names = ['math_mini_14', 'math_mini_28', 'math_mini_mlt', 'facts_mini_56', 'both_mini_8', 'both_mini_14', 'own_thing']
+    for name in sorted(names):
+        write_runs(tmp_path / name, {1: [0, 250]})
+    (tmp_path / 'summary.csv').write_text('not a config')
+    assert list(read_sweep(tmp_path)) == names
+
+
+def test_a_datasets_own_tasks_are_measured_and_not_taken_for_sums():
+    table = run_of([0, 250], heldout=[0, 2]).assign(add_total=0, sub_total=0, add_correct=0, sub_correct=0)
+    found = measure(table.assign(mod_correct=[0.0, 30.0], mod_total=40.0))
+    assert found['final_mod_acc'] == 0.75 and found['final_heldout_acc'] == 0.5
+    assert 'final_seen_sums_acc' not in found and 'final_add_acc' not in found
+
+
+def test_an_old_results_csv_is_read_without_n_params(tmp_path):
+    table = run_of([0, 250], [0, 1])
+    table.to_csv(tmp_path / 'results.csv', index=False)
+    assert read_results(tmp_path).n_params.isna().all()
+    table.assign(n_params=1582).to_csv(tmp_path / 'temp.csv', index=False)
+    assert set(read_results(tmp_path).n_params) == {1582}, 'of a run that goes on, temp.csv is newer'
+    with pytest.raises(UserError, match='not found'):
+        read_results(tmp_path / 'nowhere')

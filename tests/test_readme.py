@@ -1,0 +1,67 @@
+"""What the README says: its tables are what is printed, its commands are accepted, its example runs, its links lead somewhere."""
+
+import re
+import shlex
+
+import pytest
+from conftest import REPO, Project
+
+from configurator import settings_of
+
+README = (REPO / 'README.md').read_text()
+DOCS = [REPO / 'README.md', *sorted((REPO / 'docs').glob('*.md'))]
+BLOCKS = [block for path in DOCS for block in re.findall(r'(?:^    .*\n)+', path.read_text(), re.MULTILINE)]
+COMMANDS = [line.split('  #')[0].strip() for block in BLOCKS for line in block.replace('\\\n', ' ').splitlines()
+            if re.match(r'    python \S+\.py', line)]
+
+
+def table_after(text, heading):
+    return re.search(r'(?:^\|.*\n)+', text.split(heading)[1], re.MULTILINE)[0]
+
+
+def test_it_is_short():
+    assert len(README.splitlines()) <= 150
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('sweep, path, heading', [
+    ('paper', 'README.md', '## Results'), ('paper', 'docs/results.md', '# Results in full'),
+    ('weight_decay', 'docs/results.md', 'With weight decay')])
+def test_the_tables_of_results_are_printed_by_a_command(sweep, path, heading):
+    printed = Project(REPO).run('summarize.py', f'results/{sweep}', '--markdown', PYTHONPATH='').stdout
+    assert table_after((REPO / path).read_text(), heading) == printed
+
+
+def test_there_are_commands_to_check():
+    assert len(COMMANDS) > 10 and any('eval_capitals.py' in command for command in COMMANDS)
+
+
+@pytest.mark.parametrize('command', sorted({command for command in COMMANDS if 'train_with_eval.py' in command}))
+def test_documented_trainings_have_settings_that_exist(command, monkeypatch):
+    monkeypatch.chdir(REPO)
+    script, *args = shlex.split(command)[1:]
+    assert settings_of(script, args)['dataset']
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('command', sorted({command for command in COMMANDS if 'train_with_eval.py' not in command}))
+def test_documented_commands_have_options_that_exist(bare, command):
+    script, *args = shlex.split(command)[1:]
+    out = bare.run(script, '--help', PYTHONPATH='').stdout
+    for option in re.findall(r'--(\w+)', ' '.join(args)):
+        known = re.search(rf'--{option}\b', out) or script == 'sweep.py' and option in settings_of(REPO / 'train_with_eval.py', [])
+        assert known, f'{script} has no --{option}'
+
+
+def test_the_example_of_an_own_dataset_runs_as_it_stands(fresh):
+    block = next(block for block in BLOCKS if 'write_dataset' in block)
+    (fresh.folder / 'data/animals').mkdir()
+    (fresh.folder / 'data/animals/prepare.py').write_text(re.sub('^    ', '', block, flags=re.MULTILINE))
+    assert 'questions: 2' in fresh.check('data/animals/prepare.py')
+    assert (fresh.folder / 'data/animals/meta.pkl').exists()
+
+
+@pytest.mark.parametrize('path', DOCS, ids=lambda path: path.name)
+def test_links_lead_somewhere(path):
+    for target in re.findall(r'\]\(([^)#]+)', path.read_text()):
+        assert target.startswith('https://') or (path.parent / target).exists(), target
