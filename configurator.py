@@ -6,8 +6,8 @@ first runs config/override_file.py, then sets batch_size to 32.
 
 A script's settings are its own module-level variables, so each is written down once, with its default and a comment,
 where it is used. Unlike in nanoGPT, a typo in a config file is an error and not a silent no-op: a name that is not a
-setting must be used by the file itself, or begin with an underscore. Config files are Python and run with your rights, so run
-only those that you trust.
+setting must be used by the file itself, or begin with an underscore. Config files are Python and run with your rights, so
+run only those that you trust.
 """
 
 import ast
@@ -15,7 +15,6 @@ import difflib
 import math
 import os
 import re
-import subprocess
 import sys
 import textwrap
 import traceback
@@ -28,18 +27,16 @@ RANGES = {'positive': ('positive', lambda x: x > 0), 'not_negative': ('0 or more
           'below_one': ('at least 0 and below 1', lambda x: 0 <= x < 1)}
 
 
-def configure(namespace, argv=None, before=None, **ranges):
+def configure(namespace, argv=None, **ranges):
     """Override the settings in `namespace` from config files and --key=value arguments, in order.
 
     namespace: a script's globals(); its settings are the names bound to an int, float, bool or str so far, except those
     that start with an underscore. argv: list of str, default sys.argv[1:]; `--key value` is `--key=value`, and --key alone
-    sets a bool to True. before: a dict of settings that come before argv, such as those of a run that is resumed; names in
-    it that are not settings are ignored. ranges: positive='a b', not_negative='c', below_one='d', seeds='e', names of settings.
-    Returns the final settings as a dict. --help prints them and exits. Raises UserError on bad input.
+    sets a bool to True. ranges: see check_ranges. Returns the final settings as a dict, and the set of those that were
+    given. --help prints them and exits. Raises UserError on bad input.
     """
     settings = {k: v for k, v in namespace.items() if not k.startswith('_') and isinstance(v, (int, float, bool, str))}
-    for key in settings.keys() & (before or {}).keys():
-        settings[key] = coerce(key, before[key], settings[key], " in the checkpoint")
+    given = set()
     argv = list(sys.argv[1:] if argv is None else argv)
     while argv:
         arg = argv.pop(0)
@@ -47,14 +44,7 @@ def configure(namespace, argv=None, before=None, **ranges):
             print_help(namespace, settings)
             sys.exit(0)
         if arg.startswith('-'):
-            key, equals, value = arg.lstrip('-').partition('=')
-            if not equals and isinstance(settings.get(key), bool):
-                value = 'True'
-            elif not equals and argv and not argv[0].startswith('--') and key in settings:
-                value = argv.pop(0)
-            elif not equals:
-                raise UserError(f"{arg} has no value: write --{nearest(key, settings) or 'key'}=value")
-            overrides, where = {key: parse(value, settings.get(key))}, " on the command line"
+            overrides, where = parse_argument(arg, argv, settings), " on the command line"
         elif '=' in arg and not os.path.exists(arg):
             raise UserError(f"{arg} is not a config file: settings are written with dashes, --{arg}")
         else:
@@ -66,17 +56,53 @@ def configure(namespace, argv=None, before=None, **ranges):
                 hint += " (a name of your own in a config file may begin with an underscore)" if arg[0] != '-' else ""
                 raise UserError(f"unknown setting {key!r}{where}: {hint}")
             settings[key] = coerce(key, value, settings[key], where)
+            given.add(key)
+    check_ranges(settings, **ranges)
+    namespace.update(settings)
+    return settings, given
+
+
+def adopt(namespace, settings, given, own, **ranges):
+    """Make settings that were not given those of `own`, e.g. of the run that is resumed; returns the final settings.
+
+    namespace, ranges: as for configure, which returned settings and given. own: dict; other names in it are ignored.
+    """
+    own = {key: coerce(key, own[key], settings[key], " in the checkpoint") for key in settings.keys() & own.keys() - given}
+    settings = {**settings, **own}
+    check_ranges(settings, **ranges)
+    namespace.update(settings)
+    return settings
+
+
+def check_ranges(settings, choices=(), **ranges):
+    """Raise UserError if a setting is out of its range: positive='a b', not_negative='c', below_one='d', seeds='e'.
+
+    choices: dict of a setting to its possible values, e.g. {'dtype': 'auto float32'}.
+    """
     for name, keys in ranges.items():
         words, holds = RANGES[name]
         for key in keys.split():
             if not holds(settings[key]):
                 raise UserError(f"{key} must be {words}, not {settings[key]}")
-    namespace.update(settings)
-    return settings
+    for key, values in dict(choices).items():
+        if settings[key] not in values.split():
+            raise UserError(f"{key} must be {' or '.join(values.split())}, not {settings[key]!r}")
+
+
+def parse_argument(arg, argv, settings):
+    """The setting of --key=value, --key value or --key, as a dict. argv: the arguments that follow."""
+    key, equals, value = arg.lstrip('-').partition('=')
+    if not equals and isinstance(settings.get(key), bool):
+        value = 'True'
+    elif not equals and argv and not argv[0].startswith('--') and key in settings:
+        value = argv.pop(0)
+    elif not equals:
+        raise UserError(f"{arg} has no value: write --{nearest(key, settings) or 'key'}=value")
+    return {key: parse(value, settings.get(key))}
 
 
 def run_config_file(path, settings):
-    """Execute a config file on a copy of the settings; returns those it set, and names that look like misspelt ones."""
+    """Execute a config file on a copy of the settings; returns those it sets, and names that look like misspelt ones."""
     try:
         with open(path, encoding='utf-8-sig') as f:  # -sig: Windows' Notepad begins a file with a byte-order mark
             source = f.read()
@@ -90,14 +116,21 @@ def run_config_file(path, settings):
         line = e.lineno if isinstance(e, SyntaxError) else lines[-1] if lines else 0
         message = e.msg if isinstance(e, SyntaxError) else e
         raise UserError(f"config file {path}, line {line}: {type(e).__name__}: {message}")
-    # A plain value is a helper if the file itself reads it or counts a loop with it; otherwise it was meant as a setting.
     nodes = list(ast.walk(ast.parse(source)))
-    loops = [ast.walk(node.target) for node in nodes if isinstance(node, ast.For)]
-    helpers = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
-    helpers |= {n.id for loop in loops for n in loop if isinstance(n, ast.Name)}
-    return {key: value for key, value in scope.items() if not key.startswith('_') and (
-        value is not settings[key] if key in settings else not callable(value) and not isinstance(value, ModuleType) and (
-            nearest(key, settings) or isinstance(value, (int, float, str)) and key not in helpers))}
+    names = [node for node in nodes if isinstance(node, ast.Name)]
+    stored = {node.id for node in names if isinstance(node.ctx, ast.Store)}
+    # A plain value is a helper if the file itself reads it or counts a loop with it; otherwise it was meant as a setting.
+    helpers = {node.id for node in names if isinstance(node.ctx, ast.Load)}
+    helpers |= {name.id for node in nodes if isinstance(node, ast.For) for name in ast.walk(node.target)
+                if isinstance(name, ast.Name)}
+
+    def is_meant(key, value):
+        if key in settings:
+            return key in stored or value is not settings[key]
+        if key.startswith('_') or callable(value) or isinstance(value, ModuleType):
+            return False
+        return nearest(key, settings) or isinstance(value, (int, float, str)) and key not in helpers
+    return {key: value for key, value in scope.items() if is_meant(key, value)}
 
 
 def parse(value, default):
@@ -146,9 +179,12 @@ def print_help(namespace, settings):
 
 
 def settings_of(script, argv):
-    """The settings with which `script` would run with these arguments, as its --help prints them: a dict."""
-    process = subprocess.run([sys.executable, script, *argv, '--help'], capture_output=True, text=True)
-    if process.returncode:
-        raise UserError(process.stderr.strip().removeprefix('error: '))
-    found = re.findall(r"""^  --(\w+)=('.*?'(?=  |$)|".*?"(?=  |$)|\S+)""", process.stdout, re.MULTILINE)
-    return {key: ast.literal_eval(value) for key, value in found}
+    """The settings with which `script` would run with these arguments: a dict. The script's own head is executed.
+
+    The head ends at the first `if __name__`, and holds the settings and their RANGES.
+    """
+    with open(script, encoding='utf-8') as f:
+        head = f.read().split('\nif __name__')[0]
+    namespace = {'__name__': 'head', '__file__': str(script)}
+    exec(compile(head, str(script), 'exec'), namespace)
+    return configure(namespace, argv, **namespace['RANGES'])[0]

@@ -14,7 +14,7 @@ lie beyond the training text form a group of their own, `beyond`.
 import re
 
 from common.errors import UserError
-from configurator import configure
+from configurator import adopt, configure
 
 # -----------------------------------------------------------------------------
 # settings
@@ -29,16 +29,14 @@ top_k = 10  # sample from the k likeliest tokens only; if it is not given, as in
 seed = 1337  # seed of the sampling
 device = 'auto'  # 'cpu', 'cuda', 'mps'; auto: a GPU if there is one and the model is at least 128 wide
 json = ''  # also write all answers and totals to this file
-RANGES = dict(positive='num_samples top_k', not_negative='temperature max_operand', seeds='seed')
-configure(globals(), **RANGES)
-if operation not in ('addition', 'subtraction', 'both'):
-    raise UserError(f"operation must be 'addition', 'subtraction' or 'both', not {operation!r}")
+RANGES = dict(positive='num_samples top_k', not_negative='temperature max_operand', seeds='seed',
+              choices={'operation': 'addition subtraction both'})
+config, given = configure(globals(), **RANGES)
 # -----------------------------------------------------------------------------
 
 from common.evaluate import grade, summed  # torch takes seconds to import, so the settings are checked first
 from common.questions import LABELS, arithmetic_questions
 from common.report import answered, load_evaluated, mark, print_totals, write_json
-from common.tokenizer import check_spelling
 
 EXPRESSION = re.compile(r'<(\d+)[+-](\d+)=')  # the prompts for which a grid has a place
 MAX_LINES = 25  # at most this many wrong answers are printed, which fills a screen
@@ -47,7 +45,7 @@ MAX_LINES = 25  # at most this many wrong answers are printed, which fills a scr
 def larger_sums(questions, max_operand):
     """The questions of a whole grid up to max_operand: the dataset's own, and the others in the group 'beyond'."""
     own = {q.prompt: q for q in questions}
-    if max_operand > 999 or not all(map(EXPRESSION.fullmatch, own)):
+    if max_operand > 999 or {q.task for q in questions} - {'add', 'sub'} or not all(map(EXPRESSION.fullmatch, own)):
         raise UserError("--max_operand is at most 999, and only works with datasets that ask like '<3+4='")
     trained = max(int(number) for prompt in own for number in EXPRESSION.fullmatch(prompt).groups())
     if max_operand < trained:
@@ -81,18 +79,18 @@ def print_grid(title, rows):
         print(f'{a:>5}' + ''.join(f"{cells.get((a, b), ''):^{width}}" for b in across).rstrip())
 
 
-model, meta, path, terminated, own = load_evaluated(out_dir, init_from, checkpoint, device, ['ckpt_best_math.pt', 'ckpt.pt'])
-configure(globals(), before=own, **RANGES)  # sampling settings that are not given are taken from the run
+model, meta, path, own = load_evaluated(out_dir, init_from, checkpoint, device, 'math')
+adopt(globals(), config, given, own, **RANGES)  # sampling settings that are not given are those of the run
 sampling = dict(num_samples=num_samples, temperature=temperature, top_k=top_k, seed=seed)
-questions = [q for q in meta.questions if q.kind == 'math']
-if not questions:
-    raise UserError(f"the dataset of {path} has no sums to ask about: try eval_capitals.py")
+questions = meta.questions
 if max_operand:
     questions = larger_sums(questions, max_operand)
-    check_spelling(meta.tokenizer, ''.join(q.prompt + q.answer for q in questions), f"the sums up to {max_operand}")
+    meta.tokenizer.encode(''.join(q.prompt + q.answer for q in questions))  # raises if it lacks a digit
 if operation != 'both':
     questions = [q for q in questions if LABELS.get(q.task) == operation]
-table = grade(model, meta, questions, **sampling, terminated=terminated)
+    if not questions:
+        raise UserError(f"the dataset of {path} has no {operation} to ask about: leave --operation out")
+table = grade(model, meta, questions, **sampling, terminated=own['terminated'])
 
 print(f"{path}: {len(table)} questions, {num_samples} samples each at temperature {temperature}")
 for task in table.task.unique():

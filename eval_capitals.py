@@ -10,8 +10,7 @@ whatever the score. It asks every question that has a text as its answer, also t
 GPT-2 cannot know that the line ends after the capital, so it counts as right if it begins with the capital.
 """
 
-from common.errors import UserError
-from configurator import configure
+from configurator import adopt, configure
 
 # -----------------------------------------------------------------------------
 # settings
@@ -25,22 +24,19 @@ seed = 1337  # seed of the sampling
 device = 'auto'  # 'cpu', 'cuda', 'mps'; auto: a GPU if there is one and the model is at least 128 wide
 json = ''  # also write all answers and totals to this file
 RANGES = dict(positive='num_samples top_k', not_negative='temperature', seeds='seed')
-configure(globals(), **RANGES)
+config, given = configure(globals(), **RANGES)
 # -----------------------------------------------------------------------------
 
 from common.evaluate import grade  # torch takes seconds to import, so the settings are checked first
 from common.report import answered, load_evaluated, mark, print_totals, write_json
 
-model, meta, path, terminated, own = load_evaluated(out_dir, init_from, checkpoint, device, ['ckpt_best_facts.pt', 'ckpt.pt'])
-configure(globals(), before=own, **RANGES)  # sampling settings that are not given are taken from the run
+model, meta, path, own = load_evaluated(out_dir, init_from, checkpoint, device, 'facts')
+adopt(globals(), config, given, own, **RANGES)  # sampling settings that are not given are those of the run
 sampling = dict(num_samples=num_samples, temperature=temperature, top_k=top_k, seed=seed)
-questions = [q for q in meta.questions if q.kind == 'facts']
-if not questions:
-    raise UserError(f"the dataset of {path} has no questions of facts: try eval_as_math.py")
-table = grade(model, meta, questions, **sampling, terminated=terminated)
+table = grade(model, meta, **sampling, terminated=own['terminated'])
 
 print(f"{path}: {len(table)} questions, {num_samples} samples each at temperature {temperature}\n")
-width = max(len(q.prompt + q.answer) for q in questions)
+width = max(len(q.prompt + q.answer) for q in meta.questions)
 for row in table.itertuples():
     said = '' if row.correct == row.samples else f"  {answered(row)}"
     print(f" {mark(row):>2}  {row.prompt + row.answer:<{width}}  {row.prob:>6.1%}{said}")

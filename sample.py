@@ -40,7 +40,6 @@ if not start:
 from common.checkpoint import load_model  # torch takes seconds to import, so the settings are checked first
 from common.device import pick_device
 from common.evaluate import sample_completions
-from common.tokenizer import check_spelling
 
 if init_from == 'resume':
     model, meta, path, _ = load_model(out_dir, [checkpoint])
@@ -48,7 +47,6 @@ else:
     from common.gpt2 import load_pretrained
     model, meta, path = load_pretrained(init_from)
 model.to(pick_device(device, model.config.n_embd))
-check_spelling(meta.tokenizer, start, source)
 ids = meta.tokenizer.encode(start)
 samples, = sample_completions(model, [ids], num_samples, max_new_tokens, temperature, top_k, seed=seed)
 for new in samples.elements():

@@ -60,6 +60,8 @@ def parse_arguments():
     parser.add_argument('--cluster_options', nargs='*', type=option, default=[], metavar='KEY=VALUE',
                         help='parameters for submitit, e.g. slurm_partition=gpu timeout_min=600 cpus_per_task=2')
     args, rest = parser.parse_known_args()
+    if Path(args.name).name != args.name:
+        parser.error(f"--name must be a plain name, not {args.name!r}")
     args.configs += [arg for arg in rest if not arg.startswith('-')]  # the configs that come after an option
     args.threads = max(1, cores // args.jobs)  # per run, so that runs do not fight for the cores
     overrides = [arg for arg in rest if arg.startswith('-')]
@@ -95,7 +97,7 @@ def check_unchanged(folder, settings):
         return
     import numpy as np  # these take seconds to import, and a new sweep does not need them
 
-    from common.checkpoint import changed_settings, load_checkpoint
+    from common.checkpoint import PLACE, changed_settings, load_checkpoint
     from common.dataset import DATA, text_sha256
     try:
         checkpoint = load_checkpoint(folder / 'ckpt_last.pt', to_resume=True)
@@ -104,7 +106,7 @@ def check_unchanged(folder, settings):
     if checkpoint['iter_num'] > settings['max_iters']:
         raise UserError(f"{folder} is at iteration {checkpoint['iter_num']} already: choose another --name, or a "
                         "larger --max_iters")
-    for key in changed_settings(checkpoint['config'], settings):
+    for key in changed_settings(checkpoint['config'], settings, may_change=PLACE):
         raise UserError(f"{folder} was trained with {key}={checkpoint['config'][key]!r}, not {settings[key]!r}: choose "
                         "another --name, or the settings that it was begun with")
     text = DATA / settings['dataset'] / 'train.bin'
@@ -217,7 +219,8 @@ if __name__ == '__main__':
         print("stopping, everything is saved; the same command goes on from where the runs stopped")
         sys.exit(stop.code)  # this waits for the threads, and they wait for their runs
     if len(failed) < len(runs):
-        subprocess.run([sys.executable, HERE / 'summarize.py', f'sweeps/{args.name}'])
+        if subprocess.run([sys.executable, HERE / 'summarize.py', f'sweeps/{args.name}']).returncode:
+            sys.exit(1)
         print(f"sweeps/{args.name}/summary.csv has the results; next:\n  python plot_results.py --sweep sweeps/{args.name}")
     if failed:
         print(f"{len(failed)} of {len(runs)} runs failed:")

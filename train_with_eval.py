@@ -4,7 +4,6 @@ Train a small GPT and test it throughout training: does it memorise or generalis
 $ python train_with_eval.py config/train_math_mini_14.py
 $ python train_with_eval.py config/train_math_mini_14.py --seed=1 --out_dir=math_mini_14_seed_1
 $ python train_with_eval.py --init_from=resume --out_dir=math_mini_14
-$ python train_with_eval.py --init_from=gpt2 --dataset=my_bpe_text --block_size=64 --batch_size=8 --learning_rate=3e-5
 $ torchrun --standalone --nproc_per_node=2 train_with_eval.py config/train_both_mini_mlt.py
 
 This is nanoGPT's train.py plus evaluation. Everything about a run goes into its model folder, out_dir: results.csv (temp.csv
@@ -12,6 +11,7 @@ while it runs), answers.csv.gz, the checkpoints ckpt*.pt, and the dataset's meta
 stops it. A resumed run continues exactly as if it had never stopped, with its own settings unless you give new ones.
 """
 
+import io
 import math
 import os
 import shlex
@@ -19,7 +19,8 @@ import sys
 import time
 
 from common.errors import UserError, is_terminal, one_line, say
-from configurator import configure
+from common.wandb_log import import_wandb, start_wandb
+from configurator import adopt, configure
 
 # -----------------------------------------------------------------------------
 # settings: the defaults are the paper's, so a config file only holds what is different in its run
@@ -69,30 +70,32 @@ min_lr = 1e-4  # the learning rate at which the cosine ends
 seed = 1337  # seed of the weights, the batches, dropout and sampling
 device = 'auto'  # 'cpu', 'cuda', 'cuda:0', 'mps'; auto: a GPU if there is one and the model is at least 128 wide
 dtype = 'auto'  # 'float32' or 'bfloat16'; auto: bfloat16 on cuda for widths of 256 and more
-compile = True  # compile the model with torch.compile, which needs a C++ compiler
+fused = 'auto'  # 'True': the training step in C++ (common/fused_step.py); auto: if it can compute the model; 'False': never
+compile = True  # compile the model with torch.compile if the step is not fused; both need a C++ compiler
 num_threads = 0  # number of CPU threads; 0: two for models narrower than 128, torch's own number for wider ones
 backend = 'auto'  # backend of torchrun's processes: 'nccl' or 'gloo'; auto: the one that suits the device
 RANGES = dict(
     positive='eval_interval log_interval eval_iters full_eval_interval num_samples top_k gradient_accumulation_steps '
              'batch_size block_size n_layer n_head n_embd mlp_expansion learning_rate lr_decay_iters',
     not_negative='temperature max_iters weight_decay grad_clip warmup_iters min_lr num_threads',
-    below_one='dropout beta1 beta2', seeds='seed')
+    below_one='dropout beta1 beta2', seeds='seed',
+    choices={'dtype': 'auto float32 bfloat16', 'backend': 'auto nccl gloo', 'fused': 'auto True False'})
 if __name__ == '__main__':
-    config = configure(globals(), **RANGES)
+    config, given = configure(globals(), **RANGES)
     if int(os.environ.get('RANK', 0)) > 0:
         sys.stdout = open(os.devnull, 'w')  # only the master of torchrun's processes prints anything
     if decay_lr and lr_decay_iters <= warmup_iters:
         raise UserError(f"lr_decay_iters ({lr_decay_iters}) must be greater than warmup_iters ({warmup_iters})")
-    if decay_lr and max_iters < lr_decay_iters and not eval_only:
+    if decay_lr and max_iters < lr_decay_iters:
         say(f"max_iters ({max_iters}) is below lr_decay_iters ({lr_decay_iters}): the learning rate is still high at the end")
-    if init_from not in ('scratch', 'resume') and os.path.realpath(init_from) == os.path.realpath(out_dir):
-        raise UserError(f"{out_dir} cannot be both init_from and out_dir")
+    if init_from not in ('scratch', 'resume') and not init_from.startswith('gpt2') and not os.path.isdir(init_from):
+        raise UserError(f"init_from must be scratch, resume, gpt2 or a folder with GPT-2's weights, not {init_from!r}")
+    if wandb_log:
+        import_wandb()
     say(f"{out_dir}: starting, which takes a few seconds")
 # -----------------------------------------------------------------------------
 
-import io  # imports that take seconds come after the settings, so that a typo is reported at once
-
-import numpy as np
+import numpy as np  # imports that take seconds come after the settings, so that a typo is reported at once
 import pandas as pd
 import torch
 from tqdm import tqdm
@@ -101,23 +104,28 @@ from common.answers import append_answers, keep_answers_before
 from common.checkpoint import (build_model, check_resumable, check_vocabulary, find_checkpoint, load_checkpoint,
                                load_optimizer, model_from_checkpoint, update_best)
 from common.dataset import DATA, load_dataset, text_sha256
-from common.device import all_reduce_gradients, compile_model, compute_init, pick_dtype
-from common.evaluate import estimate_loss, grade, results_row
+from common.device import all_reduce_gradients, all_reduce_max, compile_model, compute_init, load_fused_step, pick_dtype
+from common.evaluate import estimate_losses, grade, results_row
 from common.gpt2 import load_gpt2
 from common.report import describe, next_commands, status
 from common.run_folder import claim_folder, copy_vocabulary, stop_by_signal, write_file
-from common.wandb_log import start_wandb
 
 
-def get_batch(ids, iter_num, rank=0, world_size=1):
-    """The windows of text for one iteration: int64 (windows / world_size, block_size + 1), inputs and targets together.
+def draw_starts(n_tokens, iter_num, rank=0, world_size=1):
+    """Where the windows of one iteration begin in a text of n_tokens: int64 (windows / world_size,).
 
-    They depend only on the seed and the iteration, so a resumed run needs no random state. Every process draws the starts of
-    the whole batch and keeps its own slice, so any number of processes computes the same gradient.
+    They depend only on the seed and the iteration, so a resumed run needs no random state. Every process draws those of the
+    whole batch and keeps its own slice, so any number of processes computes the same gradient.
     """
+    n_windows = gradient_accumulation_steps * batch_size
+    starts = np.random.default_rng([seed, iter_num]).integers(n_tokens - block_size, size=n_windows)
+    return starts.reshape(world_size, -1)[rank]
+
+
+def get_batch(ids, starts):
+    """The windows of a text that begin at starts: int64 (windows, block_size + 1), inputs and targets together."""
     windows = np.lib.stride_tricks.sliding_window_view(ids, block_size + 1)
-    starts = np.random.default_rng([seed, iter_num]).integers(len(windows), size=gradient_accumulation_steps * batch_size)
-    return torch.from_numpy(windows[starts.reshape(world_size, -1)[rank]].astype(np.int64))
+    return torch.from_numpy(windows[starts].astype(np.int64))
 
 
 def forward_backward(model, batch, micro_steps, autocast):
@@ -148,27 +156,24 @@ def get_lr(it):
 if __name__ == '__main__':
     # where the model comes from: its own checkpoint, GPT-2, or scratch
     torch.manual_seed(seed)
-    checkpoint, vocabulary_folder = {}, None
+    checkpoint, vocabulary_folder, path = {}, None, init_from
     if init_from == 'resume':
         path = find_checkpoint(out_dir, ['ckpt_last.pt', 'ckpt.pt'])
         checkpoint = load_checkpoint(path, to_resume=True)
-        before = {**checkpoint['config'], **checkpoint['model_args'], 'out_dir': out_dir}
-        config = configure(globals(), before=before, **RANGES)  # settings that are not given anew are the run's own
-        check_resumable(checkpoint, path, config)
+        before = {**checkpoint['config'], **checkpoint['model_args'], 'out_dir': out_dir, 'init_from': init_from}
+        config = adopt(globals(), config, given, before, **RANGES)  # settings that are not given are those of the run
         model, vocabulary_folder = model_from_checkpoint(checkpoint, path, dropout), out_dir
     elif init_from != 'scratch':
-        model, path, vocabulary_folder = load_gpt2(init_from, dropout, block_size), init_from, init_from
-        config.update({key: value for key, value in model.config.model_args().items() if key in config})
-        globals().update(config)
+        model, vocabulary_folder = load_gpt2(init_from, dropout, block_size), init_from
+        config = adopt(globals(), config, (), model.config.model_args(), **RANGES)
     meta, train_ids, val_ids = load_dataset(dataset, block_size, vocabulary_folder)
     if init_from == 'scratch':
         model = build_model(n_layer=n_layer, n_head=n_head, n_embd=n_embd, block_size=block_size, bias=bias,
                             vocab_size=meta.tokenizer.vocab_size, dropout=dropout, mlp_expansion=mlp_expansion)
-    else:
-        check_vocabulary(model, meta.tokenizer, path, f'data/{dataset}', "choose the data that it was trained on")
     data_sha256 = text_sha256(train_ids)
-    if checkpoint.get('data_sha256', data_sha256) != data_sha256:
-        raise UserError(f"{path} was trained on another text: data/{dataset} has been prepared with other options since")
+    if init_from == 'resume':
+        check_resumable(checkpoint, path, config, data_sha256)
+    check_vocabulary(model, meta.tokenizer, path, f'data/{dataset}', "choose the data that it was trained on")
 
     # device and processes
     device, rank, world_size = compute_init(device, n_embd, num_threads, backend)
@@ -176,10 +181,9 @@ if __name__ == '__main__':
     autocast = torch.autocast(device_type, dtype=getattr(torch, dtype), enabled=dtype != 'float32')
     ddp, master_process = 'RANK' in os.environ, rank == 0  # the master alone evaluates, writes and shows progress
     writes = master_process and not eval_only
-    n_rows = gradient_accumulation_steps * batch_size  # windows of one iteration, over all processes
     micro_steps = max(1, gradient_accumulation_steps // world_size)
-    if n_rows % (world_size * micro_steps):
-        raise UserError(f"gradient_accumulation_steps * batch_size = {n_rows} cannot be shared by {world_size} processes")
+    if gradient_accumulation_steps * batch_size % (world_size * micro_steps):
+        raise UserError(f"gradient_accumulation_steps * batch_size cannot be shared equally by {world_size} processes")
 
     # optimizer
     model.to(device).train()
@@ -188,28 +192,35 @@ if __name__ == '__main__':
     if checkpoint:
         load_optimizer(optimizer, checkpoint, path, weight_decay, (beta1, beta2))
 
-    # compile the model
+    # the training step: in C++ for small models on a CPU, and nanoGPT's with torch.compile for all others
     raw_model = model  # the one that is saved and asked
-    if compile and not eval_only:
-        model = compile_model(raw_model, get_batch(train_ids, 0, rank, world_size).to(device).chunk(micro_steps)[0], autocast)
+    fused_step = None if eval_only else load_fused_step(fused, model, optimizer, device, dtype, torch.get_num_threads())
+    text = train_ids.astype(np.int64) if fused_step else None
+    if compile and not fused_step and not eval_only:
+        batch = get_batch(train_ids, draw_starts(len(train_ids), 0, rank, world_size)).to(device)
+        model = compile_model(raw_model, batch.chunk(micro_steps)[0], autocast)
 
     # the model folder, and what the run has found so far
     iter_num = checkpoint.get('iter_num', 0)
-    rows = [row for row in checkpoint.get('rows', []) if row['iter'] < iter_num]  # the rows of results.csv so far
+    rows = [row for row in checkpoint.get('rows', []) if row['iter'] < iter_num]  # of results.csv
     best = {'math': 0.0, 'facts': 0.0, 'combined': 0.0, **checkpoint.get('best_acc', {}),
             'val_loss': float(checkpoint.get('best_val_loss', 'inf'))}
-    seconds = {'train_s': 0.0, 'eval_s': 0.0, **checkpoint.get('seconds', {})}
+    seconds = {key: checkpoint.get('seconds', rows[-1] if rows else {}).get(key, 0.0) for key in ('train_s', 'eval_s')}
     n_params = raw_model.get_num_params(non_embedding=False)
-    lock = wandb_run = None
     if writes:
         lock = claim_folder(out_dir, resume=init_from == 'resume')
         copy_vocabulary(DATA / dataset, vocabulary_folder, out_dir)
         keep_answers_before(iter_num, out_dir)
-        if wandb_log:
-            wandb_run = start_wandb(wandb_project, wandb_entity, wandb_run_name, out_dir, config, checkpoint.get('wandb_id'))
-    how = f"on {device} in {dtype}, {'eager' if model is raw_model else 'compiled'}"
+    wandb_run = start_wandb(config, checkpoint.get('wandb_id')) if wandb_log and writes else None
+    how = f"on {device} in {dtype}, {'fused in C++' if fused_step else 'eager' if model is raw_model else 'compiled'}"
     say(describe(dataset, meta, train_ids, raw_model, how))
     checkpoint = None  # free the memory
+
+    def clock(what):
+        """Add the time since the last call to the run's seconds of training or evaluation."""
+        global t0
+        t1 = time.perf_counter()
+        seconds[what], t0 = seconds[what] + t1 - t0, t1
 
     def save(*names):
         """Write nanoGPT's checkpoint, and what exact resumption needs, under each of the names."""
@@ -219,84 +230,79 @@ if __name__ == '__main__':
                     'config': config, 'best_acc': best, 'rows': rows, 'seconds': seconds, 'n_params': n_params,
                     'data_sha256': data_sha256, 'wandb_id': wandb_run and wandb_run.id}, buffer)
         for name in names:
-            write_file(os.path.join(out_dir, name), buffer.getvalue())
+            write_file(os.path.join(out_dir, name), buffer.getbuffer())
 
-    def clock(what):
-        """Add the time since the last call to the run's seconds of `what`."""
-        global t0
-        t1 = time.perf_counter()
-        seconds[what], t0 = seconds[what] + t1 - t0, t1
+    def evaluate():
+        """Estimate the losses, save, then ask: a run that is killed in between is resumed before it asks, and asks again."""
+        clock('train_s')
+        losses = estimate_losses(raw_model, train_ids, val_ids, batch_size, eval_iters, [seed, iter_num], autocast)
+        if writes:
+            save('ckpt_last.pt')
+        asks = full_eval and (iter_num % full_eval_interval == 0 or iter_num == max_iters or eval_only)
+        questions = meta.questions if asks else []
+        table = grade(raw_model, meta, questions, num_samples, temperature, top_k, seed + iter_num)
+        clock('eval_s')
+        row = results_row(iter_num, table, questions, *losses)
+        row |= {'lr': get_lr(iter_num), **{key: round(s, 3) for key, s in seconds.items()}, 'n_params': n_params}
+        if asks or not full_eval:
+            rows.append(row)
+            if wandb_run:
+                wandb_run.log(row, step=iter_num)
+        improved = update_best(best, row) + ['ckpt.pt'] * always_save_checkpoint
+        if writes:
+            if improved:
+                save(*improved)
+            append_answers(iter_num, table, out_dir)
+            write_file(os.path.join(out_dir, 'temp.csv'), pd.DataFrame(rows).to_csv(index=False))
+        clock('eval_s')
+        return row
 
     # training loop
     stop, t0, loss = stop_by_signal(), time.perf_counter(), None
-    start_iter, start_s = iter_num, seconds['train_s']
     bar = tqdm(total=max_iters, initial=iter_num, desc=os.path.basename(out_dir), dynamic_ncols=True,
                disable=not (writes and is_terminal()), bar_format='{desc} {n}/{total} |{bar}| {remaining}{postfix}')
     try:
         while True:
-            # save, then ask: a run that stops in between asks again when it is resumed, and gets the same answers
             on_beat = iter_num % eval_interval == 0 or (full_eval and iter_num % full_eval_interval == 0)
             if master_process and (on_beat or iter_num == max_iters or eval_only):
-                clock('train_s')
-                train_loss, val_loss = (estimate_loss(raw_model, ids, batch_size, eval_iters, [seed, iter_num], autocast)
-                                        for ids in (train_ids, val_ids))
-                if not math.isfinite(train_loss + val_loss):
-                    raise UserError(f"the loss is {train_loss} at iteration {iter_num}: training has diverged, try a smaller "
-                                    f"learning_rate. The checkpoints in {out_dir} are from before that")
-                if writes:
-                    save('ckpt_last.pt')
-                asks = full_eval and (iter_num % full_eval_interval == 0 or iter_num == max_iters or eval_only)
-                questions = meta.questions if asks else []
-                table = grade(raw_model, meta, questions, num_samples, temperature, top_k, seed + iter_num)
-                clock('eval_s')
-                row = results_row(iter_num, table, questions, train_loss, val_loss)
-                row |= {'lr': get_lr(iter_num), **{k: round(s, 3) for k, s in seconds.items()}, 'n_params': n_params}
-                if asks or not full_eval:
-                    rows.append(row)
+                row = evaluate()
                 bar.set_postfix_str(status(row, with_loss=False))
-                improved = update_best(best, row)  # the checkpoints for which this evaluation is the best so far
-                if writes:
-                    save(*improved, *['ckpt.pt'] * always_save_checkpoint)
-                    if asks:
-                        append_answers(iter_num, table, out_dir)
-                    write_file(os.path.join(out_dir, 'temp.csv'), pd.DataFrame(rows).to_csv(index=False))
-                    if wandb_run and rows[-1] is row:
-                        wandb_run.log(row, step=iter_num)
-                else:
-                    say('\n'.join(f"{key:>16} {value}" for key, value in row.items()))
-                clock('eval_s')
-            if writes and bar.disable and (iter_num % log_interval == 0 or iter_num == start_iter):
+            if writes and bar.disable and (iter_num % log_interval == 0 or loss is None):
                 clock('train_s')
-                ms = (seconds['train_s'] - start_s) / max(iter_num - start_iter, 1) * 1e3
+                ms = seconds['train_s'] / max(iter_num, 1) * 1e3
                 trained = [] if loss is None else [f"loss {float(loss):.4f}, {ms:.2f} ms/iter"]
                 say(f"iter {iter_num}: " + '; '.join(trained + [status(row, iter_num) for row in rows[-1:]]))
 
             # termination conditions
             if ddp:  # all processes stop together or not at all
-                code = torch.tensor(stop.code, device=device)
-                torch.distributed.all_reduce(code, op=torch.distributed.ReduceOp.MAX)
-                stop.code = int(code)
+                stop.code = all_reduce_max(stop.code, device)
             if stop.code or eval_only or iter_num >= max_iters:
                 break
 
             # forward and backward: afterwards every p.grad is the gradient of the batch's mean loss
             if dropout > 0.0:
                 torch.manual_seed(int(np.random.SeedSequence([seed, rank, iter_num]).generate_state(1)[0]))
-            batch = get_batch(train_ids, iter_num, rank, world_size).to(device)
-            loss = forward_backward(model, batch, micro_steps, autocast)
+            starts = draw_starts(len(train_ids), iter_num, rank, world_size)
+            if fused_step:
+                loss = fused_step.gradients(text, starts)
+            else:
+                loss = forward_backward(model, get_batch(train_ids, starts).to(device), micro_steps, autocast)
             if ddp:
                 all_reduce_gradients(params, world_size)
 
             # clip the gradient and step the optimizer
-            for group in optimizer.param_groups:
-                group['lr'] = get_lr(iter_num)
-            if grad_clip > 0.0:
-                torch.nn.utils.clip_grad_norm_(params, grad_clip)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            if fused_step:
+                fused_step.update(get_lr(iter_num), grad_clip)
+            else:
+                for group in optimizer.param_groups:
+                    group['lr'] = get_lr(iter_num)
+                if grad_clip > 0.0:
+                    torch.nn.utils.clip_grad_norm_(params, grad_clip)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
             iter_num += 1
             bar.update()
-        if stop.code and writes and iter_num < max_iters:
+        if stop.code and writes and not on_beat and all(bool(torch.isfinite(p).all()) for p in params):
             clock('train_s')
             save('ckpt_last.pt')
     except RuntimeError as e:  # what gloo and nccl raise when the other end is gone
@@ -313,10 +319,11 @@ if __name__ == '__main__':
     if writes and stop.code:
         say(f"stopped at iteration {iter_num}, everything is saved in {out_dir}; to resume it:\n"
             f"  python train_with_eval.py --init_from=resume {shlex.quote('--out_dir=' + out_dir)}")
+    elif eval_only and master_process:
+        say('\n'.join(f"{key:>16} {value}" for key, value in row.items()))
     elif writes:
         say(f"done at iteration {iter_num}: {status(rows[-1])}; training {seconds['train_s']:.0f} s, evaluation "
-            f"{seconds['eval_s']:.0f} s\nresults and checkpoints are in {out_dir}; next:\n"
-            f"{next_commands(out_dir, meta.questions)}")
+            f"{seconds['eval_s']:.0f} s\n{next_commands(out_dir, meta.questions)}")
     if ddp:
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()

@@ -2,7 +2,7 @@
 What became of every question: answers.csv.gz in a model folder holds a graded table for each evaluation of the run.
 
 Columns: iter, task, prompt, answer, group, samples, correct, prob, said. pandas.read_csv('answers.csv.gz') reads it. Each
-evaluation is appended as a gzip member of its own, so that it is there whole or not at all. There is nothing to run here.
+evaluation is appended as a gzip member of its own, so that it is there whole or not at all.
 """
 
 import gzip
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from common.errors import UserError
+from common.errors import UserError, explained
 from common.run_folder import write_file
 
 FILE = 'answers.csv.gz'
@@ -20,18 +20,17 @@ FILE = 'answers.csv.gz'
 
 def append_answers(iter_num, table, out_dir):
     """Append the graded table of the evaluation at iter_num to the model folder's answers."""
+    if table.empty:
+        return
     path = os.path.join(out_dir, FILE)
     table = table.drop(columns='completions')
     table.insert(0, 'iter', iter_num)
     header = not os.path.exists(path) or not os.path.getsize(path)
     content = gzip.compress(table.to_csv(index=False, header=header, float_format='%.6g').encode(), mtime=0)
-    try:
-        with open(path, 'ab') as f:
-            f.write(content)
-            f.flush()
-            os.fsync(f.fileno())
-    except OSError as e:
-        raise UserError(f"cannot write {path}: {e.strerror}")
+    with explained(f"cannot write {path}: {{}}", OSError), open(path, 'ab') as f:
+        f.write(content)
+        f.flush()
+        os.fsync(f.fileno())
 
 
 def keep_answers_before(iter_num, out_dir):
@@ -58,7 +57,5 @@ def read_answers(folder):
     path = Path(folder) / FILE
     if not path.exists():
         raise UserError(f"no {FILE} in {folder}: only a run of train_with_eval.py with full_eval writes one")
-    try:
+    with explained(f"{path} cannot be read ({{}}): it is damaged, or is being written right now"):
         return pd.read_csv(path, keep_default_na=False, dtype={'prompt': str, 'answer': str, 'said': str})
-    except (ValueError, OSError, EOFError, zlib.error):
-        raise UserError(f"{path} cannot be read: it is damaged, or a run is writing it at this moment")

@@ -1,7 +1,7 @@
 """
 Checkpoints of the nanoGPT family: load them safely, build a model from one, and find the right one in a model folder.
 
-Nothing in a checkpoint is executed. There is nothing to run here.
+Nothing in a checkpoint is executed.
 """
 
 import re
@@ -11,12 +11,12 @@ from pathlib import Path
 import torch
 
 from common.dataset import find_meta, load_meta
-from common.errors import UserError, one_line, say
+from common.errors import UserError, explained, say
 from common.tokenizer import GPT2_VOCABULARY
 from model import GPT, GPTConfig
 
-# Settings that may change when a run is resumed: where it runs, how long, and what it shows
-PLACE = {'out_dir', 'init_from', 'seed', 'max_iters', 'eval_only', 'log_interval', 'device', 'compile', 'num_threads',
+# In a sweep, settings that may differ from those with which a run began: where it runs, how long, and what it shows
+PLACE = {'out_dir', 'init_from', 'seed', 'max_iters', 'eval_only', 'log_interval', 'device', 'fused', 'compile', 'num_threads',
          'backend', 'wandb_log', 'wandb_project', 'wandb_entity', 'wandb_run_name'}
 HARMLESS = {'flash_attn', 'flash_attention', 'use_flash', 'flash', 'use_flash_attn'}  # these model_args only change the speed
 
@@ -45,23 +45,19 @@ def load_checkpoint(path, to_resume=False):
     if missing:
         kind = "checkpoint that can be resumed" if to_resume else "checkpoint of the nanoGPT family"
         raise UserError(f"{path} is not a {kind}: it has no {missing[0]!r}")
-    try:
+    with explained(f"{path} holds no GPT that can be built: {{}}"):
         state = {re.sub(r'^(_orig_mod\.|module\.)+', '', key): value for key, value in checkpoint['model'].items()}
         checkpoint['model'] = {key: value for key, value in state.items() if not key.endswith('.attn.bias')}  # the mask
         if 'mlp_expansion' not in checkpoint['model_args']:
             hidden, n_embd = state['transformer.h.0.mlp.c_fc.weight'].shape
             checkpoint['model_args']['mlp_expansion'] = hidden // n_embd
-    except (TypeError, KeyError, AttributeError, ValueError) as e:
-        raise UserError(f"{path} holds no GPT that can be built: {one_line(e)}")
     return checkpoint
 
 
 def build_model(**args):
     """A GPT of this shape, with random weights; raises UserError if the shape is impossible or the memory is too small."""
-    try:
+    with explained("cannot build the model: {}", TypeError, ValueError, RuntimeError, MemoryError):
         return GPT(GPTConfig(**args))
-    except (ValueError, RuntimeError, MemoryError) as e:
-        raise UserError(f"cannot build the model: {one_line(e)}")
 
 
 def model_from_checkpoint(checkpoint, path='the checkpoint', dropout=None):
@@ -69,22 +65,21 @@ def model_from_checkpoint(checkpoint, path='the checkpoint', dropout=None):
 
     dropout: replaces the checkpoint's. Raises UserError if it is not one of our GPTs, or its weights are not finite.
     """
-    try:
-        state, args = checkpoint['model'], {k: v for k, v in checkpoint['model_args'].items() if k not in HARMLESS}
-        unknown = sorted(args.keys() - GPTConfig.__dataclass_fields__.keys())
-        if unknown:
-            raise ValueError(f"its model_args have {unknown[0]}={args[unknown[0]]!r}, which is unknown here")
+    state, args = checkpoint['model'], {k: v for k, v in checkpoint['model_args'].items() if k not in HARMLESS}
+    with explained(f"{path} holds no GPT that can be built: {{}}"):
+        for key in sorted(args.keys() - GPTConfig.__dataclass_fields__.keys()):
+            raise ValueError(f"its model_args have {key}={args[key]!r}, which is unknown here")
         model = GPT(GPTConfig(**args if dropout is None else {**args, 'dropout': dropout}))
-        report = model.load_state_dict(state, strict=False)
-        for key in [*report.missing_keys, *report.unexpected_keys]:
-            raise ValueError(f"{key} is {'missing' if key in report.missing_keys else 'unknown'}")
+        shapes = {key: tensor.shape for key, tensor in model.state_dict().items()}
+        for key in [*shapes, *state]:  # torch's own message begins with a line that does not say what is wrong
+            if key not in state or key not in shapes or state[key].shape != shapes[key]:
+                problem = 'missing' if key not in state else 'unknown' if key not in shapes else 'of another shape'
+                raise ValueError(f"{key} is {problem}")
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in state.values()):
+            raise ValueError("its weights are not finite (NaN), because its training has diverged")
         if not torch.equal(state['lm_head.weight'], state['transformer.wte.weight']):
             raise ValueError("lm_head.weight and transformer.wte.weight differ, but here they must be one (tied)")
-    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as e:
-        reason = str(e).split('\n\t')[1] if '\n\t' in str(e) else one_line(e)  # torch's second line says which shape differs
-        raise UserError(f"{path} holds no GPT that can be built: {reason}")
-    if not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
-        raise UserError(f"{path} has weights that are not finite (NaN): its training has diverged, so it cannot answer")
+        model.load_state_dict(state)
     return model.eval()
 
 
@@ -126,13 +121,13 @@ def load_model(out_dir, names):
     return model, meta, path, config
 
 
-def changed_settings(before, config):
-    """The settings that have changed since a run began, except those in PLACE: list of str."""
-    return [key for key in config if key in before and before[key] != config[key] and key not in PLACE]
+def changed_settings(before, config, may_change=('out_dir', 'init_from', 'eval_only')):
+    """The settings that differ from those with which a run began, except those that may: list of str."""
+    return [key for key in config if key in before and before[key] != config[key] and key not in may_change]
 
 
-def check_resumable(checkpoint, path, config):
-    """Raise UserError if a run cannot be resumed with the settings `config`, and print those that have changed."""
+def check_resumable(checkpoint, path, config, data_sha256):
+    """Raise UserError if a run cannot be resumed with the settings `config` on this text, and print what has changed."""
     if checkpoint['iter_num'] > config['max_iters']:
         raise UserError(f"{path} is at iteration {checkpoint['iter_num']} already: resume with a larger --max_iters")
     before = {**checkpoint['config'], **checkpoint['model_args'], 'dropout': checkpoint['config'].get('dropout', 0.0)}
@@ -141,26 +136,28 @@ def check_resumable(checkpoint, path, config):
             raise UserError(f"{path} was trained with {key}={before[key]!r}, not {config[key]!r}: resume with the same, or "
                             "start again in another out_dir")
         say(f"resuming with {key}={config[key]!r} (was {before[key]!r})")
+    if checkpoint.get('data_sha256', data_sha256) != data_sha256:
+        raise UserError(f"{path} was trained on another text: data/{config['dataset']} has been prepared with other options "
+                        "since")
 
 
 def load_optimizer(optimizer, checkpoint, path, weight_decay, betas):
     """Load the optimizer's state from a checkpoint, except the settings that may have changed."""
-    try:
+    with explained(f"{path} cannot be resumed, because its optimizer does not fit the model: {{}}"):
         optimizer.load_state_dict(checkpoint['optimizer'])
-    except (ValueError, KeyError, TypeError) as e:
-        raise UserError(f"{path} cannot be resumed, because its optimizer does not fit the model: {one_line(e)}")
     for group, decay in zip(optimizer.param_groups, (weight_decay, 0.0)):
         group['weight_decay'], group['betas'] = decay, betas
 
 
 def update_best(best, row):
-    """Put an evaluation's row of results.csv into `best`; returns the names of the checkpoints for which it is the best so far.
+    """Put an evaluation's row of results.csv into `best`; returns the checkpoints for which it is the best so far.
 
     best: dict of 'val_loss', and the accuracies of 'math', 'facts' and 'combined', the mean of the two if neither is 0.
     """
-    now = {'math': row['math_acc'], 'facts': row['facts_acc'], 'combined': (row['math_acc'] + row['facts_acc']) / 2}
-    now['combined'] *= min(now['math'], now['facts']) > 0
-    improved = [f'ckpt_best_{task}.pt' for task, acc in now.items() if acc > best[task]]
+    both = row['math_acc'] > 0 and row['facts_acc'] > 0
+    now = {'math': row['math_acc'], 'facts': row['facts_acc'],
+           'combined': (row['math_acc'] + row['facts_acc']) / 2 if both else 0.0}
+    improved = [f'ckpt_best_{kind}.pt' for kind, acc in now.items() if acc > best[kind]]
     improved += ['ckpt.pt'] * (row['val_loss'] < best['val_loss'])
-    best.update({task: max(best[task], acc) for task, acc in now.items()}, val_loss=min(best['val_loss'], row['val_loss']))
+    best.update({kind: max(best[kind], acc) for kind, acc in now.items()}, val_loss=min(best['val_loss'], row['val_loss']))
     return improved

@@ -3,60 +3,64 @@ A dataset on disk: its text as token ids, and its vocabulary and questions besid
 
 The files are input.txt, train.bin and val.bin (flat uint16 ids, little-endian, as everywhere in the nanoGPT family) and
 meta.pkl, a dict of vocab_size, stoi, itos, cases (tuples task, prompt, answer, held_out) and terminators (dict of task to
-str). The prepare.py scripts write them, and training and evaluation read them. There is nothing to run here.
+str). The prepare.py scripts write them, and training and evaluation read them.
 """
 
 import argparse
 import hashlib
 import pickle
+import re
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from common.errors import UserError, one_line, say
+from common.errors import UserError, explained, say
 from common.questions import FACT_END, Question, arithmetic_questions, arithmetic_text, paper_questions, round_robin_pairs
 from common.run_folder import write_file
-from common.tokenizer import Tokenizer, char_tokenizer, gpt2_tokenizer, unknown_characters
+from common.tokenizer import Tokenizer, char_tokenizer, gpt2_tokenizer
 
 DATA = Path(__file__).resolve().parents[1] / 'data'
-GROUP_OF = {False: 'seen', True: 'held out', None: 'beyond'}  # the group for each value of a case's held_out in meta.pkl
+CASE_OF = {'seen': False, 'held out': True, 'beyond': None}  # a question's group as the held_out of a case in meta.pkl
 PAPER_TERMINATORS = {'add': '>', 'sub': '>', 'facts': FACT_END}  # for meta.pkl files that do not name them
 
 # -----------------------------------------------------------------------------
 # writing: for prepare.py
 
 
-def prepare_parser(description, here, arithmetic=False):
-    """An argparse parser for a prepare.py in the folder `here`: --name, and the options of the sums if `arithmetic`."""
+def dataset_name(text):
+    """An argparse type: the plain name of a folder in data/ that has no prepare.py of its own."""
+    if not text or Path(text).name != text or text.startswith('.') or (DATA / text / 'prepare.py').exists():
+        raise argparse.ArgumentTypeError(f"{text!r} must be the plain name of a new folder in data/")
+    return text
+
+
+def operand_pair(text):
+    """An argparse type: '5,7' as (5, 7)."""
+    try:
+        a, b = (int(number) for number in text.split(','))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a pair of operands: write it like 5,7")
+    return a, b
+
+
+def prepare_parser(description, here):
+    """An argparse parser for the prepare.py in the folder `here`. DATA / args.name is where to write: `here` by default."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter,
                                      allow_abbrev=False)
-
-    def name(text):
-        if not text or Path(text).name != text or text.startswith('.') or (DATA / text / 'prepare.py').exists():
-            raise argparse.ArgumentTypeError(f"{text!r} must be the plain name of a new folder in data/")
-        return text
-
-    def pair(text):
-        try:
-            a, b = (int(number) for number in text.split(','))
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a pair of operands: write it like 5,7")
-        return a, b
-    parser.add_argument('--name', type=name, default=here, help='write to data/NAME/ instead of beside this script')
-    if arithmetic:
-        parser.add_argument('--held_out', type=pair, nargs='*', default=[(5, 7)], metavar='A,B',
-                            help='operand pairs to hold out, in both orders of both operations (default: 5,7)')
-        parser.add_argument('--held_out_rounds', type=int, metavar='K', help='hold out K rounds of a round-robin of the '
-                            'operands instead: each operand is in exactly K pairs')
-        parser.add_argument('--split_seed', type=int, default=0, metavar='S', help='picks the round-robin (default: 0)')
-        parser.add_argument('--max_operand', type=int, default=9, help='operands are 0..max_operand (default: 9)')
-        parser.add_argument('--seed', type=int, default=1337, help='seed of the shuffle of the lines (default: 1337)')
+    parser.add_argument('--name', type=dataset_name, default=here, help='write to data/NAME/ instead of beside this script')
     return parser
 
 
-def arithmetic_from(parser):
-    """The questions and the text of the sums that a command line asks for: (args, questions, text)."""
+def parse_arithmetic(parser):
+    """Add the options of the sums to a prepare_parser and parse the command line: returns (args, questions, text)."""
+    parser.add_argument('--held_out', type=operand_pair, nargs='*', default=[(5, 7)], metavar='A,B',
+                        help='operand pairs to hold out, in both orders of both operations (default: 5,7)')
+    parser.add_argument('--held_out_rounds', type=int, metavar='K', help='hold out K rounds of a round-robin of the operands '
+                        'instead: each operand is in exactly K pairs')
+    parser.add_argument('--split_seed', type=int, default=0, metavar='S', help='which round-robin (default: 0)')
+    parser.add_argument('--max_operand', type=int, default=9, help='operands are 0..max_operand (default: 9)')
+    parser.add_argument('--seed', type=int, default=1337, help='seed of the shuffle of the lines (default: 1337)')
     args = parser.parse_args()
     operands = args.max_operand + 1
     if not 0 <= args.max_operand <= 999:
@@ -69,26 +73,24 @@ def arithmetic_from(parser):
         if not (0 <= a < operands and 0 <= b < operands):
             parser.error(f"--held_out {a},{b} is outside the operands 0..{args.max_operand}")
     questions = arithmetic_questions(args.held_out, args.max_operand)
-    if all(question.group == 'held out' for question in questions):
-        parser.error("--held_out leaves no expression to train on")
     return args, questions, arithmetic_text(questions, args.seed)
 
 
 def check_text(text, questions, name):
-    """Raise UserError unless the text holds prompt + answer + terminator of every seen question, and of no held-out one."""
+    """Raise UserError unless the lines of every seen question are in the text, from their beginning, and no held-out one's."""
+    beginnings = [0, *(match.end() for match in re.finditer('\n', text))]
+    begun = {text[i:i + length] for length in {len(q.line) for q in questions} for i in beginnings}
     for q in questions:
-        if (q.prompt + q.answer + q.terminator in text) == (q.group == 'held out'):
-            found = "holds the held-out" if q.group == 'held out' else "lacks the"
-            raise UserError(f"the text of {name} {found} {q.prompt + q.answer + q.terminator!r} of its questions: "
-                            "fix its prepare.py and run it again")
+        if (q.line in begun) != (q.group == 'seen'):
+            found = "lacks the" if q.group == 'seen' else "holds the held-out"
+            raise UserError(f"the text of {name} {found} {q.line!r} of its questions: fix its prepare.py and run it again")
 
 
 def meta_bytes(chars, questions):
     """A meta.pkl: the vocabulary, in the order of its ids, and the questions."""
-    held_out = {group: case for case, group in GROUP_OF.items()}
     return pickle.dumps({
         'vocab_size': len(chars), 'stoi': {ch: i for i, ch in enumerate(chars)}, 'itos': dict(enumerate(chars)),
-        'cases': [(q.task, q.prompt, q.answer, held_out[q.group]) for q in questions],
+        'cases': [(q.task, q.prompt, q.answer, CASE_OF[q.group]) for q in questions],
         'terminators': {q.task: q.terminator for q in questions}}, protocol=4)
 
 
@@ -98,13 +100,14 @@ def write_dataset(folder, text, questions):
     folder: path, e.g. DATA / args.name. text: str; train and validation are the same text on purpose, so that memorisation can
     be measured. questions: list of Question.
     """
-    folder = Path(folder)
+    folder, terminators = Path(folder), {(q.task, q.terminator) for q in questions}
+    if len(terminators) > len(dict(terminators)):
+        raise UserError(f"the questions of a task of {folder.name} have several terminators: give it one, or two names")
     if not text:
         raise UserError(f"the text of {folder.name} is empty: hold out fewer questions")
     check_text(text, questions, folder.name)
-    chars = sorted(set(text).union(*(q.prompt + q.answer + q.terminator for q in questions)))
-    stoi = {ch: i for i, ch in enumerate(chars)}
-    ids = np.array([stoi[ch] for ch in text], dtype='<u2').tobytes()
+    chars = sorted(set(text).union(*(q.line for q in questions)))
+    ids = np.array(char_tokenizer({ch: i for i, ch in enumerate(chars)}).encode(text), dtype='<u2').tobytes()
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in (('input.txt', text), ('train.bin', ids), ('val.bin', ids),
                           ('meta.pkl', meta_bytes(chars, questions))):
@@ -144,7 +147,7 @@ def load_meta(path, gpt2_folder=None):
     path = Path(path)
     if not path.exists():
         return Meta(gpt2_tokenizer(gpt2_folder), paper_questions(), own=False)
-    try:
+    with explained(f"{path} cannot be read ({{}}): run the dataset's prepare.py again"):  # garbage raises nearly anything
         with open(path, 'rb') as f:
             meta = PlainUnpickler(f).load()
         stoi, itos = meta['stoi'], meta['itos']
@@ -152,22 +155,17 @@ def load_meta(path, gpt2_folder=None):
             raise ValueError("stoi, itos and vocab_size disagree")
         if not all(isinstance(ch, str) for ch in stoi):
             raise ValueError("its vocabulary is not made of characters")
-        tokenizer = char_tokenizer(stoi)
-
-        def unspelled(q):
-            return unknown_characters(tokenizer, q.prompt + q.answer + q.terminator)
         if 'cases' not in meta:
-            tasks = {q.task for q in paper_questions() if unspelled(q)}
-            return Meta(tokenizer, [q for q in paper_questions() if q.task not in tasks], own=False)
+            unspelled = {q.task for q in paper_questions() if set(q.line) - stoi.keys()}
+            return Meta(char_tokenizer(stoi), [q for q in paper_questions() if q.task not in unspelled], own=False)
         terminators = {**PAPER_TERMINATORS, **meta.get('terminators', {})}
-        questions = [Question(task, prompt, answer, GROUP_OF[held_out], terminators[task])
+        group_of = {held_out: group for group, held_out in CASE_OF.items()}
+        questions = [Question(task, prompt, answer, group_of[held_out], terminators[task])
                      for task, prompt, answer, held_out in meta['cases']]
         for q in questions:
-            if not q.prompt or not q.answer or not q.terminator or unspelled(q):
-                raise ValueError(f"it has a question that cannot be asked: {q.prompt + q.answer!r}")
-    except Exception as e:  # garbage makes the unpickler raise nearly anything
-        raise UserError(f"{path} cannot be read ({one_line(e)}): run the dataset's prepare.py again")
-    return Meta(tokenizer, questions, own=True)
+            if not q.prompt or not q.answer or not q.terminator or set(q.line) - stoi.keys():
+                raise ValueError(f"it has a question that cannot be asked: {q.line!r}")
+        return Meta(char_tokenizer(stoi), questions, own=True)
 
 
 def find_meta(dataset):
@@ -187,7 +185,7 @@ def text_sha256(ids):
     return digest.hexdigest()
 
 
-def load_dataset(dataset, block_size=1, gpt2_folder=None):
+def load_dataset(dataset, block_size=None, gpt2_folder=None):
     """The data of data/`dataset`: returns (Meta, train ids, val ids). The ids are 1-D uint16 arrays, memory-mapped.
 
     block_size: characters of context, which must be fewer than the text has; a sentence is printed if it cannot hold a
@@ -212,13 +210,13 @@ def load_dataset(dataset, block_size=1, gpt2_folder=None):
         if ids.max() >= meta.tokenizer.vocab_size:
             raise UserError(f"data/{dataset}/{name} has token {ids.max()} outside the vocabulary of "
                             f"{meta.tokenizer.vocab_size}: {by} again")
-        if len(ids) <= block_size:
+        if block_size and len(ids) <= block_size:
             raise UserError(f"block_size {block_size} is too large: data/{dataset}/{name} has only {len(ids)} tokens")
         splits.append(ids)
     if meta.own:  # evaluation must never disagree with the data
         check_text(meta.tokenizer.decode(splits[0].tolist()), meta.questions, f'data/{dataset}')
         longest = max((len(q.prompt + q.answer) for q in meta.questions if q.kind == 'math'), default=0)
-        if longest > block_size:
+        if block_size and longest > block_size:
             say(f"block_size {block_size} cannot hold a question of {longest} characters: set --block_size={longest}, or the "
                 "model never sees the whole of it")
     return meta, *splits

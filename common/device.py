@@ -1,15 +1,13 @@
 """
 Where a model runs: the device, the precision, the processes of torchrun, and what makes one seed give one result.
-There is nothing to run here.
 """
 
-import importlib.util
 import os
-import shutil
 
 import torch
 
-from common.errors import UserError, one_line, say
+from common.errors import UserError, explained, one_line, say
+from common.fused_step import FusedStep, supports
 
 
 def pick_device(device, n_embd):
@@ -18,19 +16,15 @@ def pick_device(device, n_embd):
         # it takes longer to launch the kernels of a tiny model than to run them
         gpu = 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'
         return gpu if n_embd >= 128 else 'cpu'
-    try:
+    with explained(f"device {device!r} is not available here: leave it out, or use --device=cpu"):
         if device.split(':')[0] not in ('cpu', 'cuda', 'mps'):
             raise ValueError(device)
         torch.empty(0, device=device)
-    except Exception:  # AssertionError, RuntimeError, NotImplementedError: torch has one for each device
-        raise UserError(f"device {device!r} is not available here: leave it out, or use --device=cpu")
     return device
 
 
 def pick_dtype(dtype, device, n_embd):
     """'auto' becomes bfloat16 for large models on a GPU that has it, else float32; returns the dtype's name."""
-    if dtype not in ('auto', 'float32', 'bfloat16'):
-        raise UserError(f"dtype must be 'auto', 'float32' or 'bfloat16', not {dtype!r}")
     has_bfloat16 = not device.startswith('cuda') or torch.cuda.is_bf16_supported()
     if dtype == 'bfloat16' and not has_bfloat16:
         raise UserError("this GPU lacks bfloat16: leave dtype out, or use --dtype=float32")
@@ -58,7 +52,8 @@ def compute_init(device, n_embd, num_threads, backend):
     if device.startswith('cuda'):
         torch.cuda.set_device(device)
     if 'RANK' in os.environ:
-        torch.distributed.init_process_group(backend if backend != 'auto' else 'nccl' if 'cuda' in device else 'gloo')
+        with explained(f"torchrun's processes cannot talk through backend {backend!r} ({{}}): leave it out"):
+            torch.distributed.init_process_group(backend if backend != 'auto' else 'nccl' if 'cuda' in device else 'gloo')
     if device == 'cpu':
         # this is a fixed rule, because sums round differently with another number of threads
         threads = torch.get_num_threads()
@@ -80,24 +75,43 @@ def all_reduce_gradients(params, world_size):
         p.grad.copy_(grad.view_as(p))
 
 
+def all_reduce_max(number, device):
+    """The largest of a number over all processes."""
+    number = torch.tensor(number, device=device)
+    torch.distributed.all_reduce(number, op=torch.distributed.ReduceOp.MAX)
+    return int(number)
+
+
+def load_fused_step(fused, model, optimizer, device, dtype, n_threads):
+    """The training step in C++ for this model, or None for nanoGPT's. fused: 'auto', 'True' or 'False'.
+
+    Raises UserError if it is 'True' and cannot be had. If there is no compiler, 'auto' prints a sentence.
+    """
+    can = supports(model.config, device, dtype)
+    if fused == 'True' and not can:
+        raise UserError("fused=True is for float32 models on a CPU without dropout and biases, at most 128 wide: leave it out")
+    if fused == 'False' or not can:
+        return None
+    try:
+        return FusedStep(model, optimizer, n_threads)
+    except RuntimeError as e:
+        if fused == 'True':
+            raise UserError(str(e))
+        say(f"{e}; training with torch, which is slower")
+
+
 def compile_model(model, batch, autocast):
     """torch.compile(model), or the model itself, and a printed sentence, if no compiler works.
 
     batch: windows (B, T + 1) as training has them. The forward and backward pass are compiled here and now, because the
     compiler may exist but fail, e.g. without Python headers. The compiled model must get batches of this size.
     """
-    device_type = batch.device.type
-    has_compiler = (importlib.util.find_spec('triton') is not None if device_type == 'cuda' else
-                    any(map(shutil.which, [os.environ.get('CXX', 'g++').split()[0], 'clang++'])))
-    if not has_compiler:
-        say("no compiler found: training eagerly, which is slower")
-        return model
     try:
         compiled = torch.compile(model)
         with autocast:
             compiled(batch[:, :-1], batch[:, 1:])[1].backward()
-    except Exception as e:  # whatever the compiler, its cache folder or its headers make torch raise
-        say(f"the compiler failed ({one_line(e)[:100]} ...): training eagerly, which is slower")
+    except Exception as e:  # a missing compiler, cache folder or header makes torch raise nearly anything
+        say(f"torch.compile failed ({one_line(e)[:100]}): training eagerly, which is slower")
         compiled = model
     model.zero_grad(set_to_none=True)
     return compiled

@@ -7,6 +7,7 @@ imports this file and does not catch the error, it ends with `error: sentence` o
 
 import os
 import sys
+from contextlib import contextmanager
 
 
 class UserError(Exception):
@@ -15,16 +16,33 @@ class UserError(Exception):
 
 def print_error(kind, error, traceback):
     """Print what ended a script: a UserError as its sentence, Ctrl-C and a closed pipe as nothing, the rest as Python does."""
-    if issubclass(kind, UserError):
-        print(f"error: {error}", file=sys.stderr)
+    if issubclass(kind, (UserError, MemoryError)):
+        reason = error if issubclass(kind, UserError) else f"not enough memory ({one_line(error)}): choose smaller sizes"
+        print(f"error: {reason}", file=sys.stderr)
     elif issubclass(kind, BrokenPipeError):  # e.g. after `| head`; Python would complain when it flushes at the end
         sys.stdout = open(os.devnull, 'w')
     elif not issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error, traceback)
 
 
+@contextmanager
+def explained(sentence, *kinds):
+    """Turn exceptions of these kinds, or of any kind if none is named, into a UserError with this sentence.
+
+    In the sentence, {} stands for the first line of the exception's text.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except (kinds or (Exception,)) as e:  # noqa: B030
+        raise UserError(sentence.replace('{}', one_line(e)))
+
+
 def one_line(error):
-    """The first line of an exception's text, or its class if it has none: for sentences that quote a library's error."""
+    """The first line of an exception's text, or its class if it has none; for an OSError, only what is wrong."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return ' '.join(str(error).strip().split('\n')[0].split()) or type(error).__name__
 
 

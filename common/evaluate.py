@@ -1,5 +1,5 @@
 """
-Asks a model questions, grades the answers in one table, and sums the table up. There is nothing to run here.
+Asks a model questions, grades the answers in one table, and sums the table up.
 
 The table is a pandas DataFrame with a row for each question: task, prompt, answer, group, samples (how many were drawn),
 correct (how many of them were right), prob (the exact probability of the whole right answer), said (the most frequent answer).
@@ -12,28 +12,31 @@ import numpy as np
 import pandas as pd
 import torch
 
+from common.errors import UserError
 from common.questions import GROUPS, LABELS, is_correct
 
 NEW_TOKENS = {'math': 4, 'facts': 20}  # the paper's length of an answer, exceeded only if a dataset's own answers are longer
-ROWS = 512  # contexts that go through the model at once, to bound the memory that a large vocabulary takes
+ROWS = 512  # contexts that go through the model at once, to bound the memory that it takes
 
 
 @torch.inference_mode()
 def next_token_logits(model, contexts):
     """Logits of the token after each of the contexts (lists of ids, of any lengths): a float32 tensor (N, vocab_size).
 
-    A context longer than block_size is cropped to its end, as generation does. Shorter ones are padded on the right, where a
-    causal model cannot see it. With targets the forward pass returns the logits of every position, and one of them is kept.
+    A context longer than block_size is cropped to its end, as generation does. Contexts of one length go through the model
+    together, so that none has to be padded.
     """
-    device, block_size = model.lm_head.weight.device, model.config.block_size
-    kept = []
-    for start in range(0, len(contexts), ROWS):
-        rows = [ids[-block_size:] for ids in contexts[start:start + ROWS]]
-        longest = max(map(len, rows))
-        x = torch.tensor([ids + [0] * (longest - len(ids)) for ids in rows], device=device)
-        logits, _ = model(x, targets=x)
-        kept.append(logits[torch.arange(len(rows)), torch.tensor([len(ids) - 1 for ids in rows])].float())
-    return torch.cat(kept)
+    contexts = [ids[-model.config.block_size:] for ids in contexts]
+    by_length = {}
+    for i, ids in enumerate(contexts):
+        by_length.setdefault(len(ids), []).append(i)
+    device = model.lm_head.weight.device
+    logits = torch.empty(len(contexts), model.config.vocab_size, device=device)
+    for same in by_length.values():
+        for start in range(0, len(same), ROWS):
+            some = same[start:start + ROWS]
+            logits[some] = model(torch.tensor([contexts[i] for i in some], device=device))[0][:, -1].float()
+    return logits
 
 
 def sample_completions(model, prompts, num_samples, max_new_tokens, temperature=1.0, top_k=None, stop=None, seed=1337):
@@ -50,33 +53,25 @@ def sample_completions(model, prompts, num_samples, max_new_tokens, temperature=
     going = [(i, (), num_samples) for i in range(len(prompts))]  # prompt, continuation so far, samples that share it
     for _ in range(max_new_tokens):
         logits = next_token_logits(model, [prompts[i] + list(new) for i, new, _ in going])
-        probs = sampling_probs(logits, temperature, top_k).cpu().double().numpy()
+        likeliest, tokens = logits.topk(min(top_k or logits.size(-1), logits.size(-1)))
+        if temperature < 1e-6:  # greedy
+            likeliest, tokens = likeliest[:, :1], tokens[:, :1]
+        probs = (likeliest / max(temperature, 1e-6)).softmax(dim=-1).cpu().double().numpy()
         times = rng.multinomial([n for _, _, n in going], probs / probs.sum(axis=1, keepdims=True))
-        still_going = []
-        for row, token in zip(*(axis.tolist() for axis in times.nonzero())):
-            i, new, _ = going[row]
-            branch = i, (*new, token), int(times[row, token])
-            if token == stop:
-                done[i][branch[1]] += branch[2]
+        tokens, still_going = tokens.tolist(), []
+        for i, j in zip(*(axis.tolist() for axis in times.nonzero())):
+            prompt, new, _ = going[i]
+            new, n = (*new, tokens[i][j]), int(times[i, j])
+            if new[-1] == stop:
+                done[prompt][new] += n
             else:
-                still_going.append(branch)
+                still_going.append((prompt, new, n))
         going = still_going
         if not going:
             break
-    for i, new, n in going:
-        done[i][new] += n
+    for prompt, new, n in going:
+        done[prompt][new] += n
     return done
-
-
-def sampling_probs(logits, temperature, top_k):
-    """Probabilities (N, vocab_size) from which the next tokens are drawn."""
-    if temperature == 0:
-        return torch.nn.functional.one_hot(logits.argmax(dim=-1), logits.size(-1)).float()
-    logits = logits / temperature
-    if top_k is not None:
-        kth = torch.topk(logits, min(top_k, logits.size(-1))).values[:, [-1]]
-        logits = logits.masked_fill(logits < kth, -float('inf'))
-    return logits.softmax(dim=-1)
 
 
 def split_prompt(tokenizer, question):
@@ -127,8 +122,8 @@ def answer_probs(model, tokenizer, questions, terminated=True):
             targets.append(token)
             owners.append(i)
             ids = ids + [token]
-    log_probs = next_token_logits(model, contexts).log_softmax(dim=-1).cpu().double().numpy()
-    return np.exp(np.bincount(owners, log_probs[np.arange(len(targets)), targets], minlength=len(questions)))
+    log_probs = next_token_logits(model, contexts).log_softmax(dim=-1)[torch.arange(len(targets)), targets]
+    return np.exp(np.bincount(owners, log_probs.cpu().double().numpy(), minlength=len(questions)))
 
 
 def grade(model, meta, questions=None, num_samples=10, temperature=0.01, top_k=10, seed=1337, terminated=True):
@@ -181,6 +176,16 @@ def estimate_loss(model, ids, batch_size, eval_iters, seed, autocast):
     return total / sum(map(len, batches))
 
 
+def estimate_losses(model, train_ids, val_ids, *args):
+    """(training loss, validation loss) by estimate_loss; raises UserError if they are not finite."""
+    train_loss = estimate_loss(model, train_ids, *args)
+    val_loss = train_loss if np.array_equal(train_ids, val_ids) else estimate_loss(model, val_ids, *args)
+    if not np.isfinite(train_loss + val_loss):
+        raise UserError(f"the loss is {train_loss}: training has diverged, so try a smaller learning_rate; the checkpoints are "
+                        "from before this")
+    return train_loss, val_loss
+
+
 # -----------------------------------------------------------------------------
 # sums of a graded table
 
@@ -212,5 +217,5 @@ def results_row(iter_num, table, questions, train_loss, val_loss):
     row |= {'math_acc': math['acc'], 'facts_correct': facts['correct'], 'facts_total': facts['total'],
             'facts_acc': facts['acc'], 'train_loss': train_loss, 'val_loss': val_loss, 'seen_acc': seen['acc'],
             'heldout_correct': held_out['correct'], 'heldout_total': held_out['total'], 'heldout_acc': held_out['acc'],
-            'seen_prob': seen['prob'], 'heldout_prob': held_out['prob']}
+            'seen_prob': seen['prob'], 'heldout_prob': held_out['prob'], 'math_total': math['total']}
     return row | {f'{task}_{what}': tasks[task][what] for task in list(tasks)[3:] for what in ('correct', 'total')}

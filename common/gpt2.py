@@ -1,6 +1,5 @@
 """
 Loads GPT-2's weights and exports ours, through Hugging Face transformers. It is optional (pip install transformers).
-There is nothing to run here.
 
     from common.checkpoint import load_model
     from common.gpt2 import save_gpt2
@@ -15,7 +14,7 @@ import torch
 
 from common.checkpoint import check_vocabulary
 from common.dataset import load_meta, meta_bytes
-from common.errors import UserError, one_line, say
+from common.errors import UserError, explained, say
 from common.run_folder import write_file
 from model import GPT, GPTConfig
 
@@ -26,11 +25,8 @@ CONV1D = ('attn.c_attn.weight', 'attn.c_proj.weight', 'mlp.c_fc.weight', 'mlp.c_
 
 def import_transformers():
     """Hugging Face transformers, without its progress bars and reports. Imported only if it is used."""
-    try:
+    with explained("GPT-2's weights need transformers, which cannot be imported ({}): pip install transformers", ImportError):
         import transformers
-    except ImportError as e:
-        raise UserError("GPT-2's weights need transformers, which cannot be imported "
-                        f"({one_line(e)}): pip install transformers")
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     return transformers
@@ -76,20 +72,13 @@ def load_transformers_gpt2(name_or_path):
     transformers = import_transformers()
     if not is_folder:
         say(f"loading {name_or_path} through transformers, which downloads it the first time")
-    try:
+    hint = "" if is_folder else ": connect to the network once, or name a folder that holds them"
+    with explained(f"the weights of {name_or_path} cannot be loaded ({{}}){hint}"):  # damaged files raise nearly anything
         config = transformers.AutoConfig.from_pretrained(name_or_path, local_files_only=is_folder)
         if config.model_type != 'gpt2':
             raise UserError(f"{name_or_path} holds no GPT-2, but a model of type {config.model_type!r}")
         model, report = transformers.GPT2LMHeadModel.from_pretrained(
             name_or_path, config=config, local_files_only=is_folder, output_loading_info=True)
-    except UserError:
-        raise
-    except OSError as e:
-        hint = "" if is_folder else ": connect to the network once, or name a folder that holds them"
-        raise UserError(f"the weights of {name_or_path} cannot be loaded ({one_line(e).rstrip('.')}){hint}")
-    except Exception as e:  # damaged files make json, safetensors and torch raise nearly anything
-        raise UserError(f"the weights of {name_or_path} cannot be read ({type(e).__name__}): they are damaged, or do not fit "
-                        "its config.json")
     # transformers would draw what is missing at random; its early versions saved causal masks with the weights
     wrong = [key for key in {*report['missing_keys'], *report['unexpected_keys']}
              if not key.endswith(('.attn.bias', '.attn.masked_bias'))]
@@ -117,8 +106,8 @@ def load_pretrained(init_from):
 def save_gpt2(model, meta, folder):
     """Write a GPT to a folder that transformers' GPT2LMHeadModel.from_pretrained loads, with equal logits.
 
-    Biases that the model does not have become zeros. A vocabulary of characters goes with it, for
-    AutoTokenizer and for our own scripts.
+    Biases that the model does not have become zeros. A vocabulary of characters goes with it, for AutoTokenizer and for
+    our own scripts.
     """
     transformers = import_transformers()
     cfg = model.config
@@ -129,15 +118,13 @@ def save_gpt2(model, meta, folder):
     state = {key: torch.zeros_like(value) for key, value in hf_model.state_dict().items()}
     state |= {key: value.t() if key.endswith(CONV1D) else value for key, value in model.state_dict().items()}
     hf_model.load_state_dict(state)
-    try:
+    with explained(f"cannot write {folder}: {{}}", OSError):
         os.makedirs(folder, exist_ok=True)  # if this fails in transformers, it only logs it
         hf_model.save_pretrained(folder)
         if not meta.tokenizer.bpe:
             chars = [meta.tokenizer.decode([i]) for i in range(meta.tokenizer.vocab_size)]
             character_tokenizer(transformers, chars, cfg.block_size).save_pretrained(folder)
             write_file(os.path.join(folder, 'meta.pkl'), meta_bytes(chars, meta.questions))
-    except OSError as e:
-        raise UserError(f"cannot write {folder}: {e.strerror}")
 
 
 def character_tokenizer(transformers, chars, block_size):

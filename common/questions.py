@@ -2,7 +2,6 @@
 What is asked and what counts as right: the questions of the paper's datasets, and the rules by which answers are scored.
 
 A dataset's prepare.py makes Questions and writes its text from them, so the two cannot disagree.
-There is nothing to run here.
 """
 
 import random
@@ -42,6 +41,11 @@ class Question(NamedTuple):
     terminator: str = '>'
 
     @property
+    def line(self):
+        """What the text holds of it: prompt, answer and terminator."""
+        return self.prompt + self.answer + self.terminator
+
+    @property
     def kind(self):
         """'math' if the answer is a number that does not end its line, else 'facts': the two rules of is_correct."""
         return 'math' if re.fullmatch(r'-?[0-9]+', self.answer) and '\n' not in self.terminator else 'facts'
@@ -73,7 +77,7 @@ def arithmetic_questions(held_out=((5, 7),), max_operand=9):
 
 def arithmetic_text(questions, seed=1337):
     """The lines of all questions that are not held out, padded with spaces to one width and shuffled."""
-    lines = [q.prompt + q.answer + q.terminator for q in questions if q.group != 'held out']
+    lines = [q.line for q in questions if q.group != 'held out']
     width = max(map(len, lines), default=0)
     random.Random(seed).shuffle(lines)
     return ''.join(line.ljust(width) + '\n' for line in lines)
@@ -100,7 +104,7 @@ def facts_questions():
 
 
 def facts_text(questions):
-    return ''.join(q.prompt + q.answer + q.terminator for q in questions)
+    return ''.join(q.line for q in questions)
 
 
 def paper_questions():

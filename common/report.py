@@ -1,11 +1,12 @@
 """
-What scripts print: about a run, and about one model's graded answers. There is nothing to run here.
+What scripts print: about a run, and about one model's graded answers.
 """
 
 import json
 import shlex
 
 from common.checkpoint import load_model
+from common.dataset import CASE_OF
 from common.device import pick_device
 from common.errors import UserError
 from common.evaluate import parts, summed
@@ -25,39 +26,42 @@ def describe(dataset, meta, ids, model, how):
 def status(row, iter_num=None, with_loss=True):
     """Scores of a row of results.csv, the held-out questions first. iter_num: name the row's iteration if it is another."""
     shown = [(name, row[f'{column}_acc']) for name, column, asked in (
-        ('held out', 'heldout', row['heldout_total']), ('math', 'math', row['math_acc'] or row['add_total'] + row['sub_total']),
+        ('held out', 'heldout', row['heldout_total']), ('math', 'math', row['math_total']),
         ('facts', 'facts', row['facts_total'])) if asked]
     parts = [f"{name} {acc:.1%}" for name, acc in shown] + [f"val loss {row['val_loss']:.4f}"] * with_loss
     return ', '.join(parts) + (f" (at iteration {row['iter']})" if iter_num not in (None, row['iter']) else '')
 
 
 def next_commands(out_dir, questions):
-    """The commands that look at a finished run, a line each."""
+    """The commands that look at a finished run."""
     kinds = {q.kind for q in questions}
     commands = [['plot_results.py', '--model_folder', out_dir]]
     commands += [['eval_as_math.py', f'--out_dir={out_dir}']] if 'math' in kinds else []
     commands += [['eval_capitals.py', f'--out_dir={out_dir}']] if 'facts' in kinds else []
-    return '\n'.join('  python ' + shlex.join(command) for command in commands)
+    return f"results and checkpoints are in {out_dir}; next:" + ''.join(f"\n  python {shlex.join(c)}" for c in commands)
 
 
-def load_evaluated(out_dir, init_from, checkpoint, device, names):
-    """Load what an evaluation script needs: (model, Meta, path or name, terminated, sampling settings of the model's run).
+def load_evaluated(out_dir, init_from, checkpoint, device, kind):
+    """The model that an evaluation script asks: (model, Meta with the questions of that kind, path or name, own settings).
 
-    out_dir and checkpoint, or init_from, are the script's settings; names: the checkpoints to look for if none is given.
-    terminated: whether the model knows how our lines end; the original GPT-2 does not.
+    The arguments are the script's settings; without a checkpoint, the best of this kind is taken, else ckpt.pt. own settings:
+    the sampling settings of the model's run, and whether it knows how our lines end (terminated), as GPT-2 does not.
     """
     if bool(out_dir) == bool(init_from):
         raise UserError("name the model folder with --out_dir=FOLDER, or GPT-2 with --init_from=gpt2")
     if init_from and checkpoint:
-        raise UserError("--checkpoint names a file of a model folder, so it goes with --out_dir")
-    config = {}
+        raise UserError("--checkpoint names a file in a model folder, so use it with --out_dir")
     if init_from:
-        model, meta, path = load_pretrained(init_from)
+        model, meta, path, config = *load_pretrained(init_from), {}
     else:
-        model, meta, path, config = load_model(out_dir, [checkpoint] if checkpoint else names)
+        model, meta, path, config = load_model(out_dir, [checkpoint] if checkpoint else [f'ckpt_best_{kind}.pt', 'ckpt.pt'])
+    questions = [q for q in meta.questions if q.kind == kind]
+    if not questions:
+        what, other = ('sums', 'eval_capitals.py') if kind == 'math' else ('questions of facts', 'eval_as_math.py')
+        raise UserError(f"the dataset of {path} has no {what} to ask about: try {other}")
     model.to(pick_device(device, model.config.n_embd))
     own = {key: config[key] for key in ('num_samples', 'temperature', 'top_k') if key in config}
-    return model, meta, path, not (init_from and meta.tokenizer.bpe), own
+    return model, meta._replace(questions=questions), path, {**own, 'terminated': not (init_from and meta.tokenizer.bpe)}
 
 
 def answered(row):
@@ -86,8 +90,7 @@ def write_json(path, checkpoint, settings, table):
     """Write an evaluation's settings, totals and answers to the file `path`; does nothing if `path` is ''."""
     if not path:
         return
-    held_out = {'seen': False, 'held out': True, 'beyond': None}
-    questions = [dict(task=row.task, prompt=row.prompt, answer=row.answer, held_out=held_out[row.group], correct=row.correct,
+    questions = [dict(task=row.task, prompt=row.prompt, answer=row.answer, held_out=CASE_OF[row.group], correct=row.correct,
                       prob=row.prob, samples=list(row.completions.elements())) for row in table.itertuples()]
     report = {'checkpoint': str(checkpoint), **settings, 'totals': totals(table), 'questions': questions}
     write_file(path, json.dumps(report, indent=1))

@@ -1,9 +1,10 @@
 """
 Reads the results.csv of one run or of a whole sweep, and says what was found: means and 95 % intervals over the seeds.
 
-A sweep is a folder of CONFIG/seed_N model folders, as sweep.py makes it. There is nothing to run here.
+A sweep is a folder of CONFIG/seed_N model folders, as sweep.py makes it.
 """
 
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -74,7 +75,7 @@ def read_sweep(folder):
         if runs:
             sweep[path.name] = runs
             for run in [run for run in seed_folders(path) if run not in runs]:
-                print(f"left out: {run} has not reached the end of the others, or has diverged")
+                print(f"left out: {run} has not reached the end of the others, or has diverged", file=sys.stderr)
     if not sweep:
         raise UserError(f"no runs in {folder}: it must hold CONFIG/seed_N/results.csv, as sweep.py makes them")
     return sweep

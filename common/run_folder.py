@@ -1,6 +1,6 @@
 """
 Files that are written whole or not at all, and the model folder of a training run: its lock, an earlier run moved aside,
-and stopping by signal. Every script that writes something uses it. There is nothing to run here.
+and stopping by signal. Every script that writes something uses it.
 """
 
 import os
@@ -10,12 +10,12 @@ import sys
 from contextlib import contextmanager
 from types import SimpleNamespace
 
-from common.errors import UserError, say
+from common.errors import UserError, explained, say
 from common.tokenizer import GPT2_VOCABULARY
 
 # the names that training, evaluation and plotting give to the files of a model folder
 RUN_FILE = r'(ckpt\w*\.pt|results\.csv|temp\.csv|answers\.csv\.gz|meta\.pkl|vocab\.json|merges\.txt)'
-FIGURE = r'\w+\.(png|pdf|svg|gif)'
+OUTPUT_FILE = r'wandb|\w+\.(png|pdf|svg|gif|json)'
 
 
 @contextmanager
@@ -67,44 +67,49 @@ def lock_folder(folder):
 
 
 def claim_folder(out_dir, resume):
-    """Make out_dir the model folder of this run, and move an earlier run in it aside to out_dir.1, .2, ...
+    """Make out_dir the model folder of this run; unless it is to be resumed, an earlier run in it is moved aside.
 
-    resume: whether the run in it is resumed instead. Only what a run wrote is moved: a folder with other files in it, or one
-    that this program lives or runs in, is refused (UserError). Returns the lock, which holds as long as it is referenced.
+    Returns the lock, which holds as long as it is referenced. Raises UserError if the folder holds anything that no run
+    wrote, or if this program lives or runs in it, so that nothing else is ever moved.
     """
     out_dir = os.path.normpath(out_dir)
     folder = os.path.realpath(out_dir)  # if out_dir is a link, it stays, and what it leads to is moved
     here = [os.path.realpath(path) + os.sep for path in (os.getcwd(), os.path.dirname(os.path.dirname(__file__)))]
     if any(path.startswith(folder.rstrip(os.sep) + os.sep) for path in here):
         raise UserError(f"{out_dir} cannot be out_dir, because this program lives or runs in it: name a folder of its own")
-    made = not os.path.isdir(folder)
-    try:
+    with explained(f"cannot use {out_dir} as out_dir: {{}}", OSError):
+        if not resume:
+            check_is_run(folder, out_dir)
         os.makedirs(folder, exist_ok=True)
         lock = lock_folder(folder)
-        names = [name for name in os.listdir(folder) if not name.startswith('.')]
-        for name in [name for name in names if re.fullmatch(RUN_FILE + r'\.\d+\.tmp', name)]:
-            os.unlink(os.path.join(folder, name))  # half-written by a run that was killed
-            names.remove(name)
-        if names and not resume:
-            known = [name for name in names if re.fullmatch(RUN_FILE, name)]
-            strange = [name for name in names if name not in known and name != 'wandb' and not re.fullmatch(FIGURE, name)]
-            strange = strange if known else names  # if there are only figures, they are somebody's pictures
-            if strange:
-                raise UserError(f"{out_dir} holds {strange[0]}, which no run wrote, so it is not moved aside: choose another "
-                                "out_dir")
-            n = next(n for n in range(1, sys.maxsize) if not os.path.lexists(f'{folder}.{n}'))
-            if os.name == 'nt':  # Windows does not rename a folder with an open file in it
-                lock.release()
-            os.rename(folder, f'{folder}.{n}')
-            say(f"moved the earlier run in {out_dir} to {out_dir}.{n} (to resume a run instead: --init_from=resume)")
-            os.mkdir(folder)
-            lock = lock_folder(folder)
+        for name in os.listdir(folder):
+            if re.fullmatch(RUN_FILE + r'\.\d+\.tmp', name):
+                os.unlink(os.path.join(folder, name))  # half-written by a run that was killed
+        if not resume and any(not name.startswith('.') for name in os.listdir(folder)):
+            lock = move_aside(folder, out_dir, lock)
         write_file(os.path.join(folder, '.gitignore'), '*\n')  # a run does not belong in anyone's repository
-    except OSError as e:
-        if made and os.path.isdir(folder) and not os.listdir(folder):
-            os.rmdir(folder)
-        raise UserError(f"cannot use {out_dir} as out_dir: {e.strerror}")
     return lock
+
+
+def check_is_run(folder, out_dir):
+    """Raise UserError if a folder holds a file that no run wrote, or only outputs, which may be anyone's."""
+    names = [name for name in os.listdir(folder) if not name.startswith('.')] if os.path.isdir(folder) else []
+    known = [name for name in names if re.fullmatch(RUN_FILE + r'(\.\d+\.tmp)?', name)]
+    strange = [name for name in names if name not in known and not (known and re.fullmatch(OUTPUT_FILE, name))]
+    if strange:
+        raise UserError(f"{out_dir} holds {min(strange)}, which no run wrote, so it is not moved aside: choose another out_dir")
+
+
+def move_aside(folder, out_dir, lock):
+    """Rename a locked folder to FOLDER.1, .2, ..., and make an empty one in its place; returns the lock of that."""
+    n = next(n for n in range(1, sys.maxsize) if not os.path.lexists(f'{folder}.{n}'))
+    if os.name == 'nt':  # Windows does not rename a folder with an open file in it
+        lock.release()
+    os.rename(folder, f'{folder}.{n}')
+    shown = folder if os.path.islink(out_dir) else out_dir
+    say(f"moved the earlier run in {out_dir} to {shown}.{n} (to resume a run instead: --init_from=resume)")
+    os.mkdir(folder)
+    return lock_folder(folder)
 
 
 def copy_vocabulary(dataset_folder, vocabulary_folder, out_dir):
@@ -132,6 +137,7 @@ def stop_by_signal():
             os._exit(stop.code)
         stop.code = 128 + signum
     for name in ('SIGINT', 'SIGTERM', 'SIGHUP'):  # Windows has no SIGHUP
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), ask)
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP, and so do we
+            signal.signal(number, ask)
     return stop

@@ -1,5 +1,5 @@
 """
-Characters or GPT-2's byte-pair encoding: text to token ids and back. There is nothing to run here.
+Characters or GPT-2's byte-pair encoding: text to token ids and back.
 """
 
 import hashlib
@@ -7,14 +7,14 @@ import json
 from pathlib import Path
 from typing import Callable, NamedTuple
 
-from common.errors import UserError
+from common.errors import UserError, explained
 
 GPT2_VOCABULARY = ('vocab.json', 'merges.txt')  # the files of GPT-2's encoding
 
 
 class Tokenizer(NamedTuple):
     vocab_size: int
-    encode: Callable  # str -> list of int; raises KeyError for a character that is not in the vocabulary
+    encode: Callable  # str -> list of int; raises UserError if the vocabulary lacks a character
     decode: Callable  # iterable of int -> str
     bpe: bool = False  # GPT-2's byte-pair encoding, in which a space belongs to the word after it
 
@@ -22,7 +22,14 @@ class Tokenizer(NamedTuple):
 def char_tokenizer(stoi):
     """The tokenizer of a vocabulary of characters, a dict of character to id."""
     itos = {i: ch for ch, i in stoi.items()}
-    return Tokenizer(len(stoi), lambda text: [stoi[ch] for ch in text], lambda ids: ''.join(itos[i] for i in ids))
+
+    def encode(text):
+        unknown = [ch for ch in dict.fromkeys(text) if ch not in stoi]
+        if unknown:
+            raise UserError(f"the vocabulary of {len(stoi)} characters has no {', '.join(map(repr, unknown))}, so it cannot "
+                            f"spell {text[:30]!r}")
+        return [stoi[ch] for ch in text]
+    return Tokenizer(len(stoi), encode, lambda ids: ''.join(itos[i] for i in ids))
 
 
 def gpt2_tokenizer(folder=None):
@@ -34,18 +41,14 @@ def gpt2_tokenizer(folder=None):
     import tiktoken
     files = [Path(folder or '') / name for name in GPT2_VOCABULARY]
     if folder and all(path.exists() for path in files):
-        try:
+        with explained(f"{files[0]} and {files[1].name} cannot be read ({{}}): they are not of GPT-2's form, or do not belong "
+                       "together"):
             enc = read_gpt2_vocabulary(*files)
-        except Exception as e:  # garbage raises nearly anything
-            raise UserError(f"{files[0]} and {files[1].name} cannot be read ({type(e).__name__}): they are not of GPT-2's "
-                            "form, or do not belong together")
     else:
-        try:
+        with explained("there is no meta.pkl, and GPT-2's vocabulary cannot be loaded through tiktoken ({}): run the dataset's "
+                       "prepare.py first, connect to the network once, or put GPT-2's vocab.json and merges.txt into the "
+                       "model's folder"):
             enc = tiktoken.get_encoding('gpt2')
-        except Exception as e:  # no network, a proxy's page, a full disk, ...
-            raise UserError(f"there is no meta.pkl, and GPT-2's vocabulary cannot be loaded through tiktoken "
-                            f"({type(e).__name__}): run the dataset's prepare.py first, connect to the network once, or put "
-                            "GPT-2's vocab.json and merges.txt into the model's folder")
     return Tokenizer(enc.n_vocab, lambda text: enc.encode(text, allowed_special={'<|endoftext|>'}),
                      # nanoGPT pads the vocabulary to 50304 tokens, and the last of them mean nothing
                      lambda ids: enc.decode([i for i in ids if i < enc.n_vocab]), bpe=True)
@@ -61,22 +64,3 @@ def read_gpt2_vocabulary(vocab_path, merges_path):
     ranks = data_gym_to_mergeable_bpe_ranks(str(merges_path), str(vocab_path), merges_hash, vocab_hash)
     special = {token: i for token, i in json.loads(vocab_path.read_bytes()).items() if token == '<|endoftext|>'}
     return tiktoken.Encoding(str(vocab_path), pat_str=r50k_pat_str, mergeable_ranks=ranks, special_tokens=special)
-
-
-def unknown_characters(tokenizer, text):
-    """The characters of `text` that the vocabulary lacks, each once."""
-    unknown = []
-    for ch in dict.fromkeys(text):
-        try:
-            tokenizer.encode(ch)
-        except KeyError:
-            unknown.append(ch)
-    return unknown
-
-
-def check_spelling(tokenizer, text, what):
-    """Raise UserError if the vocabulary lacks characters of `text`. what: what the text is, for the message."""
-    unknown = unknown_characters(tokenizer, text)
-    if unknown:
-        raise UserError(f"the vocabulary of {tokenizer.vocab_size} characters has no {', '.join(map(repr, unknown))}, which "
-                        f"{what} needs")

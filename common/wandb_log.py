@@ -4,18 +4,20 @@ Weights & Biases, for --wandb_log=True. Optional (pip install wandb), so it is i
 
 import os
 
-from common.errors import UserError, one_line
+from common.errors import explained
 
 
-def start_wandb(project, entity, name, out_dir, config, run_id):
-    """Start wandb's run for a model folder, or resume its run with this run_id. Returns wandb's run."""
-    try:
+def import_wandb():
+    with explained("wandb_log needs wandb, which cannot be imported ({}): pip install wandb, or leave it off", ImportError):
         import wandb
-    except ImportError as e:
-        raise UserError(f"wandb_log needs wandb, which cannot be imported ({one_line(e)}): pip install wandb, or leave it off")
-    try:
-        return wandb.init(project=project, entity=entity or None, name=name or os.path.basename(out_dir), dir=out_dir,
-                          config=config, id=run_id, resume='allow')
-    except wandb.Error as e:
-        raise UserError(f"wandb cannot start a run ({one_line(e)}): log in with `wandb login`, set WANDB_MODE=offline, or "
-                        "leave wandb_log off")
+    return wandb
+
+
+def start_wandb(config, run_id):
+    """Start wandb's run for a model folder, or resume the one of run_id; returns it."""
+    wandb = import_wandb()
+    with explained("wandb cannot start a run ({}): log in with `wandb login`, set WANDB_MODE=offline, or leave wandb_log off",
+                   wandb.Error):
+        return wandb.init(
+            project=config['wandb_project'], entity=config['wandb_entity'] or None, dir=config['out_dir'],
+            name=config['wandb_run_name'] or os.path.basename(config['out_dir']), config=config, id=run_id, resume='allow')

@@ -13,7 +13,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))  # the repository, wherever this is run from
-from common.dataset import DATA, arithmetic_from, prepare_parser, write_dataset
+from common.dataset import DATA, parse_arithmetic, prepare_parser, write_dataset
 
-args, questions, text = arithmetic_from(prepare_parser(__doc__, HERE, arithmetic=True))
+args, questions, text = parse_arithmetic(prepare_parser(__doc__, HERE))
 write_dataset(DATA / args.name, text, questions)
