@@ -1,0 +1,69 @@
+"""Compile a C++ file for this CPU into a library, once: it is kept in a folder of the user's cache.
+
+    library = ctypes.CDLL(build(Path('fused_step.cpp')))
+
+CXX in the environment names another compiler than g++, clang++ or c++, with arguments if need be, such as
+CXX='python -m ziglang c++' where pip has installed ziglang.
+"""
+
+import atexit
+import ctypes
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+FLAGS = ['-O3', '-std=c++17', '-shared', '-fPIC', '-fno-math-errno', '-fno-trapping-math']
+EXTRAS = (['-march=native', '-fopenmp'], ['-march=native'], ['-fopenmp'], [])  # the first that works is taken
+
+
+def cache_folder():
+    """The user's folder of compiled libraries; if that cannot be written, a temporary one, removed at the end."""
+    usual = {'darwin': '~/Library/Caches', 'win32': os.environ.get('LOCALAPPDATA', '~')}.get(sys.platform, '~/.cache')
+    try:
+        folder = Path(os.environ.get('XDG_CACHE_HOME') or usual).expanduser() / 'fused_step'
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except (OSError, RuntimeError):  # RuntimeError if the user has no home
+        folder = Path(tempfile.mkdtemp(prefix='fused_step_'))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def cpu_model():
+    """What tells this CPU from others that cannot run code compiled for it."""
+    try:
+        lines = Path('/proc/cpuinfo').read_text().splitlines()
+    except OSError:
+        return platform.machine(), platform.processor()
+    return sorted({line for line in lines if line.startswith(('model', 'flags', 'CPU', 'Features'))})
+
+
+def build(source):
+    """The path of the library that source compiles to. Raises RuntimeError with one sentence if it cannot be compiled."""
+    compiler = shlex.split(os.environ.get('CXX', '')) or [c for c in ('g++', 'clang++', 'c++') if shutil.which(c)][:1]
+    if not compiler:
+        raise RuntimeError("no C++ compiler was found: install g++ or clang++, or let CXX name another one")
+    key = hashlib.sha256(repr([source.read_bytes(), FLAGS, EXTRAS, compiler, cpu_model()]).encode()).hexdigest()[:16]
+    library = cache_folder() / f'{source.stem}_{key}.so'
+    if library.exists():
+        return str(library)
+    ours = str(library.with_suffix(f'.{os.getpid()}'))  # processes that build at once do not write into one file
+    problem = ''
+    for extra in EXTRAS:
+        try:
+            subprocess.run([*compiler, *FLAGS, *extra, source, '-o', ours], capture_output=True, check=True, text=True)
+            ctypes.CDLL(ours)  # some compilers accept -fopenmp although they do not have its library
+            os.replace(ours, library)
+            return str(library)
+        except subprocess.CalledProcessError as error:
+            lines = [line for line in error.stderr.splitlines() if 'error' in line]
+            problem = problem or (lines or [f'it ended with status {error.returncode}'])[0]
+        except OSError as error:
+            problem = problem or str(error)
+    raise RuntimeError(f"the C++ compiler {shlex.join(compiler)} did not compile {source.name}: {problem}")

@@ -1,0 +1,448 @@
+// One training step of a small GPT on a CPU: the gradients of a batch, and the clipped AdamW step that follows them.
+// fused_step.py compiles this file and calls the four functions at its end. The model is nanoGPT's without biases and
+// dropout; parameters and gradients come in the order of model.parameters().
+//
+// Why it is fast: the windows of a batch are the lanes of SIMD registers. Each operation is the scalar formula, written
+// with `vec` for `float`, so that no lane is idle, however narrow the model is. And a block of windows goes through the
+// whole network, forward and backward, before the next block begins, so that its activations stay in the cache.
+// LayerNorms have no weights here, because these are multiplied into the matrix that follows: W (w * y) = (W diag(w)) y
+//
+// Letters as in nanoGPT: L layers, H heads, width C, MLP of hidden width F, T positions in a window, vocabulary V. A
+// lane of a block holds W windows laid end to end, because products are quicker over more positions: P = W * T. Only
+// attention and the embeddings see where a window ends. d_x is the gradient of x.
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#if defined(__AVX512F__)
+constexpr int BYTES = 64;
+#elif defined(__AVX2__)
+constexpr int BYTES = 32;
+#else
+constexpr int BYTES = 16;  // SSE2, ARM's NEON, and whatever else there is
+#endif
+constexpr int LANES = BYTES / sizeof(float);
+typedef float vec __attribute__((vector_size(BYTES)));
+typedef int32_t ivec __attribute__((vector_size(BYTES)));
+
+// The batch is summed in this many parts, and a thread that has finished one takes the next one. The parts are added in
+// their order, so that the result is the same to the bit, however many threads there are and whichever is slower.
+constexpr int PARTS = 16;
+
+struct Shape {  // fused_step.py passes these numbers as an array
+    int L, H, C, F, T, V;
+    int W() const { return std::max(1, 18 / T); }  // measured: fewer than 18 positions are slower, more are no quicker
+    int P() const { return W() * T; }
+};
+
+// --------------------------------------------------------------------------------------------------------------------
+// Matrix products. All of them are out(i, j) = or += sum over k of a(i, k) * b(k, j), lane by lane.
+
+// A matrix stored by rows or by columns. E is vec, or float for weights, which are the same in all lanes.
+template <class E, bool BY_ROWS> struct View {
+    E* p;
+    int64_t step;  // from a row to the next, or from a column to the next
+    E& operator()(int64_t i, int64_t j) const { return BY_ROWS ? p[i * step + j] : p[j * step + i]; }
+    View at(int i, int j) const { return {&(*this)(i, j), step}; }
+    View<E, !BY_ROWS> t() const { return {p, step}; }
+};
+using Features = View<vec, false>;  // features x positions, stored position by position
+
+[[gnu::always_inline]] inline float sum_lanes(vec x) {
+    typedef float quad __attribute__((vector_size(16)));
+    quad q[LANES / 4];
+    std::memcpy(q, &x, BYTES);
+    for (int i = 1; i < LANES / 4; i++) q[0] += q[i];
+    return (q[0][0] + q[0][1]) + (q[0][2] + q[0][3]);
+}
+
+// What goes into a matrix: all lanes, or their sum where it is of floats, as the gradients of weights are
+[[gnu::always_inline]] inline void put(vec& out, vec x, bool add) { out = add ? out + x : x; }
+[[gnu::always_inline]] inline void put(float& out, vec x, bool add) { out = add ? out + sum_lanes(x) : sum_lanes(x); }
+
+// R rows and S columns of a product, whose sums stay in registers. Always inlined and unrolled, because a call and the
+// loops over r and s would take longer than the sums.
+template <int R, int S, class Out, class A, class B>
+[[gnu::always_inline]] inline void tile(Out out, A a, B b, int k_begin, int k_end, bool add) {
+    vec sum[R][S] = {};
+#pragma GCC unroll 2
+    for (int k = k_begin; k < k_end; k++) {
+        vec b_k[S];
+        for (int s = 0; s < S; s++) b_k[s] = b(k, s);
+        for (int r = 0; r < R; r++) {
+            const auto a_k = a(r, k);
+            for (int s = 0; s < S; s++) sum[r][s] += a_k * b_k[s];
+        }
+    }
+    for (int r = 0; r < R; r++)
+        for (int s = 0; s < S; s++) put(out(r, s), sum[r][s], add);
+}
+
+enum Triangle { NONE, LOWER_OUT, LOWER_A, UPPER_A };  // of causal attention: half of this matrix is not needed, or zero
+
+// S columns of a product from column j on: tiles of R rows, and for the rest a smaller one
+template <int R, int S, class Out, class A, class B>
+static void columns(Out out, A a, B b, int i, int I, int j, int K, bool add, Triangle triangle) {
+    for (; i + R <= I; i += R) {
+        if (triangle == LOWER_OUT && j >= i + R) continue;
+        const int k_begin = triangle == UPPER_A ? i : 0, k_end = triangle == LOWER_A ? std::min(i + R, K) : K;
+        tile<R, S>(out.at(i, j), a.at(i, 0), b.at(0, j), k_begin, k_end, add);
+    }
+    if constexpr (R > 1) if (i < I) columns<R - 1, S>(out, a, b, i, I, j, K, add, triangle);
+}
+
+// I rows and J columns of sums of K products. Tiles of 3 x 3 fill the 16 registers of AVX2; with the 32 of AVX-512,
+// larger ones are no quicker.
+template <int S = 3, class Out, class A, class B>
+static void product(Out out, A a, B b, int I, int J, int K, bool add = false, Triangle triangle = NONE, int j = 0) {
+    for (; j + S <= J; j += S) columns<3, S>(out, a, b, 0, I, j, K, add, triangle);
+    if constexpr (S > 1) if (j < J) product<S - 1>(out, a, b, I, J, K, add, triangle, j);
+}
+
+// --------------------------------------------------------------------------------------------------------------------
+// Functions of vectors
+
+// exp of x <= 0: x = n log 2 + r with |r| <= log(2) / 2, and exp(r) by the polynomial of Cephes' expf (Moshier), to
+// 1e-7 of the value. Below -87 it is exp(-87), about 1e-38, because 2^n must not leave the range of float.
+static inline vec exp_negative(vec x) {
+    x = x < -87.0f ? vec{} - 87.0f : x;
+    const ivec n = __builtin_convertvector(x * 1.44269504f - 0.5f, ivec);  // truncated towards 0: the nearest integer
+    const vec z = __builtin_convertvector(n, vec);
+    const vec r = x - z * 0.693359375f - z * -2.12194440e-4f;  // log 2 in two parts, because the first one is exact
+    vec y = 1.9875691500e-4f * r + 1.3981999507e-3f;
+    y = y * r + 8.3334519073e-3f, y = y * r + 4.1665795894e-2f;
+    y = y * r + 1.6666665459e-1f, y = y * r + 5.0000001201e-1f;
+    return (y * r * r + r + 1.0f) * (vec)((n + 127) << 23);  // n + 127 in the bits of the exponent: 2^n
+}
+
+// GELU(h) = h Phi(h), and its derivative Phi(h) + h phi(h). Phi, the normal distribution, is formula 7.1.26 of
+// Abramowitz and Stegun, accurate to 1e-7, because it shares exp(-h^2 / 2) with phi, the normal density.
+static inline vec gelu(vec h, vec& derivative) {
+    const vec e = exp_negative(-0.5f * h * h), t = 1.0f / (1.0f + 0.3275911f * 0.70710678f * (h < 0.0f ? -h : h));
+    vec tail = 1.061405429f * t - 1.453152027f;
+    tail = tail * t + 1.421413741f, tail = tail * t - 0.284496736f, tail = tail * t + 0.254829592f;
+    tail *= 0.5f * t * e;
+    const vec Phi = h < 0.0f ? tail : 1.0f - tail;
+    derivative = Phi + h * e * 0.39894228f;  // 1 / sqrt(2 pi)
+    return h * Phi;
+}
+
+// x[i] becomes exp(scale * (x[i] - max)), max being their maximum; returns the sum
+static inline vec exp_all(vec* x, int n, float scale, vec& max) {
+    max = x[0];
+    for (int i = 1; i < n; i++) max = x[i] > max ? x[i] : max;
+    vec total = {};
+    for (int i = 0; i < n; i++) total += x[i] = exp_negative((x[i] - max) * scale);
+    return total;
+}
+
+// --------------------------------------------------------------------------------------------------------------------
+// What is kept in memory
+
+struct Layer { float *ln_1, *qkv, *proj, *ln_2, *fc, *proj_2; };
+struct AfterNorm { float *matrix, *ln; int rows; };
+
+struct Tensors {  // parameters or gradients, one after another
+    float *wte, *wpe, *ln_f, *head;  // head is the output layer, which nanoGPT ties to wte
+    std::vector<Layer> layers;
+    std::vector<AfterNorm> after_norms;
+    Tensors(const Shape& s, std::vector<float>& memory) {
+        const int C = s.C, F = s.F;
+        auto take = [next = memory.data()](int n) mutable { return (next += n) - n; };
+        wte = take(s.V * C), wpe = take(s.T * C);
+        for (int i = 0; i < s.L; i++) {
+            layers.push_back({take(C), take(3 * C * C), take(C * C), take(C), take(F * C), take(C * F)});
+            after_norms.push_back({layers[i].qkv, layers[i].ln_1, 3 * C});
+            after_norms.push_back({layers[i].fc, layers[i].ln_2, F});
+        }
+        ln_f = take(C), head = take(s.V * C);
+        after_norms.push_back({head, ln_f, s.V});
+    }
+};
+
+struct Norm { vec *y, *rstd; };  // what a LayerNorm keeps for its gradient: its output, and 1 / standard deviation
+struct LayerActivations { Norm ln_1, ln_2; vec *qkv, *att, *y, *gelu, *gelu_slope; };
+
+struct Activations {  // of a block: features x positions
+    std::vector<std::vector<vec>> memory;
+    std::vector<const int64_t*> window;  // where the ids of each window begin
+    vec *weight, *x, *logits, *d_x, *d_qkv, *d_att, *d_hidden, loss;
+    std::vector<LayerActivations> layers;
+    Norm ln_f;
+    explicit Activations(const Shape& s) : window(s.W() * LANES) {
+        const int C = s.C, F = s.F, P = s.P();
+        auto take = [&](int n) { return memory.emplace_back(n).data(); };
+        auto norm = [&] { return Norm{take(P * C), take(P)}; };
+        weight = take(s.W()), x = take(P * C), logits = take(P * s.V);
+        d_x = take(P * C), d_qkv = take(P * 3 * C), d_att = take(s.T * s.T), d_hidden = take(P * F);
+        for (int i = 0; i < s.L; i++)
+            layers.push_back({norm(), norm(), take(P * 3 * C), take(P * s.H * s.T), take(P * C), take(P * F),
+                              take(P * F)});
+        ln_f = norm();
+    }
+};
+
+// --------------------------------------------------------------------------------------------------------------------
+// The network, forward and backward
+
+// out = or += w x, where w is a matrix of O rows and I columns, for P positions
+static void linear(vec* out, const float* w, vec* x, int O, int I, int P, bool add = false) {
+    product(Features{out, O}, View<const float, true>{w, I}, Features{x, I}, O, P, I, add);
+}
+
+static void linear_backward(vec* d_x, float* d_w, vec* d_out, const float* w, vec* x, int O, int I, int P) {
+    product(View<float, true>{d_w, I}, Features{d_out, O}, Features{x, I}.t(), O, I, P, true);
+    product(Features{d_x, I}, View<const float, true>{w, I}.t(), Features{d_out, O}, I, P, O);
+}
+
+static void normalize(const vec* x, const Norm& n, int P, int C) {
+    for (int p = 0; p < P; p++, x += C) {
+        vec *y = n.y + p * C, mean = {}, var = {};
+        for (int c = 0; c < C; c++) mean += x[c];
+        mean /= (float)C;
+        for (int c = 0; c < C; c++) y[c] = x[c] - mean, var += y[c] * y[c];
+        vec std = var / (float)C + 1e-5f;
+        for (int l = 0; l < LANES; l++) std[l] = std::sqrt(std[l]);
+        n.rstd[p] = 1.0f / std;
+        for (int c = 0; c < C; c++) y[c] *= n.rstd[p];
+    }
+}
+
+// d_x = or += (d_y - mean(d_y) - y mean(d_y * y)) / standard deviation, where the means are over the features
+static void normalize_backward(vec* d_x, const vec* d_y, const Norm& n, int P, int C, bool add) {
+    for (int p = 0; p < P; p++, d_x += C, d_y += C) {
+        const vec* y = n.y + p * C;
+        vec mean = {}, dot = {};
+        for (int c = 0; c < C; c++) mean += d_y[c], dot += d_y[c] * y[c];
+        mean /= (float)C, dot /= (float)C;
+        for (int c = 0; c < C; c++) put(d_x[c], (d_y[c] - mean - y[c] * dot) * n.rstd[p], add);
+    }
+}
+
+static void attend(const Shape& s, const LayerActivations& a) {
+    const int T = s.T, C = s.C, size = C / s.H;
+    for (int w = 0; w < s.W(); w++)
+        for (int h = 0; h < s.H; h++) {
+            Features q{a.qkv + w * T * 3 * C + h * size, 3 * C}, k = q.at(C, 0), v = q.at(2 * C, 0);
+            View<vec, true> att{a.att + (w * s.H + h) * T * T, T};
+            product(att, q.t(), k, T, T, size, false, LOWER_OUT);
+            for (int t = 0; t < T; t++) {
+                vec max, total = exp_all(&att(t, 0), t + 1, 1.0f / std::sqrt((float)size), max);
+                for (int u = 0; u < T; u++) att(t, u) = u <= t ? att(t, u) / total : vec{};
+            }
+            product(Features{a.y + w * T * C + h * size, C}.t(), att, v.t(), T, size, T, false, LOWER_A);
+        }
+}
+
+static void attend_backward(const Shape& s, const LayerActivations& a, vec* d_y, const Activations& b) {
+    const int T = s.T, C = s.C, size = C / s.H;
+    const float scale = 1.0f / std::sqrt((float)size);
+    for (int w = 0; w < s.W(); w++)
+        for (int h = 0; h < s.H; h++) {
+            Features q{a.qkv + w * T * 3 * C + h * size, 3 * C}, k = q.at(C, 0), v = q.at(2 * C, 0);
+            Features d_q{b.d_qkv + (q.p - a.qkv), 3 * C}, d_k = d_q.at(C, 0), d_v = d_q.at(2 * C, 0);
+            View<vec, true> att{a.att + (w * s.H + h) * T * T, T}, d_att{b.d_att, T};
+            Features d_head{d_y + w * T * C + h * size, C};
+            product(d_att, d_head.t(), v, T, T, size, false, LOWER_OUT);
+            product(d_v.t(), att.t(), d_head.t(), T, size, T, false, UPPER_A);
+            for (int t = 0; t < T; t++) {
+                vec dot = {};
+                for (int u = 0; u <= t; u++) dot += att(t, u) * d_att(t, u);
+                for (int u = 0; u < T; u++) d_att(t, u) = u <= t ? att(t, u) * (d_att(t, u) - dot) * scale : vec{};
+            }
+            product(d_q.t(), d_att, k.t(), T, size, T, false, LOWER_A);
+            product(d_k.t(), d_att.t(), q.t(), T, size, T, false, UPPER_A);
+        }
+}
+
+static void embed(const Shape& s, const Tensors& w, const Activations& a) {
+    for (int p = 0; p < s.P(); p++) {
+        const float *row[LANES], *position = w.wpe + p % s.T * s.C;
+        for (int l = 0; l < LANES; l++) row[l] = w.wte + a.window[p / s.T * LANES + l][p % s.T] * s.C;
+        for (int c = 0; c < s.C; c++) {
+            vec token;
+#pragma GCC unroll 16  // because otherwise it goes through memory
+            for (int l = 0; l < LANES; l++) token[l] = row[l][c];
+            a.x[p * s.C + c] = token + position[c];
+        }
+    }
+}
+
+static void embed_backward(const Shape& s, const Activations& a, const Tensors& g) {
+    for (int p = 0; p < s.P(); p++) {
+        float *row[LANES], *position = g.wpe + p % s.T * s.C;
+        for (int l = 0; l < LANES; l++) row[l] = g.wte + a.window[p / s.T * LANES + l][p % s.T] * s.C;
+        for (int c = 0; c < s.C; c++) {
+            const vec d = a.d_x[p * s.C + c];
+            put(position[c], d, true);
+            for (int l = 0; l < LANES; l++) row[l][c] += d[l];
+        }
+    }
+}
+
+static void forward(const Shape& s, const Tensors& w, const Activations& a) {
+    const int C = s.C, F = s.F, P = s.P();
+    embed(s, w, a);
+    for (int i = 0; i < s.L; i++) {
+        const Layer& m = w.layers[i];
+        const LayerActivations& l = a.layers[i];
+        normalize(a.x, l.ln_1, P, C);
+        linear(l.qkv, m.qkv, l.ln_1.y, 3 * C, C, P);
+        attend(s, l);
+        linear(a.x, m.proj, l.y, C, C, P, true);
+        normalize(a.x, l.ln_2, P, C);
+        linear(l.gelu, m.fc, l.ln_2.y, F, C, P);
+        for (int j = 0; j < P * F; j++) l.gelu[j] = gelu(l.gelu[j], l.gelu_slope[j]);
+        linear(a.x, m.proj_2, l.gelu, C, F, P, true);
+    }
+    normalize(a.x, a.ln_f, P, C);
+    linear(a.logits, w.head, a.ln_f.y, s.V, C, P);
+}
+
+// Adds the windows' mean losses, weighted. The logits become their gradients: (softmax - one-hot target) * weight / T.
+static void cross_entropy(const Shape& s, Activations& a) {
+    vec totals = vec{} + 1.0f;
+    for (int p = 0; p < s.P(); p++) {
+        const int t = p % s.T;
+        const int64_t* const* window = &a.window[p / s.T * LANES];
+        vec *z = a.logits + p * s.V, weight = a.weight[p / s.T] / (float)s.T, target, max;
+        for (int l = 0; l < LANES; l++) target[l] = z[window[l][t + 1]][l];
+        const vec total = exp_all(z, s.V, 1.0f, max), factor = weight / total;
+        a.loss += weight * (max - target), totals *= total;
+        if (t % 4 == 3 || t == s.T - 1) {  // one logarithm for four positions, because V^4 is not too large for a float
+            for (int l = 0; l < LANES; l++) a.loss[l] += weight[l] * std::log(totals[l]);
+            totals = vec{} + 1.0f;
+        }
+        for (int v = 0; v < s.V; v++) z[v] *= factor;
+        for (int l = 0; l < LANES; l++) z[window[l][t + 1]][l] -= weight[l];
+    }
+}
+
+static void backward(const Shape& s, const Tensors& w, const Activations& a, const Tensors& g) {
+    const int C = s.C, F = s.F, P = s.P();
+    vec* d_y = a.x;  // in the place of x, which is not needed any more
+    linear_backward(d_y, g.head, a.logits, w.head, a.ln_f.y, s.V, C, P);
+    normalize_backward(a.d_x, d_y, a.ln_f, P, C, false);
+    for (int i = s.L - 1; i >= 0; i--) {
+        const Layer &m = w.layers[i], &d = g.layers[i];
+        const LayerActivations& l = a.layers[i];
+        linear_backward(a.d_hidden, d.proj_2, a.d_x, m.proj_2, l.gelu, C, F, P);
+        for (int j = 0; j < P * F; j++) a.d_hidden[j] *= l.gelu_slope[j];
+        linear_backward(d_y, d.fc, a.d_hidden, m.fc, l.ln_2.y, F, C, P);
+        normalize_backward(a.d_x, d_y, l.ln_2, P, C, true);
+        linear_backward(d_y, d.proj, a.d_x, m.proj, l.y, C, C, P);
+        attend_backward(s, l, d_y, a);
+        linear_backward(d_y, d.qkv, a.d_qkv, m.qkv, l.ln_1.y, 3 * C, C, P);
+        normalize_backward(a.d_x, d_y, l.ln_1, P, C, true);
+    }
+    embed_backward(s, a, g);
+}
+
+// --------------------------------------------------------------------------------------------------------------------
+// What fused_step.py calls
+
+// From the gradient d of a product W diag(w), those of w, and of W in the place of d; and wte's, in both of its places
+static void unfold(const Shape& s, const Tensors& w, const Tensors& g) {
+    for (size_t k = 0; k < g.after_norms.size(); k++) {
+        const AfterNorm &d = g.after_norms[k], &m = w.after_norms[k];
+        for (int i = 0; i < d.rows * s.C; i += s.C)
+            for (int c = 0; c < s.C; c++) d.ln[c] += d.matrix[i + c] * m.matrix[i + c], d.matrix[i + c] *= m.ln[c];
+    }
+    for (int i = 0; i < s.V * s.C; i++) g.wte[i] += g.head[i];
+}
+
+struct Step {
+    Shape s;
+    std::vector<float> weights, folded;
+    std::vector<std::vector<float>> parts;
+    std::vector<Activations> threads;
+};
+
+extern "C" Step* step_new(const Shape* s, int n_threads, int64_t n_parameters) {
+    const std::vector<float> zeros(n_parameters + s->V * s->C);
+    Step* step = new Step{*s, zeros, zeros, std::vector<std::vector<float>>(PARTS, zeros), {}};
+    for (int k = 0; k < n_threads; k++) step->threads.emplace_back(*s);
+    return step;
+}
+
+extern "C" void step_delete(Step* step) { delete step; }
+
+// One part of a batch of n windows, block by block; the last block is filled up with windows of no weight
+static float run_part(const Shape& s, const Tensors& w, Activations& a, std::vector<float>& gradients, int part,
+                      const int64_t* ids, const int64_t* start, const float* weight, int n) {
+    const int size = s.W() * LANES, blocks = (n + size - 1) / size;
+    std::fill(gradients.begin(), gradients.end(), 0.0f);
+    const Tensors g(s, gradients);
+    a.loss = vec{};
+    for (int b = blocks * part / PARTS; b < blocks * (part + 1) / PARTS; b++) {
+        for (int i = 0; i < size; i++) {
+            const int row = b * size + i;
+            a.window[i] = ids + start[row < n ? row : 0];
+            a.weight[i / LANES][i % LANES] = row < n ? weight[row] : 0.0f;
+        }
+        forward(s, w, a);
+        cross_entropy(s, a);
+        backward(s, w, a, g);
+    }
+    return sum_lanes(a.loss);
+}
+
+// The mean losses of the windows that begin at ids[start[0]], ids[start[1]], ..., weighted and summed, and the
+// gradients of that. fused_step.py has seen to it that all windows lie in the text, and all ids in the vocabulary.
+extern "C" float step_gradients(Step* step, int n_tensors, const int64_t* size, float* const* param, float* const* grad,
+                                const int64_t* ids, const int64_t* start, const float* weight, int n) {
+    const Shape& s = step->s;
+    float* end = step->weights.data();
+    for (int i = 0; i < n_tensors; i++) end = std::copy_n(param[i], size[i], end);
+    std::copy_n(param[0], size[0], end);
+    step->folded = step->weights;
+    const Tensors w(s, step->weights), folded(s, step->folded), g(s, step->parts[0]);
+    for (const AfterNorm& m : folded.after_norms)
+        for (int i = 0; i < m.rows * s.C; i += s.C)
+            for (int c = 0; c < s.C; c++) m.matrix[i + c] *= m.ln[c];
+
+    const int n_threads = step->threads.size();
+    std::atomic<int> next{0};
+    float loss[PARTS];
+#pragma omp parallel for num_threads(n_threads) schedule(static, 1)
+    for (int k = 0; k < n_threads; k++)
+        for (int i; (i = next++) < PARTS;)
+            loss[i] = run_part(s, folded, step->threads[k], step->parts[i], i, ids, start, weight, n);
+
+    for (int i = 1; i < PARTS; i++) {
+        loss[0] += loss[i];
+        for (size_t j = 0; j < step->parts[0].size(); j++) step->parts[0][j] += step->parts[i][j];
+    }
+    unfold(s, w, g);
+    const float* begin = step->parts[0].data();
+    for (int i = 0; i < n_tensors; begin += size[i++]) std::copy_n(begin, size[i], grad[i]);
+    return loss[0];
+}
+
+// Clips the norm of all gradients together, never where clip is 0, and takes a step of AdamW, as torch does: clipped to
+// clip / (norm + 1e-6), and with bias-corrected moments. steps holds how many steps each tensor has taken.
+extern "C" void step_update(int n, const int64_t* size, float* const* param, float* const* grad, float* const* mean,
+                            float* const* square, float* const* steps, const double* decay, double lr, double beta1,
+                            double beta2, double eps, double clip) {
+    double norm = 0.0;
+    for (int i = 0; i < n; i++)
+        for (int64_t j = 0; j < size[i]; j++) norm += double(grad[i][j]) * grad[i][j];
+    const double ratio = clip / (std::sqrt(norm) + 1e-6);
+    const float factor = clip == 0.0 || ratio > 1.0 ? 1.0 : ratio;  // NaN stays NaN
+    for (int i = 0; i < n; i++) {
+        const double t = *steps[i] += 1.0f;
+        const float keep = 1.0 - lr * decay[i], rate = lr / (1.0 - std::pow(beta1, t)), b2 = beta2, e = eps;
+        const float root = std::sqrt(1.0 - std::pow(beta2, t)), c1 = 1.0 - beta1, c2 = 1.0 - beta2;
+        float *p = param[i], *m = mean[i], *v = square[i];
+        for (int64_t j = 0; j < size[i]; j++) {
+            const float g = grad[i][j] * factor;
+            m[j] += c1 * (g - m[j]);
+            v[j] = b2 * v[j] + c2 * g * g;
+            p[j] = keep * p[j] - rate * m[j] / (std::sqrt(v[j]) / root + e);
+        }
+    }
+}

@@ -1,0 +1,106 @@
+"""The training step of a tiny GPT on a CPU, in C++ (fused_step.cpp), because PyTorch's is many times slower.
+
+    if supports(model.config, 'cpu', 'float32'):
+        step = FusedStep(model, optimizer, n_threads=1)  # RuntimeError if there is no C++ compiler
+        loss = step.gradients(ids, starts)  # instead of the forward and backward pass: fills every p.grad
+        step.update(lr, grad_clip)  # instead of clip_grad_norm_ and optimizer.step()
+
+The gradients are in p.grad and the moments in optimizer.state, where PyTorch has them, so that either step can go on
+where the other stopped, and processes can share their gradients in between.
+"""
+
+import ctypes
+import weakref
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from common import compile_cpp
+
+MAX_WIDTH = 128  # measured: beyond it the compiled plain step is as fast
+
+
+def supports(config, device, dtype):
+    """Whether the fused step can compute this model, and is faster than PyTorch."""
+    return (device == 'cpu' and dtype == 'float32' and config.dropout == 0 and not config.bias
+            and config.activation == 'gelu' and config.n_embd <= MAX_WIDTH)
+
+
+def build():
+    """The path of the compiled step. Raises RuntimeError with one sentence if it cannot be compiled."""
+    return compile_cpp.build(Path(__file__).with_suffix('.cpp'))
+
+
+class FusedStep:
+    """The steps of one model with one optimizer, that of model.configure_optimizers."""
+
+    def __init__(self, model, optimizer, n_threads):
+        c = model.config
+        self.params, self.optimizer, self.config = list(model.parameters()), optimizer, c
+        self.groups = [next(g for g in optimizer.param_groups if any(p is q for q in g['params'])) for p in self.params]
+        self.sizes = (ctypes.c_int64 * len(self.params))(*[p.numel() for p in self.params])
+        self.ids, self.known = None, {}
+        for p in self.params:
+            if not optimizer.state[p]:  # as AdamW makes it in its first step
+                optimizer.state[p].update(step=torch.tensor(0.0), exp_avg=torch.zeros_like(p),
+                                          exp_avg_sq=torch.zeros_like(p))
+        self.library = ctypes.CDLL(build())
+        self.library.step_new.restype, self.library.step_gradients.restype = ctypes.c_void_p, ctypes.c_float
+        shape = c.n_layer, c.n_head, c.n_embd, c.mlp_expansion * c.n_embd, c.block_size, c.vocab_size
+        self.step = ctypes.c_void_p(self.library.step_new((ctypes.c_int * 6)(*shape), n_threads,
+                                                          ctypes.c_int64(sum(self.sizes))))
+        weakref.finalize(self, self.library.step_delete, self.step)
+
+    def pointers(self, name, tensors):
+        """The addresses of one tensor for each parameter, which are checked if they are not those of the last time."""
+        addresses = [0 if t is None else t.data_ptr() for t in tensors]
+        known, array = self.known.get(name, (None, None))
+        if addresses != known:
+            sizes = [1] * len(tensors) if name == 'step' else self.sizes
+            if not all(t is not None and t.dtype == torch.float32 and t.device.type == 'cpu' and t.is_contiguous()
+                       and t.numel() == size for t, size in zip(tensors, sizes)):
+                raise ValueError(f"the fused step needs every {name} as a contiguous float32 tensor on the CPU")
+            array = (ctypes.c_void_p * len(addresses))(*addresses)
+            self.known[name] = addresses, array
+        return array
+
+    def gradients(self, ids, starts):
+        """Fill every p.grad with the gradient of the mean loss of windows of a text; returns the loss.
+
+        ids: (n,) int64, the text. starts: (N,) int64, where in it windows of block_size ids and their targets begin.
+        A window drawn more than once is computed once, with more weight. Raises ValueError if the input is not that.
+        """
+        if ids is not self.ids:
+            text = torch.as_tensor(ids)
+            if (text.dtype != torch.int64 or text.dim() != 1 or text.device.type != 'cpu' or not text.is_contiguous()
+                    or not len(text) or text.min() < 0 or text.max() >= self.config.vocab_size):
+                raise ValueError(f"ids must be a contiguous int64 vector of ids from 0 to {self.config.vocab_size - 1}")
+            self.ids, self.text = ids, text  # known to be good from now on, because checking takes long
+        starts = np.asarray(starts)
+        if starts.dtype != np.int64 or starts.ndim != 1 or not len(starts):
+            raise ValueError("starts must be an int64 vector that is not empty")
+        first, counts = np.unique(starts, return_counts=True)
+        if first[0] < 0 or first[-1] >= len(self.text) - self.config.block_size:
+            raise ValueError(f"windows must lie in the text, but they start at {first[0]} to {first[-1]}")
+        weights = (counts / len(starts)).astype(np.float32)
+        for p in self.params:
+            if p.grad is None:
+                p.grad = torch.empty_like(p)
+        return self.library.step_gradients(
+            self.step, len(self.params), self.sizes, self.pointers('parameter', self.params),
+            self.pointers('gradient', [p.grad for p in self.params]), ctypes.c_void_p(self.text.data_ptr()),
+            ctypes.c_void_p(first.ctypes.data), ctypes.c_void_p(weights.ctypes.data), len(first))
+
+    def update(self, lr, grad_clip):
+        """Clip the gradients' norm to grad_clip, never if it is 0, and take AdamW's step at learning rate lr."""
+        for group in self.optimizer.param_groups:
+            group['lr'] = lr
+        (beta1, beta2), eps = self.groups[0]['betas'], self.groups[0]['eps']
+        decay = (ctypes.c_double * len(self.params))(*[group['weight_decay'] for group in self.groups])
+        state = [self.optimizer.state[p] for p in self.params]
+        self.library.step_update(
+            len(self.params), self.sizes, self.pointers('parameter', self.params),
+            self.pointers('gradient', [p.grad for p in self.params]),
+            *[self.pointers(name, [s[name] for s in state]) for name in ('exp_avg', 'exp_avg_sq', 'step')], decay,
+            *[ctypes.c_double(x) for x in (lr, beta1, beta2, eps, grad_clip)])
