@@ -45,7 +45,7 @@ def cpu_model():
 
 
 def build(source):
-    """The path of the library that source compiles to. Raises RuntimeError with one sentence if it cannot be compiled."""
+    """Compile source if need be; returns the library's path. Raises RuntimeError with one sentence if that fails."""
     compiler = shlex.split(os.environ.get('CXX', '')) or [c for c in ('g++', 'clang++', 'c++') if shutil.which(c)][:1]
     if not compiler:
         raise RuntimeError("no C++ compiler was found: install g++ or clang++, or let CXX name another one")

@@ -71,12 +71,8 @@ template <int R, int S, class Out, class A, class B>
     vec sum[R][S] = {};
 #pragma GCC unroll 2
     for (int k = k_begin; k < k_end; k++) {
-        vec b_k[S];
-        for (int s = 0; s < S; s++) b_k[s] = b(k, s);
-        for (int r = 0; r < R; r++) {
-            const auto a_k = a(r, k);
-            for (int s = 0; s < S; s++) sum[r][s] += a_k * b_k[s];
-        }
+        for (int r = 0; r < R; r++)
+            for (int s = 0; s < S; s++) sum[r][s] += a(r, k) * b(k, s);
     }
     for (int r = 0; r < R; r++)
         for (int s = 0; s < S; s++) put(out(r, s), sum[r][s], add);
