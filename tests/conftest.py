@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-# Threads of tiny tensors cost more than they bring, above all if another process uses a core. This must be set before torch.
+# Threads of tiny tensors cost more than they bring, above all if another process uses a core. To be set before torch.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 import pandas as pd
 import pytest
@@ -27,7 +27,7 @@ TIMING = ['train_s', 'eval_s']  # the columns of results.csv that no two runs sh
 
 
 def assert_same_run(a, b):
-    """Two model folders of one run: equal results (but for the seconds), answers, weights and optimizer state, to the bit."""
+    """Two model folders of one run: equal results (timings aside), answers, weights and optimizer state, to the bit."""
     tables = [pd.read_csv(folder / 'results.csv').drop(columns=TIMING) for folder in (a, b)]
     pd.testing.assert_frame_equal(*tables, check_exact=True)
     answers = [gzip.decompress((folder / 'answers.csv.gz').read_bytes()) for folder in (a, b)]
@@ -64,13 +64,15 @@ class Project:
     def run(self, script, *args, cwd=None, timeout=240, **env):
         """Call a script; returns the finished process, with stdout and stderr as str.
 
-        In a fresh interpreter if it has an environment of its own or needs no torch, else by run_script, which is faster.
+        In a fresh interpreter if it has an environment of its own or needs no torch, else by run_script, which is
+        faster.
         """
         if env or Path(script).name == 'prepare.py':
-            return subprocess.run([sys.executable, self.folder / script, *map(str, args)], cwd=cwd or self.folder, text=True,
-                                  env={**os.environ, **env}, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout)
+            return subprocess.run([sys.executable, self.folder / script, *map(str, args)], cwd=cwd or self.folder,
+                                  env={**os.environ, **env}, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                                  timeout=timeout)
         with tempfile.TemporaryDirectory() as out:
-            code, stdout, stderr = run_script(self.folder / script, args, cwd or self.folder, Path(out) / 'out', timeout)
+            code, stdout, stderr = run_script(self.folder / script, args, cwd or self.folder, f'{out}/out', timeout)
         return subprocess.CompletedProcess([script, *args], code, stdout, stderr)
 
     def check(self, script, *args, **kwargs):

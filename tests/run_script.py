@@ -1,8 +1,9 @@
 """
-Runs a script of a copied project in a process that has torch imported already, and otherwise acts like a fresh interpreter.
+Runs a script of a copied project in a process that has torch imported already, and acts like a fresh interpreter.
 
-There is a process for each call, as a user has it, but it is forked from a server that has paid the seconds of `import torch`
-once. The server imports no module of this project, so that what the child imports is the copy's own; the child checks that.
+There is a process for each call, as a user has it, but it is forked from a server that has paid the seconds of
+`import torch` once. The server imports no module of this project, so that what the child imports is the copy's own; the
+child checks that.
 """
 
 import multiprocessing

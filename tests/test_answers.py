@@ -18,7 +18,8 @@ SAID = ['12', '', 'NA', 'nan', 'x,"y"', '-3', ' 7', 'a\tb', '007', 'é']  # what
 
 def graded(iter_num, said=SAID):
     """A graded table of an evaluation."""
-    rows = [('add', f'<{i}+{iter_num}=', '12', 'seen', 10, i, 0.125 * i, text, Counter({text: 10})) for i, text in enumerate(said)]
+    rows = [('add', f'<{i}+{iter_num}=', '12', 'seen', 10, i, 0.125 * i, text, Counter({text: 10}))
+            for i, text in enumerate(said)]
     return pd.DataFrame(rows, columns=[*COLUMNS[1:], 'completions'])
 
 
@@ -69,7 +70,8 @@ def test_a_folder_without_readable_answers_is_refused_with_one_sentence(tmp_path
         read_answers(tmp_path)
     append_answers(0, graded(0), tmp_path)
     whole = (tmp_path / FILE).read_bytes()
-    for content in (whole[:-1], whole[:len(whole) // 2], whole[:5], b'', b'garbage', whole + b'garbage', gzip.compress(b'')):
+    for content in (whole[:-1], whole[:len(whole) // 2], whole[:5], b'', b'garbage', whole + b'garbage',
+                    gzip.compress(b'')):
         (tmp_path / FILE).write_bytes(content)
         try:
             read_answers(tmp_path)

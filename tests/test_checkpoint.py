@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from little import little_model, paper_meta
 
 from common.checkpoint import (
+    PLACE,
     build_model,
     changed_settings,
     check_resumable,
@@ -97,8 +98,10 @@ def untie(checkpoint):
     (lambda c: c['model'].pop('transformer.h.0.mlp.c_fc.weight'), 'transformer.h.0.mlp.c_fc.weight'),
     (untie, r'\(tied\)'),
     (lambda c: c['model_args'].update(norm_type='rms'), "norm_type='rms', which is unknown here"),
-    (lambda c: c['model_args'].update(n_embd=18), 'size mismatch for'), (lambda c: c['model_args'].update(n_head=0), 'n_head must be'),
-    (lambda c: c['model_args'].update(vocab_size=5), 'size mismatch for'), (lambda c: c.update(model=3), 'no GPT'),
+    (lambda c: c['model_args'].update(n_embd=18), 'wte.weight is of another shape'),
+    (lambda c: c['model_args'].update(n_head=0), 'n_head must be'),
+    (lambda c: c['model_args'].update(vocab_size=5), 'wte.weight is of another shape'),
+    (lambda c: c.update(model=3), 'no GPT'),
     (lambda c: c['model_args'].update(n_layer='x'), 'no GPT'), (lambda c: c.update(model_args=[1]), 'no GPT'),
     (lambda c: c['model']['transformer.ln_f.weight'].fill_(float('nan')), 'not finite'),
     (lambda c: c['model']['transformer.ln_f.weight'][:1].fill_(float('inf')), 'not finite'),
@@ -140,13 +143,18 @@ def test_only_gpt2s_vocabulary_may_be_padded_in_the_model():
 def test_what_a_run_may_go_on_with_is_decided_in_one_place(capsys):
     began = dict(n_embd=16, dataset='as_math', seed=1, learning_rate=0.1, out_dir='a', max_iters=10)
     checkpoint = {'config': began, 'model_args': NANOGPT_ARGS, 'iter_num': 8}
-    assert changed_settings(began, {**began, 'seed': 2, 'out_dir': 'b', 'learning_rate': 0.2, 'new': 1}) == ['learning_rate']
-    check_resumable(checkpoint, 'ckpt.pt', {**began, 'learning_rate': 0.2, 'max_iters': 20, 'dropout': 0.0})
-    assert capsys.readouterr().out == 'resuming with learning_rate=0.2 (was 0.1)\n'
-    for change, says in ((dict(n_embd=32), 'trained with n_embd=16, not 32'), (dict(dataset='b'), "dataset='as_math', not 'b'"),
-                         (dict(max_iters=7), 'at iteration 8 already')):
+    other = {**began, 'seed': 2, 'out_dir': 'b', 'learning_rate': 0.2, 'new': 1}
+    assert changed_settings(began, other) == ['seed', 'learning_rate']
+    assert changed_settings(began, other, may_change=PLACE) == ['learning_rate']
+    checkpoint['data_sha256'] = 'the text'
+    check_resumable(checkpoint, 'ckpt.pt', {**began, 'learning_rate': 0.2, 'max_iters': 20, 'dropout': 0.0}, 'the text')
+    assert capsys.readouterr().out == 'resuming with learning_rate=0.2 (was 0.1)\nresuming with max_iters=20 (was 10)\n'
+    for change, text, says in ((dict(n_embd=32), 'the text', 'trained with n_embd=16, not 32'),
+                               (dict(dataset='b'), 'the text', "dataset='as_math', not 'b'"),
+                               (dict(max_iters=7), 'the text', 'at iteration 8 already'),
+                               ({}, 'other', 'another text')):
         with pytest.raises(UserError, match=says):
-            check_resumable(checkpoint, 'ckpt.pt', {**began, **change})
+            check_resumable(checkpoint, 'ckpt.pt', {**began, **change}, text)
 
 
 def test_an_optimizers_state_is_kept_and_its_settings_may_be_given_anew():
@@ -155,7 +163,8 @@ def test_an_optimizers_state_is_kept_and_its_settings_may_be_given_anew():
     model(torch.zeros(1, 4, dtype=torch.long), torch.zeros(1, 4, dtype=torch.long))[1].backward()
     before.step()
     load_optimizer(after, {'optimizer': before.state_dict()}, 'ckpt.pt', 0.1, (0.8, 0.9))
-    assert [(group['weight_decay'], group['betas']) for group in after.param_groups] == [(0.1, (0.8, 0.9)), (0.0, (0.8, 0.9))]
+    assert [group['weight_decay'] for group in after.param_groups] == [0.1, 0.0]
+    assert [group['betas'] for group in after.param_groups] == [(0.8, 0.9)] * 2
     for a, b in zip(before.state.values(), after.state.values(), strict=True):
         assert torch.equal(a['exp_avg'], b['exp_avg']) and a['exp_avg'].any()
     other = little_model(17, n_layer=1).configure_optimizers(0.0, 1e-3, (0.9, 0.99), 'cpu')
@@ -166,7 +175,8 @@ def test_an_optimizers_state_is_kept_and_its_settings_may_be_given_anew():
 def test_a_model_folder_without_meta_pkl_uses_its_datasets(tmp_path, bare, monkeypatch):
     monkeypatch.setattr('common.dataset.DATA', bare.folder / 'data')
     model = little_model(17, block_size=9)
-    checkpoint = {'model': model.state_dict(), 'model_args': model.config.model_args(), 'config': {'dataset': 'as_math'}}
+    checkpoint = {'model': model.state_dict(), 'model_args': model.config.model_args(),
+                  'config': {'dataset': 'as_math'}}
     torch.save(checkpoint, tmp_path / 'ckpt.pt')
     loaded, meta, path, config = load_model(tmp_path, ['ckpt.pt'])
     assert len(meta.questions) == 200 and path == tmp_path / 'ckpt.pt' and config == {'dataset': 'as_math'}

@@ -12,14 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import UserError
-from configurator import configure, settings_of
+from configurator import adopt, configure, settings_of
 
 DEFAULTS = {'out_dir': 'out', 'batch_size': 12, 'learning_rate': 6e-4, 'compile': True}
 
 
 def settings(*argv, ranges=None, before=None, **namespace):
     namespace = {**DEFAULTS, '__doc__': 'A script.', '_private': 3, 'function': print, **namespace}
-    result = configure(namespace, list(map(str, argv)), before, **ranges or {})
+    result, given = configure(namespace, list(map(str, argv)), **ranges or {})
+    if before is not None:
+        result = adopt(namespace, result, given, before, **ranges or {})
     assert all(namespace[key] == value or math.isnan(value) for key, value in result.items())
     return result
 
@@ -35,16 +37,20 @@ def test_the_runs_own_settings_come_before_those_that_are_given(tmp_path):
     config.write_text('batch_size = 3\n')
     before = {'batch_size': 2, 'learning_rate': 1, 'out_dir': 'a', 'gone': 7, 'function': 8}
     assert settings(before=before) == {**DEFAULTS, 'batch_size': 2, 'learning_rate': 1.0, 'out_dir': 'a'}
-    assert settings(config, '--out_dir=b', before=before) == {**DEFAULTS, 'batch_size': 3, 'learning_rate': 1.0, 'out_dir': 'b'}
+    expected = {**DEFAULTS, 'batch_size': 3, 'learning_rate': 1.0, 'out_dir': 'b'}
+    assert settings(config, '--out_dir=b', before=before) == expected
     with pytest.raises(UserError, match="batch_size must be a whole number, not 'x' in the checkpoint"):
         settings(before={'batch_size': 'x'})
 
 
 @pytest.mark.parametrize('args, key, value', [
-    (['--learning_rate=1'], 'learning_rate', 1.0), (['--compile=0'], 'compile', False), (['--compile=False'], 'compile', False),
+    (['--learning_rate=1'], 'learning_rate', 1.0), (['--compile=0'], 'compile', False),
+    (['--compile=False'], 'compile', False),
     (['--compile=false'], 'compile', False), (['--compile=TRUE'], 'compile', True), (['--compile'], 'compile', True),
-    (['--batch_size=1e3'], 'batch_size', 1000), (['--batch_size', '4'], 'batch_size', 4), (['--batch_size=-4'], 'batch_size', -4),
-    (['--batch_size', '-4'], 'batch_size', -4), (['--out_dir=14'], 'out_dir', '14'), (['--out_dir=a=b'], 'out_dir', 'a=b'),
+    (['--batch_size=1e3'], 'batch_size', 1000), (['--batch_size', '4'], 'batch_size', 4),
+    (['--batch_size=-4'], 'batch_size', -4),
+    (['--batch_size', '-4'], 'batch_size', -4), (['--out_dir=14'], 'out_dir', '14'),
+    (['--out_dir=a=b'], 'out_dir', 'a=b'),
     (["--out_dir='x y'"], 'out_dir', 'x y'), (['--out_dir='], 'out_dir', ''), (['--out_dir', 'a'], 'out_dir', 'a'),
     (['--out_dir=a\n'], 'out_dir', 'a\n'), (['--out_dir=None'], 'out_dir', 'None'),
     (['--batch_size=4', '--batch_size=5'], 'batch_size', 5),
@@ -57,8 +63,10 @@ def test_values_take_the_type_of_the_default(args, key, value):
 @pytest.mark.parametrize('args, says', [
     (['--learning_rat=1'], 'did you mean learning_rate'), (['--xyz=1'], '--help lists'),
     (['--batch_size'], 'write --batch_size=value'), (['--bach_size', '4'], 'write --batch_size=value'),
-    (['--batch_size', '--compile'], 'write --batch_size=value'), (['batch_size=4'], 'written with dashes, --batch_size=4'),
-    (['--batch_size=4.5'], 'a whole number'), (['--batch_size=True'], 'a whole number'), (['--compile=2'], 'True or False'),
+    (['--batch_size', '--compile'], 'write --batch_size=value'),
+    (['batch_size=4'], 'written with dashes, --batch_size=4'),
+    (['--batch_size=4.5'], 'a whole number'), (['--batch_size=True'], 'a whole number'),
+    (['--compile=2'], 'True or False'),
     (['--learning_rate=fast'], 'a number'), (['--learning_rate=1e999'], 'a number'), (['missing.py'], 'missing.py'),
     (['--_private=1'], '_private'), (['--function=1'], 'function'), (['--learning_rate=None'], 'a number'),
     (['--learning_rate=nan'], 'a number'), ([str(REPO)], 'Is a directory'), (['--compile=no'], 'True or False'),
@@ -70,7 +78,8 @@ def test_what_cannot_be_meant_is_refused_with_a_hint(args, says):
 
 @pytest.mark.parametrize('argv, says', [
     (['--batch_size=0'], 'batch_size must be positive, not 0'), (['--batch_size=-3'], 'batch_size must be positive'),
-    (['--learning_rate=-1e-9'], 'learning_rate must be 0 or more'), (['--share=1'], 'share must be at least 0 and below 1, not 1.0'),
+    (['--learning_rate=-1e-9'], 'learning_rate must be 0 or more'),
+    (['--share=1'], 'share must be at least 0 and below 1, not 1.0'),
     (['--share=-0.1'], 'share must be at least 0'),
 ])
 def test_ranges_are_held(argv, says):
@@ -80,6 +89,11 @@ def test_ranges_are_held(argv, says):
         settings(*argv, n=1, share=0.5, ranges=ranges)
     with pytest.raises(UserError, match='n must be positive'):
         settings(n=1, share=0.5, ranges=ranges, before={'n': 0})
+    for seed, choice, says in ((-1, 'here', 'seed must be'), (2**32, 'here', 'seed must be'),
+                               (1, 'x', 'choice must be')):
+        with pytest.raises(UserError, match=says):
+            settings(f'--seed={seed}', f'--choice={choice}', seed=2**32 - 1, choice='there',
+                     ranges=dict(seeds='seed', choices={'choice': 'here there'}))
 
 
 # -----------------------------------------------------------------------------
@@ -103,9 +117,12 @@ def test_a_typo_in_a_config_file_is_an_error(tmp_path, source, says):
 
 
 @pytest.mark.parametrize('source, changed', [
-    ('width = 14\nbatch_size = 2 * width', dict(batch_size=28)), ('for i in range(3):\n    batch_size = i', dict(batch_size=2)),
-    ('for a, (b, c) in [(1, (2, 3))]:\n    batch_size = c', dict(batch_size=3)), ('from math import pi\nlearning_rate = pi', dict(learning_rate=math.pi)),
-    ('import os\nfrom math import sqrt', {}), ('def double(x):\n    return 2 * x\nbatch_size = double(4)', dict(batch_size=8)),
+    ('width = 14\nbatch_size = 2 * width', dict(batch_size=28)),
+    ('for i in range(3):\n    batch_size = i', dict(batch_size=2)),
+    ('for a, (b, c) in [(1, (2, 3))]:\n    batch_size = c', dict(batch_size=3)),
+    ('from math import pi\nlearning_rate = pi', dict(learning_rate=math.pi)),
+    ('import os\nfrom math import sqrt', {}),
+    ('def double(x):\n    return 2 * x\nbatch_size = double(4)', dict(batch_size=8)),
     ('class Size:\n    small = 14\nbatch_size = Size.small', dict(batch_size=14)), ('_note = "mine"', {}),
     ('sizes = {"small": 14}\nbatch_size = sizes["small"]', dict(batch_size=14)), ('names = ["a", "b"]', {}),
     ('batch_size = batch_size + 1', dict(batch_size=13)), ('"""Only a docstring."""', {}), ('', {}),
@@ -147,8 +164,8 @@ SCRIPTS = ['train_with_eval.py', 'eval_as_math.py', 'eval_capitals.py', 'sample.
 
 def without_torch(script, *args):
     """Call a script for which torch and pandas, which take seconds to import, are not there."""
-    code = "import runpy, sys; sys.modules.update(torch=None, pandas=None, transformers=None); sys.argv = sys.argv[1:]; " \
-           "sys.path[0] = '.'; runpy.run_path(sys.argv[0], run_name='__main__')"
+    code = "import runpy, sys; sys.modules.update(torch=None, pandas=None, transformers=None); sys.path[0] = '.'; " \
+           "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
     return subprocess.run([sys.executable, '-c', code, script, *args], cwd=REPO, capture_output=True, text=True)
 
 
@@ -156,7 +173,8 @@ def without_torch(script, *args):
 def test_help_and_a_typo_are_answered_before_torch_is_imported(script):
     process = without_torch(script, '--help')
     assert process.returncode == 0 and '$ python ' + script in process.stdout and not process.stderr
-    for args, says in ((['--sed=3'], 'did you mean seed?'), (['--seed=-1'], 'seed must be 0 or more'), (['--seed'], '--seed=value')):
+    for args, says in ((['--sed=3'], 'did you mean seed?'), (['--seed=-1'], 'seed must be'),
+                       (['--seed'], '--seed=value')):
         process = without_torch(script, *args)
         assert process.returncode == 1 and not process.stdout
         assert process.stderr.startswith('error: ') and process.stderr.count('\n') == 1 and says in process.stderr
@@ -170,7 +188,8 @@ def test_help_and_a_typo_are_answered_before_torch_is_imported(script):
 def test_help_lists_every_setting_with_default_and_a_comment_that_stands_alone(script):
     out = without_torch(script, '--help').stdout
     listed = re.findall(r'^  --(\w+)=(\S.*?)(?:  +|\n +)(\S.*)$', out, re.MULTILINE)
-    own = re.findall(r'^(\w+) = .*?  # (.*)$', (REPO / script).read_text().split('configure(globals()')[0], re.MULTILINE)
+    source = (REPO / script).read_text().split('configure(globals()')[0]
+    own = re.findall(r'^(\w+) = .*?  # (.*)$', source, re.MULTILINE)
     assert [name for name, *_ in listed] == [name for name, _ in own] and len(own) >= 9
     assert all(len(comment) > 5 for *_, comment in listed), 'a setting has no comment'
     assert ('--n_embd=14' in out) == (script == 'train_with_eval.py')
@@ -181,19 +200,25 @@ def test_help_lists_every_setting_with_default_and_a_comment_that_stands_alone(s
 
 def test_settings_of_a_script_are_those_it_would_run_with(tmp_path, monkeypatch):
     monkeypatch.chdir(REPO)
-    found = settings_of('train_with_eval.py', ['config/train_math_mini_28.py', '--seed=3', "--wandb_run_name=it's a \"run\"  x"])
-    assert (found['n_embd'], found['seed'], found['compile'], found['bias'], found['wandb_entity']) == (28, 3, True, False, '')
-    assert found['learning_rate'] == 0.01 and found['wandb_run_name'] == "it's a \"run\"  x"
+    argv = ['config/train_math_mini_28.py', '--seed=3', "--wandb_run_name=it's a \"run\"  x"]
+    found = settings_of('train_with_eval.py', argv)
+    expected = dict(n_embd=28, seed=3, compile=True, bias=False, wandb_entity='', learning_rate=0.01,
+                    wandb_run_name="it's a \"run\"  x")
+    assert {key: found[key] for key in expected} == expected
     with pytest.raises(UserError, match='^unknown setting[^\n]*did you mean seed'):
         settings_of('train_with_eval.py', ['--sed=3'])
 
 
 @pytest.mark.parametrize('option, says', [
-    ('--block_size=0', 'block_size'), ('--n_embd=-14', 'n_embd'), ('--n_layer=0', 'n_layer'), ('--batch_size=0', 'batch_size'),
-    ('--max_iters=-1', 'max_iters'), ('--learning_rate=-1', 'learning_rate'), ('--seed=-1', 'seed'), ('--dropout=1.5', 'dropout'),
+    ('--block_size=0', 'block_size'), ('--n_embd=-14', 'n_embd'), ('--n_layer=0', 'n_layer'),
+    ('--batch_size=0', 'batch_size'),
+    ('--max_iters=-1', 'max_iters'), ('--learning_rate=-1', 'learning_rate'), ('--seed=-1', 'seed'),
+    ('--dropout=1.5', 'dropout'),
     ('--temperature=-1', 'temperature'), ('--beta2=1', 'beta2'), ('--lr_decay_iters=100', 'lr_decay_iters'),
     ('--eval_interval=0', 'eval_interval'), ('--num_samples=0', 'num_samples'), ('--grad_clip=-1', 'grad_clip'),
-    ('--init_from=same', 'cannot be both init_from and out_dir'),
+    ('--init_from=same', 'init_from must be scratch, resume, gpt2 or a folder'), ('--seed=4294967296', 'seed must be'),
+    ('--dtype=float16', 'dtype must be auto or float32 or bfloat16'), ('--backend=mpi', 'backend must be'),
+    ('--fused=maybe', 'fused must be'),
 ])
 def test_settings_that_cannot_be_are_refused_before_torch_is_imported(option, says):
     process = without_torch('train_with_eval.py', '--out_dir=same', option)
@@ -204,14 +229,14 @@ def test_settings_that_cannot_be_are_refused_before_torch_is_imported(option, sa
 def test_an_uncaught_user_error_is_one_sentence_and_any_other_error_a_traceback():
     for raised, ends in (("UserError('mend it')", 'error: mend it\n'), ("ValueError('a bug')", 'ValueError: a bug\n'),
                          ('KeyboardInterrupt', '')):
-        process = subprocess.run([sys.executable, '-c', f'from common.errors import UserError; raise {raised}'], cwd=REPO,
-                                 capture_output=True, text=True)
+        process = subprocess.run([sys.executable, '-c', f'from common.errors import UserError; raise {raised}'],
+                                 cwd=REPO, capture_output=True, text=True)
         assert process.stderr.endswith(ends) and ('Traceback' in process.stderr) == ('ValueError' in raised)
         assert process.returncode == (1 if ends else -2)
 
 
 def test_a_closed_pipe_ends_a_script_silently_and_no_training():
     code = "from common.errors import say\nfor i in range(100000): say('x' * 100)\n"
-    process = subprocess.run(f'{sys.executable} -c "{code}" | head -1; echo ${{PIPESTATUS[0]}}', shell=True, executable='/bin/bash',
-                             cwd=REPO, capture_output=True, text=True)
+    command = f'{sys.executable} -c "{code}" | head -1; echo ${{PIPESTATUS[0]}}'
+    process = subprocess.run(['/bin/bash', '-c', command], cwd=REPO, capture_output=True, text=True)
     assert process.stdout == 'x' * 100 + '\n0\n' and process.stderr == ''

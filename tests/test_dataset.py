@@ -1,4 +1,4 @@
-"""Data: the paper's texts to the character, questions that agree with them whatever the options, old files that still load."""
+"""Data: the paper's texts to the character, questions that agree with them whatever the options, older files."""
 
 import hashlib
 import pickle
@@ -74,7 +74,8 @@ def test_prepare_runs_from_any_directory(fresh, tmp_path_factory):
 
 
 def test_options_change_text_and_questions(fresh):
-    out = fresh.check('data/both_math_and_facts/prepare.py', '--held_out', '3,4', '10,12', '--max_operand=12', '--seed=5')
+    out = fresh.check('data/both_math_and_facts/prepare.py', '--held_out', '3,4', '10,12', '--max_operand=12',
+                      '--seed=5')
     assert '3+4, 4+3, 10+12, 12+10' in out.replace('held out of the text: ', '')
     meta = pickle.loads((fresh.folder / 'data/both_math_and_facts/meta.pkl').read_bytes())
     assert len(meta['cases']) == 2 * 13 * 13 + 50 and sum(case[3] for case in meta['cases']) == 8
@@ -97,10 +98,12 @@ def test_k_rounds_hold_out_20_k_of_200_questions_into_a_folder_of_their_own(fres
 
 @pytest.mark.parametrize('options, says', [
     (['--held_out', '5,17'], 'outside the operands 0..9'), (['--held_out=-1,2'], 'outside'),
-    (['--held_out', '5'], 'not a pair'), (['--held_out', '0,0', '--max_operand=0'], 'no expression to train on'),
-    (['--max_operand=-1'], 'must be from 0'), (['--max_operand=x'], 'invalid int'), (['--held_out_rounds=10'], 'from 0 to 9'),
+    (['--held_out', '5'], 'not a pair'), (['--held_out', '0,0', '--max_operand=0'], 'hold out fewer questions'),
+    (['--max_operand=-1'], 'must be from 0'), (['--max_operand=x'], 'invalid int'),
+    (['--held_out_rounds=10'], 'from 0 to 9'),
     (['--held_out_rounds=-1'], 'from 0 to 9'), (['--held_out_rounds=1', '--max_operand=8'], 'even'),
-    (['--name=a/b'], 'plain name'), (['--name=../as_math'], 'plain name'), (['--name=/tmp/x'], 'plain name'), (['--name='], 'plain name'),
+    (['--name=a/b'], 'plain name'), (['--name=../as_math'], 'plain name'), (['--name=/tmp/x'], 'plain name'),
+    (['--name='], 'plain name'),
     (['--name=..'], 'plain name'), (['--name=.hidden'], 'plain name'), (['--name=facts_char'], "'facts_char' must be"),
 ])
 def test_impossible_options_are_refused_and_change_nothing(bare, options, says):
@@ -117,7 +120,7 @@ def test_a_dataset_of_any_questions_is_read_as_it_was_written(data):
     questions = [Question('verbs', 'sing: ', 'sang', 'seen', ';\n'), Question('mul', '3*4=', '12', 'seen', ' '),
                  Question('mul', '4*3=', '12', 'held out', ' '), Question('mul', '9*9=', '81', 'beyond', ' '),
                  Question('years', 'Hastings: ', '1066', 'seen', '\n')]
-    write_dataset(data / 'own', 'sing: sang;\n3*4=12 9*9=81 Hastings: 1066\n', questions)
+    write_dataset(data / 'own', 'sing: sang;\n3*4=12 \n9*9=81 \nHastings: 1066\n', questions)
     meta, train, val = load_dataset('own')
     assert meta.questions == questions and meta.own and (train == val).all()
     assert meta.tokenizer.decode(train.tolist()) == (data / 'own/input.txt').read_text()
@@ -128,7 +131,8 @@ def test_a_dataset_of_any_questions_is_read_as_it_was_written(data):
     ('say: quack\n', r"lacks the 'say: quack \\n'"),  # the line ends otherwise than its question says
     ('say: moo \n', r"lacks the 'say: quack \\n'"), ('say: quack \nsay: moo \n', r"holds the held-out 'say: moo \\n'")])
 def test_a_text_that_disagrees_with_its_questions_is_refused(data, text, says):
-    questions = [Question('ducks', 'say: ', 'quack', 'seen', ' \n'), Question('cows', 'say: ', 'moo', 'held out', ' \n')]
+    questions = [Question('ducks', 'say: ', 'quack', 'seen', ' \n'),
+                 Question('cows', 'say: ', 'moo', 'held out', ' \n')]
     with pytest.raises(UserError, match=says):
         write_dataset(data / 'own', text, questions)
     assert not (data / 'own').exists()
@@ -212,10 +216,14 @@ def test_a_meta_pkl_that_would_execute_code_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize('change, says', [
-    (lambda m: m.update(vocab_size=18), 'disagree'), (lambda m: m['itos'].update({0: 'x'}), 'disagree'), (lambda m: m.pop('stoi'), 'stoi'),
-    (lambda m: m['cases'].append(('add', '<a+b=', '1', False)), 'cannot be asked'), (lambda m: m['cases'].append(('add', '', '1', False)), 'asked'),
-    (lambda m: m['cases'].append(('add', '<1+1=', '', False)), 'cannot be asked'), (lambda m: m['cases'].append(('add', '<1')), 'unpack'),
-    (lambda m: m['cases'].append(('add', '<1+1=', '2', 7)), '7'), (lambda m: m['terminators'].update(add=''), 'cannot be asked'),
+    (lambda m: m.update(vocab_size=18), 'disagree'), (lambda m: m['itos'].update({0: 'x'}), 'disagree'),
+    (lambda m: m.pop('stoi'), 'stoi'),
+    (lambda m: m['cases'].append(('add', '<a+b=', '1', False)), 'cannot be asked'),
+    (lambda m: m['cases'].append(('add', '', '1', False)), 'asked'),
+    (lambda m: m['cases'].append(('add', '<1+1=', '', False)), 'cannot be asked'),
+    (lambda m: m['cases'].append(('add', '<1')), 'unpack'),
+    (lambda m: m['cases'].append(('add', '<1+1=', '2', 7)), '7'),
+    (lambda m: m['terminators'].update(add=''), 'cannot be asked'),
     (lambda m: m.update(stoi={i: i for i in range(17)}, itos={i: i for i in range(17)}), 'not made of characters'),
 ])
 def test_a_meta_pkl_that_makes_no_sense_is_refused_and_says_why(bare, tmp_path, change, says):

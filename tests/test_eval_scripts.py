@@ -1,4 +1,4 @@
-"""eval_as_math.py and eval_capitals.py: reports that agree with their json, sums beyond the training text, the run's sampling."""
+"""eval_as_math.py and eval_capitals.py: reports that agree with their json, larger sums, the run's own sampling."""
 
 import json
 import re
@@ -30,7 +30,8 @@ def test_the_mathematics_report_agrees_with_its_json(project):
     for q in report['questions']:
         assert len(q['samples']) == 3
         assert q['correct'] == sum(bool(re.match(rf'\s*{q["answer"]}(?!\d)', text)) for text in q['samples'])
-    out = project.check('eval_as_math.py', '--out_dir=math_mini_14', '--operation=subtraction', '--checkpoint=ckpt_last.pt')
+    out = project.check('eval_as_math.py', '--out_dir=math_mini_14', '--operation=subtraction',
+                        '--checkpoint=ckpt_last.pt')
     assert 'addition:' not in out and 'ckpt_last.pt' in out
     assert out == project.check('eval_as_math.py', '--out_dir=math_mini_14', '--operation=subtraction',
                                 '--checkpoint=ckpt_last.pt'), 'one seed, one report'
@@ -47,7 +48,8 @@ def test_the_capitals_report_has_a_line_for_each(project):
 
 def test_on_a_trained_checkpoint_the_scripts_say_what_the_plain_loop_says(project):
     """Greedy answers by GPT.generate and probabilities step by step, as this project's earlier evaluation had them."""
-    options = ['--compile=False', '--max_iters=300', '--warmup_iters=20', '--batch_size=100', '--full_eval_interval=300',
+    options = ['--compile=False', '--max_iters=300', '--warmup_iters=20', '--batch_size=100',
+               '--full_eval_interval=300',
                '--eval_interval=300', '--num_threads=1', '--n_embd=32', '--lr_decay_iters=300', '--out_dir=trained']
     project.check('train_with_eval.py', 'config/train_both_mini_28.py', *options)
     model, meta, *_ = load_model(project.folder / 'trained', ['ckpt_last.pt'])
@@ -74,7 +76,8 @@ def test_sampling_settings_are_those_of_the_run_unless_given(project):
     for script in ('eval_as_math.py', 'eval_capitals.py'):
         _, report = report_of(project, script, '--out_dir=own_sampling')
         assert (report['num_samples'], report['temperature'], report['top_k'], report['seed']) == (3, 0.5, 2, 1337)
-        out, report = report_of(project, script, '--out_dir=own_sampling', '--top_k=7', '--num_samples', '4', '--seed=5')
+        out, report = report_of(project, script, '--out_dir=own_sampling', '--top_k=7', '--num_samples', '4',
+                                '--seed=5')
         assert (report['num_samples'], report['temperature'], report['top_k'], report['seed']) == (4, 0.5, 7, 5)
         assert '4 samples each at temperature 0.5' in out
     # a checkpoint of nanoGPT does not say how to sample: the paper's settings
@@ -87,9 +90,10 @@ def test_sampling_settings_are_those_of_the_run_unless_given(project):
 
 
 def test_key_value_is_key_equals_value(project):
-    out = project.check('eval_as_math.py', '--out_dir=math_mini_14', '--operation=addition', '--seed=3', '--json=a.json')
-    assert out == project.check('eval_as_math.py', '--out_dir', 'math_mini_14', '--operation', 'addition', '--seed', '3',
-                                '--json', 'a.json')
+    out = project.check('eval_as_math.py', '--out_dir=math_mini_14', '--operation=addition', '--seed=3',
+                        '--json=a.json')
+    assert out == project.check('eval_as_math.py', '--out_dir', 'math_mini_14', '--operation', 'addition',
+                                '--seed', '3', '--json', 'a.json')
 
 
 # -----------------------------------------------------------------------------
@@ -118,7 +122,7 @@ def test_every_sum_up_to_max_operand_is_asked_and_counted_in_its_group(project):
     rows = [line for line in out.splitlines() if re.match(r' +\d+ +\S', line) and '=' not in line]
     assert [int(row.split()[0]) for row in rows] == [*range(20), *range(20)]
     for a, row in enumerate(rows[:20]):
-        assert len(row) <= 80 and row.count("'") == (10 if a <= 9 else 20) and row.count('[') == (1 if a in (5, 7) else 0)
+        assert len(row) <= 80 and row.count("'") == (10 if a <= 9 else 20) and row.count('[') == (a in (5, 7))
     assert "' beyond the training text" in out
     # a screenful of wrong answers, the held-out sums first, and word of the others
     wrong = [line for line in out.splitlines() if 'the model says' in line]
@@ -149,7 +153,8 @@ def test_a_dataset_of_larger_operands_has_its_own_held_out_sums(project):
 def test_sums_that_cannot_be_asked_are_refused(project):
     project.fails('eval_as_math.py', '--out_dir=math_mini_14', '--max_operand=8', says="below the dataset's own 9")
     project.fails('eval_as_math.py', '--out_dir=math_mini_14', '--max_operand=1000', says='at most 999')
-    project.fails('eval_as_math.py', '--out_dir=math_mini_14', '--max_operand=x', says='max_operand must be a whole number')
+    project.fails('eval_as_math.py', '--out_dir=math_mini_14', '--max_operand=x',
+                  says='max_operand must be a whole number')
     project.fails('eval_as_math.py', '--out_dir=facts_mini_14', '--max_operand=19', says='no sums to ask about')
     project.check('data/as_math/prepare.py', '--max_operand=2', '--held_out', '--name=few')
     project.check('train_with_eval.py', *TINY, '--dataset=few', '--out_dir=few_digits')

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from little import little_model, paper_meta, paper_text, plain_answer, plain_prob, train
 
@@ -22,7 +22,6 @@ from common.evaluate import (
     parts,
     results_row,
     sample_completions,
-    sampling_probs,
     summed,
 )
 from common.questions import FACT_END, Question, is_correct
@@ -70,14 +69,22 @@ def test_samples_have_the_distribution_of_the_plain_ones(trained):
     assert distance(plain, fast) < 1.5 * noise + 0.01, (distance(plain, fast), noise)
 
 
-@given(temperature=st.sampled_from([0.01, 0.5, 1.0, 2.0]), top_k=st.sampled_from([None, 1, 3, 8, 99]), seed=st.integers(0, 99))
-def test_sampling_probabilities_are_those_of_generate(temperature, top_k, seed):
-    logits = torch.randn(3, 8, generator=torch.Generator().manual_seed(seed))
-    probs = sampling_probs(logits, temperature, top_k)
-    for row, prob in zip(logits, probs):
-        kept = sorted(range(8), key=lambda i: -row[i])[:top_k]
-        weights = [np.exp((row[i].item() - row.max().item()) / temperature) if i in kept else 0.0 for i in range(8)]
-        assert prob.tolist() == pytest.approx([weight / sum(weights) for weight in weights], rel=1e-3, abs=1e-6)
+@given(temperature=st.sampled_from([0, 0.01, 0.5, 1.0, 2.0]), top_k=st.sampled_from([None, 1, 3, 8, 99]),
+       seed=st.integers(0, 99))
+@settings(max_examples=30)
+def test_tokens_are_drawn_with_the_probabilities_of_generate(temperature, top_k, seed):
+    """Of the k likeliest tokens, each with the softmax of its logit over the temperature: five sigmas at most away."""
+    logits = torch.randn(2, 8, generator=torch.Generator().manual_seed(seed))
+    n = 10**5
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr('common.evaluate.next_token_logits', lambda model, contexts: logits)
+        drawn = sample_completions(None, [[0], [1]], n, 1, temperature, top_k, seed=seed)
+    for row, counter in zip(logits.tolist(), drawn, strict=True):
+        kept = sorted(range(8), key=lambda i: -row[i])[:1 if temperature == 0 else top_k]
+        weights = {i: np.exp((row[i] - max(row)) / (temperature or 1)) for i in kept}
+        for i in range(8):
+            p = weights.get(i, 0.0) / sum(weights.values())
+            assert abs(counter[i,] - n * p) <= 5 * np.sqrt(n * p * (1 - p)) + 1
 
 
 def test_temperature_0_is_the_likeliest_token_and_one_sample_is_all(trained):
@@ -95,7 +102,8 @@ def test_sampling_leaves_the_global_random_state_alone_and_follows_its_seed(trai
     state, state_of_numpy = torch.get_rng_state(), np.random.get_state()[1].copy()
     first = sample_completions(trained, prompts, 50, 4, seed=3)
     assert torch.equal(torch.get_rng_state(), state) and (np.random.get_state()[1] == state_of_numpy).all()
-    assert first == sample_completions(trained, prompts, 50, 4, seed=3) != sample_completions(trained, prompts, 50, 4, seed=4)
+    assert first == sample_completions(trained, prompts, 50, 4, seed=3)
+    assert first != sample_completions(trained, prompts, 50, 4, seed=4)
 
 
 @given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=12), seed=st.integers(0, 99))
@@ -136,10 +144,11 @@ def test_exact_probability_is_the_product_of_the_steps(trained):
     probs = answer_probs(trained, TOKENIZER, questions)
     assert probs == pytest.approx([plain_prob(trained, TOKENIZER, q) for q in questions], rel=1e-4)
     # an answer of a dataset of one's own, whose terminator has two characters, or an answer longer than the paper's
-    for question in (Question('own', '<3+4=', '7', 'seen', '> '), Question('own', '<3+4=', '7' * 9), META.questions[201]):
-        assert answer_probs(trained, TOKENIZER, [question])[0] == pytest.approx(
-            plain_prob(trained, TOKENIZER, question), rel=1e-4)
-        assert answer_probs(trained, TOKENIZER, [question], terminated=False)[0] > answer_probs(trained, TOKENIZER, [question])[0]
+    for question in (Question('own', '<3+4=', '7', 'seen', '> '), Question('own', '<3+4=', '7' * 9),
+                     META.questions[201]):
+        prob, = answer_probs(trained, TOKENIZER, [question])
+        assert prob == pytest.approx(plain_prob(trained, TOKENIZER, question), rel=1e-4)
+        assert answer_probs(trained, TOKENIZER, [question], terminated=False)[0] > prob
 
 
 # -----------------------------------------------------------------------------
@@ -162,19 +171,23 @@ def test_the_graded_table_counts_what_the_paper_counts_and_keeps_the_models_mode
     assert trained.training
     trained.eval()
     completions = ask(trained, TOKENIZER, META.questions, 3)
-    assert list(table.columns) == ['task', 'prompt', 'answer', 'group', 'samples', 'correct', 'prob', 'said', 'completions']
+    assert list(table.columns) == ['task', 'prompt', 'answer', 'group', 'samples', 'correct', 'prob', 'said',
+                                   'completions']
     for row, question, samples in zip(table.itertuples(), META.questions, completions):
         assert (row.task, row.prompt, row.answer, row.group, row.samples) == (*question[:4], 3)
         assert row.correct == sum(is_correct(question, text) for text in samples.elements())
         assert row.completions == samples and samples[row.said] == max(samples.values())
     assert list(table.prob) == pytest.approx(answer_probs(trained, TOKENIZER, META.questions), rel=1e-6)
     some = grade(trained, META, META.questions[50:60], num_samples=3)
-    assert list(some.prompt) == list(table.prompt[50:60]) and list(some.prob) == pytest.approx(list(table.prob[50:60]), rel=1e-4)
+    assert list(some.prompt) == list(table.prompt[50:60])
+    assert list(some.prob) == pytest.approx(list(table.prob[50:60]), rel=1e-4)
 
 
 @pytest.mark.parametrize('answer, completion, cut', [
-    ('Paris', ' Paris, which is', ' Paris'), ('Paris', ' paris', ' paris'), ('Paris', ' Parisian life', ' Parisian life'),
-    ('Paris', ' a city, Paris', ' a city, Paris'), ('Washington DC', ' Washington DC.\n', ' Washington DC'), ('7', '7 or so', '7')])
+    ('Paris', ' Paris, which is', ' Paris'), ('Paris', ' paris', ' paris'),
+    ('Paris', ' Parisian life', ' Parisian life'),
+    ('Paris', ' a city, Paris', ' a city, Paris'), ('Washington DC', ' Washington DC.\n', ' Washington DC'),
+    ('7', '7 or so', '7')])
 def test_a_model_that_cannot_know_how_lines_end_is_right_if_it_begins_with_the_answer(answer, completion, cut):
     question = Question('facts', 'prompt', answer, 'beyond', FACT_END)
     assert cut_after_answer(question, Counter({completion: 2, 'x': 1})) == Counter({cut: 2, 'x': 1})
@@ -188,8 +201,8 @@ def test_completions_that_become_equal_when_cut_are_counted_together():
 # -----------------------------------------------------------------------------
 # sums of it
 
-COLUMNS = ['iter', 'add_correct', 'add_total', 'sub_correct', 'sub_total', 'math_acc', 'facts_correct', 'facts_total', 'facts_acc',
-           'train_loss', 'val_loss', 'seen_acc', 'heldout_correct', 'heldout_total', 'heldout_acc', 'seen_prob', 'heldout_prob']
+COLUMNS = ('iter add_correct add_total sub_correct sub_total math_acc facts_correct facts_total facts_acc train_loss '
+           'val_loss seen_acc heldout_correct heldout_total heldout_acc seen_prob heldout_prob').split()
 SAMPLES = 4
 
 
@@ -200,8 +213,10 @@ def graded(draw):
                              ('verbs', 'sang', '\n')])
     drawn = draw(st.lists(st.tuples(kinds, st.sampled_from(['seen', 'held out', 'beyond']), st.integers(0, SAMPLES),
                                     st.floats(0, 1)), max_size=12))
-    questions = [Question(task, f'prompt {i}', answer, group, end) for i, ((task, answer, end), group, _, _) in enumerate(drawn)]
-    rows = [(*q[:4], SAMPLES, correct, prob, 'x', Counter(x=SAMPLES)) for q, (_, _, correct, prob) in zip(questions, drawn)]
+    questions = [Question(task, f'prompt {i}', answer, group, end)
+                 for i, ((task, answer, end), group, _, _) in enumerate(drawn)]
+    rows = [(*q[:4], SAMPLES, correct, prob, 'x', Counter(x=SAMPLES))
+            for q, (_, _, correct, prob) in zip(questions, drawn)]
     columns = ['task', 'prompt', 'answer', 'group', 'samples', 'correct', 'prob', 'said', 'completions']
     return questions, pd.DataFrame(rows, columns=columns)
 
@@ -212,12 +227,14 @@ def test_summed_and_parts_agree_with_counting_by_hand(questions_and_table):
     rows = list(table.itertuples())
     names = {'addition': 'add', 'subtraction': 'sub', 'facts': 'facts', 'mul': 'mul', 'verbs': 'verbs'}
     cut = parts(table)
-    assert set(cut) == {name for name, task in names.items() if any(r.task == task for r in rows)} | {r.group for r in rows}
+    tasks = {name for name, task in names.items() if any(r.task == task for r in rows)}
+    assert set(cut) == tasks | {r.group for r in rows}
     for name, part in cut.items():
         own = [r for r in rows if r.group == name or r.task == names.get(name)]
         assert list(part.prompt) == [r.prompt for r in own]
         assert summed(part) == {
-            'questions': len(own), 'questions_right': sum(r.correct == SAMPLES for r in own), 'total': SAMPLES * len(own),
+            'questions': len(own), 'questions_right': sum(r.correct == SAMPLES for r in own),
+            'total': SAMPLES * len(own),
             'correct': sum(r.correct for r in own), 'acc': sum(r.correct for r in own) / (SAMPLES * len(own)),
             'prob': pytest.approx(sum(r.prob for r in own) / len(own))}
     # tasks first, in the order of their questions, then the groups in theirs
@@ -231,7 +248,8 @@ def test_a_row_of_results_has_the_papers_columns_first_and_a_datasets_own_tasks_
     questions, table = questions_and_table
     row = results_row(250, table, questions, 1.5, 1.6)
     own = [task for task in dict.fromkeys(q.task for q in questions) if task in ('mul', 'verbs')]
-    assert list(row) == COLUMNS + [f'{task}_{what}' for task in own for what in ('correct', 'total')]
+    own_columns = [f'{task}_{what}' for task in own for what in ('correct', 'total')]
+    assert list(row)[:len(COLUMNS)] == COLUMNS and list(row)[len(row) - len(own_columns):] == own_columns
     assert (row['iter'], row['train_loss'], row['val_loss']) == (250, 1.5, 1.6)
 
     def count(wanted):
@@ -242,7 +260,8 @@ def test_a_row_of_results_has_the_papers_columns_first_and_a_datasets_own_tasks_
         assert (row[f'{task}_correct'], row[f'{task}_total']) == count(lambda q, task=task: q.task == task)[:2]
     # math and facts are kinds: a dataset's own tasks count there, too
     assert (row['facts_correct'], row['facts_total']) == count(lambda q: q.task in ('facts', 'verbs'))[:2]
-    for name, wanted in (('math', lambda q: q.task in ('add', 'sub', 'mul')), ('facts', lambda q: q.task in ('facts', 'verbs')),
+    for name, wanted in (('math', lambda q: q.task in ('add', 'sub', 'mul')),
+                         ('facts', lambda q: q.task in ('facts', 'verbs')),
                          ('seen', lambda q: q.group == 'seen'), ('heldout', lambda q: q.group == 'held out')):
         correct, total, prob = count(wanted)
         assert row[f'{name}_acc'] == correct / max(total, 1)

@@ -1,4 +1,4 @@
-"""The GPT against transformers' GPT-2, an implementation that is not ours: weights in, weights out, training from them."""
+"""The GPT against transformers' GPT-2, an implementation not ours: weights in, weights out, training from them."""
 
 import json
 import shutil
@@ -24,9 +24,11 @@ from model import GPT, GPTConfig
 transformers = pytest.importorskip('transformers')
 
 # A vocabulary of GPT-2's form: the 256 bytes, a few merges, and the end of text. '=-' is a token of GPT-2's, too.
-MERGES = ['Ġ P', 'a r', 'i s', 'ĠP ar', 'ĠPar is', 'Ġ is', 'Ġ o', 'Ġo f', 'Ċ Ċ', '= -', 'Ġ Ġ', 'C a', 'p i', 't a', 'ta l',
+MERGES = ['Ġ P', 'a r', 'i s', 'ĠP ar', 'ĠPar is', 'Ġ is', 'Ġ o', 'Ġo f', 'Ċ Ċ', '= -', 'Ġ Ġ', 'C a', 'p i', 't a',
+          'ta l',
           'pi tal', 'Ca pital', 'n d', 'L o', 'Ġ L', 'o n']
-LINES = ['Capital of France is Paris \n', 'Capital of the UK is London \n', 'Capital of Japan is Tokyo \n', '<3+4=7> \n',
+LINES = ['Capital of France is Paris \n', 'Capital of the UK is London \n', 'Capital of Japan is Tokyo \n',
+         '<3+4=7> \n',
          '<9+8=17>\n', '<7-5=2> \n']
 
 
@@ -114,7 +116,8 @@ def test_weights_as_openais_are_saved_load(gpt2_folder):
     assert torch.equal(load_gpt2(str(gpt2_folder))(idx, idx)[0], before(idx, idx)[0])
 
 
-@pytest.mark.parametrize('bias, mlp_expansion, activation', [(False, 1, 'gelu'), (True, 4, 'gelu'), (True, 3, 'gelu_new')])
+@pytest.mark.parametrize('bias, mlp_expansion, activation',
+                         [(False, 1, 'gelu'), (True, 4, 'gelu'), (True, 3, 'gelu_new')])
 def test_a_model_of_ours_opens_in_transformers(tmp_path, bias, mlp_expansion, activation):
     torch.manual_seed(0)
     ours = GPT(GPTConfig(block_size=24, vocab_size=66, n_layer=2, n_head=2, n_embd=28, bias=bias, dropout=0.1,
@@ -203,7 +206,8 @@ def write_dataset(folder, tokenizer):
 
 def test_training_from_gpt2_begins_where_transformers_is_and_resumes_exactly(project, gpt2_folder):
     ids = write_dataset(project.folder / 'data/bpe', gpt2_tokenizer(gpt2_folder))
-    options = [*TINY, f'--init_from={gpt2_folder}', '--dataset=bpe', '--block_size=16', '--learning_rate=1e-3', '--dropout=0.1']
+    options = [*TINY, f'--init_from={gpt2_folder}', '--dataset=bpe', '--block_size=16', '--learning_rate=1e-3',
+               '--dropout=0.1']
     project.check('train_with_eval.py', *options, '--out_dir=whole', '--max_iters=6')
     whole = pd.read_csv(project.folder / 'whole/results.csv')
     theirs = transformers.GPT2LMHeadModel.from_pretrained(gpt2_folder).eval()
@@ -247,9 +251,10 @@ def test_what_does_not_fit_gpt2_is_refused(project, gpt2_folder):
     options = [*TINY, f'--init_from={gpt2_folder}', '--out_dir=new']
     project.fails('train_with_eval.py', *options, '--dataset=bpe', '--block_size=33', says='has 32 positions')
     project.fails('train_with_eval.py', *options, '--dataset=as_math', says='vocabulary')
-    project.fails('train_with_eval.py', *options, '--dataset=bpe', f'--out_dir={gpt2_folder}', says='both init_from and out_dir')
+    project.fails('train_with_eval.py', *options, '--dataset=bpe', f'--out_dir={gpt2_folder}',
+                  says='model.safetensors, which no run wrote')
     project.fails('eval_as_math.py', says='with --out_dir=FOLDER, or GPT-2 with --init_from=gpt2')
-    project.fails('eval_as_math.py', f'--init_from={gpt2_folder}', '--checkpoint=ckpt.pt', says='goes with --out_dir')
+    project.fails('eval_as_math.py', f'--init_from={gpt2_folder}', '--checkpoint=ckpt.pt', says='use it with --out_dir')
     assert not (project.folder / 'new').exists()
 
 
@@ -259,12 +264,15 @@ def change_config(folder, **changes):
 
 
 @pytest.mark.parametrize('change, says', [
-    (lambda f: (f / 'config.json').unlink(), 'no config.json'), (lambda f: (f / 'config.json').write_text('{'), 'tiny_gpt2'),
-    (lambda f: (f / 'model.safetensors').unlink(), 'cannot be had'),
-    (lambda f: (f / 'model.safetensors').write_bytes(b'xx'), 'cannot be read'),
+    (lambda f: (f / 'config.json').unlink(), 'no config.json'),
+    (lambda f: (f / 'config.json').write_text('{'), 'tiny_gpt2'),
+    (lambda f: (f / 'model.safetensors').unlink(), 'cannot be loaded'),
+    (lambda f: (f / 'model.safetensors').write_bytes(b'xx'), 'cannot be loaded'),
     (lambda f: change_config(f, model_type='bert'), "'bert'"),
-    (lambda f: change_config(f, n_layer=3), 'transformer.h.2'), (lambda f: change_config(f, n_layer=1), 'transformer.h.1'),
-    (lambda f: change_config(f, n_embd=32), 'cannot be read'), (lambda f: change_config(f, n_head=5), 'cannot be read'),
+    (lambda f: change_config(f, n_layer=3), 'transformer.h.2'),
+    (lambda f: change_config(f, n_layer=1), 'transformer.h.1'),
+    (lambda f: change_config(f, n_embd=32), 'cannot be loaded'),
+    (lambda f: change_config(f, n_head=5), 'cannot be loaded'),
     (lambda f: change_config(f, layer_norm_epsilon=1e-6), 'layer_norm_epsilon=1e-06'),
     (lambda f: change_config(f, activation_function='relu'), "activation_function='relu'"),
     (lambda f: change_config(f, scale_attn_by_inverse_layer_idx=True), 'scale_attn_by_inverse_layer_idx=True'),
@@ -295,9 +303,9 @@ def test_without_transformers_the_error_names_it(gpt2_folder, monkeypatch):
 
 def test_without_a_network_the_error_says_so(prepared, tmp_path, monkeypatch):
     process = prepared.fails('sample.py', '--init_from=gpt2', HF_HUB_OFFLINE='1', HF_HOME=str(tmp_path),
-                             says='the weights of gpt2 cannot be had')
+                             says='the weights of gpt2 cannot be loaded')
     assert 'network' in process.stderr and process.stderr.count('\n') == 1
     monkeypatch.setenv('TIKTOKEN_CACHE_DIR', str(tmp_path))
     monkeypatch.setenv('HTTPS_PROXY', 'http://127.0.0.1:9')  # nothing listens there
-    with pytest.raises(UserError, match="GPT-2's vocabulary cannot be had[^\n]*$"):
+    with pytest.raises(UserError, match="GPT-2's vocabulary cannot be loaded[^\n]*$"):
         gpt2_tokenizer()

@@ -1,4 +1,4 @@
-"""A dataset of one's own needs a prepare.py alone: any task, any terminator, its own words in tables, reports and plots."""
+"""A dataset of one's own needs a prepare.py alone: any task, any terminator, its own words in reports and plots."""
 
 import json
 import pickle
@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from conftest import REPO, TINY
 
-# What a user would write: two tasks, one answered by numbers and one by words, lines that end in other ways than the paper's
+# What a user would write: two tasks, one answered by numbers and one by words, with lines that end in their own ways
 PREPARE = '''
 import sys
 from pathlib import Path
@@ -18,7 +18,8 @@ sys.path.insert(0, str(HERE.parents[1]))
 from common.dataset import write_dataset
 from common.questions import Question
 squares = [Question('squares', f'{n} squared: ', str(n * n), 'held out' if n == 7 else 'seen', ';') for n in range(12)]
-past = [Question('past tense', f'yesterday I {now}: ', then, 'seen', '.\\n') for now, then in (('sing', 'sang'), ('go', 'went'))]
+past = [Question('past tense', f'yesterday I {now}: ', then, 'seen', '.\\n')
+        for now, then in (('sing', 'sang'), ('go', 'went'))]
 text = ''.join(q.prompt + q.answer + q.terminator.strip() + '\\n' for q in squares + past if q.group == 'seen')
 write_dataset(HERE, text, squares + past)
 '''
@@ -47,7 +48,8 @@ def test_its_tasks_have_columns_answers_and_reports_of_their_own_name(own):
     report = json.loads((own.folder / 'report.json').read_text())
     assert '12 questions, 3 samples each' in out and {q['task'] for q in report['questions']} == {'squares'}
     assert [row['group'] for row in report['totals']] == ['squares', 'seen', 'held out']
-    assert not any(';' in text for q in report['questions'] for text in q['samples']), 'generation stops at the terminator'
+    said = [text for q in report['questions'] for text in q['samples']]
+    assert len(said) == 36 and not any(';' in text for text in said), 'generation stops at the terminator'
     out = own.check('eval_capitals.py', '--out_dir=own')
     assert re.search(r'^past tense +\d of 2 questions right', out, re.MULTILINE) and 'yesterday I go: went' in out
     own.fails('eval_as_math.py', '--out_dir=own', '--max_operand=19', says="datasets that ask like '<3+4='")
@@ -89,12 +91,14 @@ def test_modular_addition_of_any_modulus_is_prepared_trained_and_asked(project):
         assert (prompt + answer + '>' in (project.folder / 'data/mod_7/input.txt').read_text()) != held_out
     assert not (project.folder / 'data/mod_math/meta.pkl').exists(), 'with --name nothing is written beside the script'
     config = ['config/train_mod_math.py'] if (REPO / 'config/train_mod_math.py').exists() else []
-    project.check('train_with_eval.py', *config, *TINY, '--dataset=mod_7', '--out_dir=mod_7', '--n_embd=16', '--n_head=2')
+    project.check('train_with_eval.py', *config, *TINY, '--dataset=mod_7', '--out_dir=mod_7', '--n_embd=16',
+                  '--n_head=2')
     table = pd.read_csv(project.folder / 'mod_7/results.csv')
-    assert table['a+b mod 7_total'].iloc[-1] == 98 and table.heldout_total.iloc[-1] == 40 and table.math_acc.notna().all()
+    assert set(table['a+b mod 7_total']) == {98} and set(table.heldout_total) == {40}
     out = project.check('eval_as_math.py', '--out_dir=mod_7')
-    assert 'a+b mod 7: a down, b across' in out and re.search(r'^a\+b mod 7 +\d+ of 49 questions right', out, re.MULTILINE)
-    project.fails('eval_as_math.py', '--out_dir=mod_7', '--max_operand=9', says="has no '7', '8', '9', '-'")
+    assert 'a+b mod 7: a down, b across' in out
+    assert re.search(r'^a\+b mod 7 +\d+ of 49 questions right', out, re.MULTILINE)
+    project.fails('eval_as_math.py', '--out_dir=mod_7', '--max_operand=9', says="datasets that ask like '<3+4='")
 
 
 def test_another_split_seed_holds_out_others_and_nonsense_is_refused(fresh):

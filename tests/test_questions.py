@@ -20,7 +20,8 @@ from common.questions import (
     ('add', '12', '12', True), ('add', '12', '12> ', True), ('add', '12', ' 12', True), ('add', '12', '012', True),
     ('add', '12', '1', False), ('add', '12', '123', False), ('add', '12', '', False), ('add', '12', '+12', False),
     ('sub', '-2', '-2>', True), ('sub', '-2', '2', False), ('sub', '-2', '--2', False), ('sub', '2', '2-2', True),
-    ('facts', 'Paris', 'Paris ', True), ('facts', 'Paris', 'paris.', True), ('facts', 'Paris', ' PARIS . \nCapital', True),
+    ('facts', 'Paris', 'Paris ', True), ('facts', 'Paris', 'paris.', True),
+    ('facts', 'Paris', ' PARIS . \nCapital', True),
     ('facts', 'Paris', 'Pari', False), ('facts', 'Mexico City', 'Mexico', False), ('facts', 'Paris', 'Parisa', False),
 ])
 def test_scoring_follows_the_paper(task, answer, completion, right):
@@ -38,7 +39,8 @@ def test_a_question_is_math_if_its_answer_is_a_number_within_a_line(answer, term
 
 @given(st.text(max_size=12))
 def test_any_completion_can_be_scored(completion):
-    for question in (Question('add', '<1+1=', '2'), Question('facts', 'Capital of France is ', 'Paris', 'seen', FACT_END)):
+    for question in (Question('add', '<1+1=', '2'),
+                     Question('facts', 'Capital of France is ', 'Paris', 'seen', FACT_END)):
         assert is_correct(question, completion) in (True, False)
 
 
@@ -59,7 +61,8 @@ def test_text_holds_every_seen_line_and_no_held_out_one(max_operand, seed, data)
         return
     lines = arithmetic_text(questions, seed).split('\n')[:-1]
     assert len({len(line) for line in lines}) == 1
-    assert sorted(line.rstrip() for line in lines) == sorted(q.prompt + q.answer + '>' for q in questions if q.group == 'seen')
+    seen = [q.prompt + q.answer + '>' for q in questions if q.group == 'seen']
+    assert sorted(line.rstrip() for line in lines) == sorted(seen)
     for q in questions:
         expression = q.prompt.strip('<=')
         assert int(q.answer) == eval(expression)

@@ -16,16 +16,17 @@ from run_script import child, context
 
 MATH, FACTS = 'config/train_math_mini_14.py', 'config/train_facts_mini_14.py'
 RUN = ['--dataset=few', *TINY, '--max_iters=24', '--eval_interval=4', '--full_eval_interval=8', '--batch_size=32',
-       '--dropout=0.1', '--num_samples=3', '--gradient_accumulation_steps=2', '--learning_rate=0.05', '--warmup_iters=2',
+       '--dropout=0.1', '--num_samples=3', '--gradient_accumulation_steps=2', '--learning_rate=0.05',
+       '--warmup_iters=2',
        '--lr_decay_iters=24', '--temperature=0.5']
 
-# Runs train_with_eval.py up to the nth call of a function, and dies there as by kill -9: before the call, in its middle, after it
+# Runs train_with_eval.py to the nth call of a function, and dies as by kill -9: before the call, within it, after it
 KILLED = '''
 import os, runpy, signal, sys
 import common.answers, common.checkpoint, common.evaluate, common.run_folder, model
 name, nth, when = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 sys.argv[1:] = sys.argv[4:]
-module = {'grade': common.evaluate, 'append_answers': common.answers, 'estimate_loss': common.evaluate}.get(name, common.run_folder)
+module = {'grade': common.evaluate, 'append_answers': common.answers}.get(name, common.run_folder)
 attribute, calls = 'write_file' if name.endswith(('.pt', '.csv')) else name, []
 original = getattr(module, attribute)
 
@@ -74,14 +75,16 @@ def last(folder):
 def test_the_run_that_is_killed_is_worth_comparing(runs):
     table = pd.read_csv(runs.folder / 'whole/results.csv')
     assert list(table.iter) == [0, 8, 16, 24] and table.train_loss.is_monotonic_decreasing
-    assert torch.load(runs.folder / 'whole/ckpt_best_math.pt', weights_only=True)['iter_num'] == table.iter[table.math_acc.idxmax()] > 0
+    best = torch.load(runs.folder / 'whole/ckpt_best_math.pt', weights_only=True)
+    assert best['iter_num'] == table.iter[table.math_acc.idxmax()] > 0
     assert pd.read_csv(runs.folder / 'whole/answers.csv.gz', keep_default_na=False).said.nunique() > 10
 
 
 @pytest.mark.parametrize('name, nth, when', [
     ('ckpt_last.pt', 1, 'half'), ('grade', 1, 'before'), ('append_answers', 1, 'half'), ('ckpt_last.pt', 2, 'after'),
     ('ckpt_last.pt', 5, 'half'), ('ckpt_last.pt', 5, 'after'), ('grade', 5, 'after'), ('ckpt_best_math.pt', 1, 'half'),
-    ('ckpt_best_math.pt', 1, 'after'), ('ckpt.pt', 5, 'after'), ('append_answers', 3, 'half'), ('append_answers', 3, 'after'),
+    ('ckpt_best_math.pt', 1, 'after'), ('ckpt.pt', 5, 'after'), ('append_answers', 3, 'half'),
+    ('append_answers', 3, 'after'),
     ('temp.csv', 5, 'half'), ('temp.csv', 5, 'after'), ('temp.csv', 7, 'after'),
 ])
 def test_killed_at_any_step_of_an_evaluation_a_run_resumes_by_its_name_alone_and_ends_the_same(runs, name, nth, when):
@@ -147,10 +150,11 @@ def test_settings_that_are_not_given_anew_are_the_runs_own_and_those_that_are_gi
     before = last(runs.folder / 'own')
     out = runs.check('train_with_eval.py', '--init_from=resume', '--out_dir=own')
     assert 'done at iteration 4' in out and 'in bfloat16' in out
-    out = runs.check('train_with_eval.py', '--init_from=resume', '--out_dir=own', '--max_iters=6', '--weight_decay=0.1', '--top_k=4')
+    out = runs.check('train_with_eval.py', '--init_from=resume', '--out_dir=own', '--max_iters=6', '--weight_decay=0.1',
+                     '--top_k=4')
     for line in ('max_iters=6 (was 4)', 'weight_decay=0.1 (was 0.0)', 'top_k=4 (was 3)'):
-        assert ('resuming with ' + line in out) == (not line.startswith('max_iters')), 'max_iters may change without a word'
-    assert out.count('resuming with') == 2
+        assert 'resuming with ' + line in out
+    assert out.count('resuming with') == 3
     after = last(runs.folder / 'own')
     changed = dict(init_from='resume', max_iters=6, weight_decay=0.1, top_k=4)
     assert after['iter_num'] == 6 and after['config'] == {**before['config'], **changed}
@@ -172,11 +176,12 @@ def test_a_shorter_run_that_is_lengthened_equals_one_that_was_never_stopped(runs
     for iters in (3, 10, 24):
         first = RUN if iters == 3 else ['--init_from=resume']
         out = runs.check('train_with_eval.py', *first, '--out_dir=parts', f'--max_iters={iters}')
-        assert list(pd.read_csv(runs.folder / 'parts/results.csv').iter) == [n for n in (0, 8, 16, 24) if n < iters] + [iters]
+        expected = [n for n in (0, 8, 16, 24) if n < iters] + [iters]
+        assert list(pd.read_csv(runs.folder / 'parts/results.csv').iter) == expected
     assert_same_run(runs.folder / 'whole', runs.folder / 'parts')
     assert re.search('done at iteration 24', out)
     table = pd.read_csv(runs.folder / 'parts/results.csv')
-    assert table.train_s.is_monotonic_increasing and table.eval_s.is_monotonic_increasing, 'the seconds of all parts are added'
+    assert table.train_s.is_monotonic_increasing and table.eval_s.is_monotonic_increasing, 'the parts are added'
 
 
 def test_resuming_refuses_what_changes_the_model_or_the_data(project):
@@ -189,7 +194,7 @@ def test_resuming_refuses_what_changes_the_model_or_the_data(project):
     project.check('data/as_math/prepare.py', '--seed=2')
     project.fails(*resume, says='another text')
     project.check('data/as_math/prepare.py', '--max_operand=3', '--held_out')
-    project.fails(*resume, says='vocabulary of 17')
+    project.fails(*resume, says='another text')
 
 
 # -----------------------------------------------------------------------------
@@ -198,7 +203,8 @@ def test_resuming_refuses_what_changes_the_model_or_the_data(project):
 
 @pytest.mark.parametrize('signum, code', [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_stops_saves_and_says_how_to_go_on(project, signum, code):
-    options = [MATH, *TINY, '--out_dir=stop it', '--max_iters=1000000', '--eval_interval=1000000', '--full_eval_interval=1000000']
+    options = [MATH, *TINY, '--out_dir=stop it', '--max_iters=1000000', '--eval_interval=1000000',
+               '--full_eval_interval=1000000']
     process = context.Process(target=child, args=(project.folder / 'train_with_eval.py', options, str(project.folder),
                                                   str(project.folder / 'log')))
     process.start()

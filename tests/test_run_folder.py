@@ -1,4 +1,4 @@
-"""The model folder: files are written whole or not at all, one run at a time, and nothing that no run wrote is moved."""
+"""The model folder: files are written whole or not at all, one run at a time, nothing that no run wrote is moved."""
 
 import os
 import signal
@@ -45,7 +45,8 @@ def test_links_are_followed_and_devices_left_in_place(tmp_path):
 # -----------------------------------------------------------------------------
 # claiming a folder
 
-RUN = ['ckpt.pt', 'ckpt_last.pt', 'ckpt_best_math.pt', 'results.csv', 'temp.csv', 'answers.csv.gz', 'meta.pkl', 'vocab.json',
+RUN = ['ckpt.pt', 'ckpt_last.pt', 'ckpt_best_math.pt', 'results.csv', 'temp.csv', 'answers.csv.gz', 'meta.pkl',
+       'vocab.json',
        'merges.txt', 'plot.png', 'plot.svg']
 
 
@@ -85,7 +86,8 @@ def test_a_run_that_goes_on_keeps_its_files_but_for_half_written_ones(runs):
     assert not (runs / 'run.1').exists()
 
 
-@pytest.mark.parametrize('strange', ['thesis.tex', 'prepare.py', 'data/', 'seed_1337/ckpt.pt', 'results.csv.bak', 'input.txt'])
+@pytest.mark.parametrize('strange', ['thesis.tex', 'prepare.py', 'data/', 'seed_1337/ckpt.pt', 'results.csv.bak',
+                                     'input.txt'])
 def test_a_folder_with_what_no_run_wrote_is_refused_and_nothing_moves(runs, strange):
     path = runs / 'run' / strange
     (path if strange.endswith('/') else path.parent).mkdir(parents=True, exist_ok=True)

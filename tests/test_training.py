@@ -1,4 +1,4 @@
-"""The training loop: batches, the gradient of a step, the learning rate, divergence, processes of torchrun, compiling."""
+"""The training loop: batches, gradients, learning rate, divergence, processes of torchrun, compiling."""
 
 import math
 import os
@@ -37,6 +37,10 @@ def set_up(monkeypatch, **settings):
         monkeypatch.setattr(train_with_eval, key, value)
 
 
+def batch_of(ids, iter_num, rank=0, world_size=1):
+    return train_with_eval.get_batch(ids, train_with_eval.draw_starts(len(ids), iter_num, rank, world_size))
+
+
 # -----------------------------------------------------------------------------
 # batches
 
@@ -48,20 +52,21 @@ def test_a_batch_is_a_function_of_seed_and_iteration_and_processes_share_it(worl
     ids = np.arange(100, dtype='<u2')
     with pytest.MonkeyPatch.context() as monkeypatch:
         set_up(monkeypatch, batch_size=12, block_size=7, gradient_accumulation_steps=accumulation, seed=seed)
-        whole = train_with_eval.get_batch(ids, iter_num)
+        whole = batch_of(ids, iter_num)
         np.random.seed(0), torch.manual_seed(0)  # whatever the global random state
-        parts = [train_with_eval.get_batch(ids, iter_num, rank, world_size) for rank in range(world_size)]
+        parts = [batch_of(ids, iter_num, rank, world_size) for rank in range(world_size)]
         assert whole.shape == (12 * accumulation, 8) and whole.dtype == torch.int64
-        assert torch.equal(torch.cat(parts), whole) and {len(part) for part in parts} == {12 * accumulation // world_size}
-        assert not torch.equal(whole, train_with_eval.get_batch(ids, iter_num + 1))
+        assert torch.equal(torch.cat(parts), whole)
+        assert {len(part) for part in parts} == {12 * accumulation // world_size}
+        assert not torch.equal(whole, batch_of(ids, iter_num + 1))
         train_with_eval.seed += 1
-        assert not torch.equal(whole, train_with_eval.get_batch(ids, iter_num))
+        assert not torch.equal(whole, batch_of(ids, iter_num))
     assert (whole.diff(dim=1) == 1).all(), 'windows of consecutive tokens'
 
 
 def test_every_window_of_a_text_is_drawn_the_last_one_too(monkeypatch):
     set_up(monkeypatch, batch_size=2000, block_size=7, gradient_accumulation_steps=1)
-    starts = train_with_eval.get_batch(np.arange(20, dtype='<u2'), 0)[:, 0]
+    starts = batch_of(np.arange(20, dtype='<u2'), 0)[:, 0]
     assert starts.unique().tolist() == list(range(13))
     counts = starts.bincount()
     assert counts.min() > 0.7 * counts.max(), 'each about as often'
@@ -95,7 +100,8 @@ def test_gradients_of_two_processes_average_to_those_of_one(monkeypatch):
 
     def gradients(rank, world_size, micro_steps):
         model.zero_grad(set_to_none=True)
-        train_with_eval.forward_backward(model, train_with_eval.get_batch(ids, 3, rank, world_size), micro_steps, nullcontext())
+        train_with_eval.forward_backward(model, batch_of(ids, 3, rank, world_size), micro_steps,
+                                         nullcontext())
         return torch.cat([p.grad.flatten() for p in model.parameters()])
     halves = (gradients(0, 2, 1) + gradients(1, 2, 1)) / 2
     torch.testing.assert_close(halves, gradients(0, 1, 2), rtol=1e-4, atol=1e-6)
@@ -113,14 +119,11 @@ def test_the_learning_rate_warms_up_and_decays_by_half_a_cosine(monkeypatch):
 
 
 def test_devices_and_precisions_are_checked_and_chosen():
-    assert pick_device('cpu', 14) == 'cpu' and pick_device('auto', 14) == 'cpu', 'the kernels of a tiny model are too short'
+    assert pick_device('cpu', 14) == pick_device('auto', 14) == 'cpu', 'the kernels of a tiny model are too short'
     for device in ('abacus', 'meta', 'cuda:99', '', 'cuda:x'):
         with pytest.raises(UserError, match=f"device '{device}' is not available"):
             pick_device(device, 14)
     assert (pick_dtype('auto', 'cpu', 384), pick_dtype('bfloat16', 'cpu', 14)) == ('float32', 'bfloat16')
-    for dtype in ('int8', 'float16', ''):
-        with pytest.raises(UserError, match="dtype must be 'auto', 'float32' or 'bfloat16'"):
-            pick_dtype(dtype, 'cpu', 14)
 
 
 # -----------------------------------------------------------------------------
@@ -128,16 +131,18 @@ def test_devices_and_precisions_are_checked_and_chosen():
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(project):
-    options = [*TINY, '--out_dir=diverged', '--warmup_iters=0', '--learning_rate=1e38', '--grad_clip=0', '--max_iters=50']
+    options = [*TINY, '--out_dir=diverged', '--warmup_iters=0', '--learning_rate=1e38', '--grad_clip=0',
+               '--max_iters=50']
     project.fails('train_with_eval.py', MATH, *options, says='training has diverged')
     checkpoint = torch.load(project.folder / 'diverged/ckpt_last.pt', weights_only=True)
     assert all(torch.isfinite(weight).all() for weight in checkpoint['model'].values())
     table = pd.read_csv(project.folder / 'diverged/results.csv')
-    assert len(table) == len(checkpoint['rows']) and table.train_loss.notna().all()
+    assert list(table.iter) == [*range(0, checkpoint['iter_num'] + 1, 2)] and table.train_loss.notna().all()
 
 
 def test_divergence_off_the_evaluation_beat_keeps_it_too(project):
-    options = [*TINY, '--out_dir=diverged', '--warmup_iters=0', '--learning_rate=1e38', '--grad_clip=0', '--weight_decay=1.0',
+    options = [*TINY, '--out_dir=diverged', '--warmup_iters=0', '--learning_rate=1e38', '--grad_clip=0',
+               '--weight_decay=1.0',
                '--max_iters=7', '--eval_interval=500', '--full_eval_interval=500']
     project.fails('train_with_eval.py', MATH, *options, says='training has diverged')
     checkpoint = torch.load(project.folder / 'diverged/ckpt_last.pt', weights_only=True)
@@ -148,7 +153,8 @@ TORCHRUN = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2',
 
 
 def torchrun(project, *args):
-    return subprocess.run([sys.executable, *TORCHRUN, MATH, *args], cwd=project.folder, capture_output=True, text=True, timeout=120)
+    return subprocess.run([sys.executable, *TORCHRUN, MATH, *args], cwd=project.folder, capture_output=True, text=True,
+                          timeout=120)
 
 
 @pytest.mark.parametrize('accumulation', [1, 2])
@@ -165,13 +171,13 @@ def test_two_processes_compute_the_same_losses_as_one(project, accumulation):
 
 def test_a_process_that_cannot_go_on_takes_all_down_with_the_reason(project):
     process = torchrun(project, *TINY, '--batch_size=15')
-    assert process.returncode == 1 and 'cannot be shared by 2 processes' in process.stderr
+    assert process.returncode == 1 and 'cannot be shared equally by 2 processes' in process.stderr
     (project.folder / 'file').write_text('precious')
     process = torchrun(project, *TINY, '--out_dir=file')
     assert process.returncode == 1 and 'cannot use file as out_dir' in process.stderr
 
 
-@pytest.mark.parametrize('victim', [0, 1])
+@pytest.mark.parametrize('victim', [pytest.param(0, marks=pytest.mark.faults), 1])
 def test_a_process_that_is_killed_takes_the_run_down_and_the_run_resumes(project, victim):
     options = [*TINY, '--eval_interval=10', '--full_eval_interval=10', '--out_dir=pair']
     process = project.popen(*TORCHRUN, MATH, *options, '--max_iters=1000000')
@@ -192,11 +198,15 @@ def test_a_process_that_is_killed_takes_the_run_down_and_the_run_resumes(project
     assert list(table.iter) == list(range(0, newest['iter_num'] + 11, 10)), 'no gap, no duplicate'
 
 
-@pytest.mark.parametrize('n_embd, accumulation', [(14, 1), (56, 3)])
-def test_a_run_trains_as_the_plain_loop_does(project, n_embd, accumulation):
+@pytest.mark.parametrize('n_embd, accumulation, fused', [(14, 1, 'True'), (56, 3, 'True'), (14, 2, 'False')])
+def test_a_run_trains_as_the_plain_loop_does(project, n_embd, accumulation, fused):
     """Against a loop that is written down here: every drawn window, loss.backward(), clip, AdamW that is not fused."""
-    options = [*TINY, '--out_dir=plain', f'--n_embd={n_embd}', '--max_iters=20', '--batch_size=300', '--decay_lr=False',
-               '--weight_decay=0.1', '--eval_interval=20', '--full_eval=False', f'--gradient_accumulation_steps={accumulation}']
+    if fused == 'True' and NO_COMPILER:
+        pytest.skip('the step in C++ needs a compiler')
+    options = [*TINY, '--out_dir=plain', f'--fused={fused}', f'--n_embd={n_embd}', '--max_iters=20', '--batch_size=300',
+               '--decay_lr=False',
+               '--weight_decay=0.1', '--eval_interval=20', '--full_eval=False',
+               f'--gradient_accumulation_steps={accumulation}']
     project.check('train_with_eval.py', MATH, *options)
     checkpoint = torch.load(project.folder / 'plain/ckpt_last.pt', weights_only=True)
     ids = torch.from_numpy(np.fromfile(project.folder / 'data/as_math/train.bin', dtype='<u2').astype(np.int64))
@@ -217,36 +227,27 @@ def test_a_run_trains_as_the_plain_loop_does(project, n_embd, accumulation):
 
 
 @pytest.mark.skipif(NO_COMPILER, reason='torch.compile needs a C++ compiler')
-def test_compiled_and_eager_losses_agree_for_a_hundred_iterations(project):
-    options = [*TINY[1:], '--n_embd=56', '--batch_size=882', '--max_iters=100', '--eval_interval=10', '--full_eval_interval=10']
-    tables = []
-    for compile in (True, False):
-        out = project.check('train_with_eval.py', MATH, *options, f'--compile={compile}', f'--out_dir={compile}')
+def test_one_seed_gives_one_result_and_that_of_the_eager_step_on_two_threads(project):
+    options = [*TINY[1:], '--n_embd=56', '--batch_size=882', '--max_iters=100', '--eval_interval=10', '--num_threads=2',
+               '--full_eval_interval=10', '--warmup_iters=50', '--fused=False']
+    tables = {}
+    for folder, compile in (('a', True), ('b', True), ('eager', False)):
+        out = project.check('train_with_eval.py', MATH, *options, f'--compile={compile}', f'--out_dir={folder}')
         assert ('compiled' in out) == compile
-        tables.append(torch.tensor(pd.read_csv(project.folder / str(compile) / 'results.csv').train_loss))
-    torch.testing.assert_close(*tables, rtol=1e-6, atol=1e-6)
+        tables[folder] = pd.read_csv(project.folder / folder / 'results.csv').drop(columns=TIMING)
+    pd.testing.assert_frame_equal(tables['a'], tables['b'], check_exact=True)
+    # rounding differs, and is amplified later on
+    assert list(tables['eager'].train_loss[:5]) == pytest.approx(list(tables['a'].train_loss[:5]), rel=1e-4)
 
 
-@pytest.mark.skipif(NO_COMPILER, reason='torch.compile needs a C++ compiler')
-def test_compiled_on_two_threads_one_seed_gives_one_result(project):
-    options = [*TINY[1:], '--max_iters=300', '--full_eval_interval=100', '--num_threads=2', '--batch_size=882',
-               '--warmup_iters=50']
-    tables = []
-    for folder in ('a', 'b'):
-        project.check('train_with_eval.py', MATH, *options, f'--out_dir={folder}')
-        tables.append(pd.read_csv(project.folder / folder / 'results.csv').drop(columns=TIMING))
-    pd.testing.assert_frame_equal(*tables, check_exact=True)
-
-
-def test_a_compiler_that_does_not_work_is_said_and_done_without(project):
-    broken = project.folder / 'g++'
-    broken.write_text('#!/bin/sh\nexit 1\n')
-    broken.chmod(0o755)
-    out = project.check('train_with_eval.py', MATH, *TINY[1:], CXX=str(broken),
-                        TORCHINDUCTOR_CACHE_DIR=str(project.folder / 'cache'))
-    assert out.count('the compiler failed') == 1 and 'eager' in out
-
-
-def test_without_a_compiler_one_line_says_so_and_it_trains(project):
-    out = project.check('train_with_eval.py', MATH, *TINY[1:], PATH='/nowhere', CXX='/nowhere/g++')
-    assert out.count('no compiler found') == 1 and 'eager' in out
+@pytest.mark.parametrize('compiler, says', [('broken', 'did not compile fused_step.cpp'),
+                                            ('', 'no C++ compiler was found')])
+def test_without_a_compiler_that_works_it_says_so_and_trains_without(project, compiler, says):
+    if compiler:
+        compiler = str(project.folder / compiler)
+        Path(compiler).write_text('#!/bin/sh\nexit 1\n')
+        Path(compiler).chmod(0o755)
+    cache = str(project.folder / 'cache')
+    out = project.check('train_with_eval.py', MATH, *TINY[1:], CXX=compiler, PATH='/nowhere', XDG_CACHE_HOME=cache,
+                        TORCHINDUCTOR_CACHE_DIR=cache)
+    assert out.count(says) == 1 and out.count('torch.compile failed') == 1 and 'eager' in out

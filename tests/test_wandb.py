@@ -35,7 +35,8 @@ def records(path):
 
 
 def test_each_evaluation_is_logged_with_its_iteration_and_the_settings(project):
-    process = train(project, '--wandb_log=True', '--wandb_project=capacity', '--wandb_run_name=first', WANDB_MODE='offline')
+    process = train(project, '--wandb_log=True', '--wandb_project=capacity', '--wandb_run_name=first',
+                    WANDB_MODE='offline')
     assert process.returncode == 0, process.stderr
     path, = (project.folder / 'logged/wandb').glob('offline-run-*/run-*.wandb')
     logged = list(records(path))
@@ -50,7 +51,8 @@ def test_each_evaluation_is_logged_with_its_iteration_and_the_settings(project):
         values = {item.key or item.nested_key[0]: float(item.value_json) for item in step.item}
         assert {key: values[key] for key in table.columns} == pytest.approx(dict(row))
     # a resumed run asks the last questions again, and logs them and what comes after; settings that are given win
-    process = project.run('train_with_eval.py', '--init_from=resume', '--out_dir=logged', '--max_iters=6', '--wandb_run_name=',
+    process = project.run('train_with_eval.py', '--init_from=resume', '--out_dir=logged', '--max_iters=6',
+                          '--wandb_run_name=',
                           HOME=str(project.folder), WANDB_MODE='offline')
     assert process.returncode == 0, process.stderr
     other, = {*(project.folder / 'logged/wandb').glob('offline-run-*/run-*.wandb')} - {path}

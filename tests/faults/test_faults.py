@@ -38,7 +38,7 @@ def whole(prepared):
     """Runs that were never stopped, eager and compiled: dict of compile to (folder, seconds)."""
     runs = {}
     for compile in (False, True):
-        for _ in range(2 if compile else 1):  # the second time, the compiler's cache is warm, as when killed and resumed
+        for _ in range(2 if compile else 1):  # the second time, the compiler's cache is warm, as for a resumed run
             start = time.perf_counter()
             prepared.check('train_with_eval.py', CONFIG, *RUN, f'--compile={compile}', f'--out_dir=whole_{compile}')
         runs[compile] = prepared.folder / f'whole_{compile}', time.perf_counter() - start
@@ -75,8 +75,8 @@ def test_random_kills_lose_nothing(prepared, whole, signum, compile, share):
         runs += 1
         assert_same_run(folder, out_dir)
     print(f"\n{signal.Signals(signum).name}, {'compiled' if compile else 'eager'}: {kills} random kills in {runs} runs "
-          f"({from_scratch - runs} before the first checkpoint), each resumed run ended bit-identical to an uninterrupted "
-          "one; lost: nothing")
+          f"({from_scratch - runs} before the first checkpoint), each resumed run ended bit-identical to an "
+          "uninterrupted one; lost: nothing")
 
 
 def test_a_full_disk_keeps_the_old_checkpoint(prepared, whole):
@@ -109,8 +109,10 @@ def test_files_truncated_at_every_tenth_are_refused_or_read_to_that_point(prepar
     shutil.copytree(prepared.folder, tmp_path, dirs_exist_ok=True)
     project = Project(tmp_path)
     commands = {
-        'data/as_math/meta.pkl': ('train_with_eval.py', 'config/train_math_mini_14.py', '--out_dir=new', '--max_iters=0'),
-        'data/as_math/train.bin': ('train_with_eval.py', 'config/train_math_mini_14.py', '--out_dir=new', '--max_iters=0'),
+        'data/as_math/meta.pkl': ('train_with_eval.py', 'config/train_math_mini_14.py', '--out_dir=new',
+                                  '--max_iters=0'),
+        'data/as_math/train.bin': ('train_with_eval.py', 'config/train_math_mini_14.py', '--out_dir=new',
+                                   '--max_iters=0'),
         'math_mini_14/ckpt.pt': ('eval_as_math.py', '--out_dir=math_mini_14', '--checkpoint=ckpt.pt'),
         'math_mini_14/ckpt_last.pt': ('train_with_eval.py', '--init_from=resume', '--out_dir=math_mini_14'),
         'math_mini_14/meta.pkl': ('eval_as_math.py', '--out_dir=math_mini_14', '--checkpoint=ckpt_last.pt'),

@@ -1,0 +1,235 @@
+"""
+The fused step in C++: its gradients and updates against PyTorch's, its reproducibility, bad input, and its compiling.
+"""
+
+import copy
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from common import compile_cpp
+from common.fused_step import FusedStep, build, supports
+from model import GPT, GPTConfig
+
+REPO = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.skipif(not any(map(shutil.which, ('g++', 'clang++', 'c++'))), reason='no C++ compiler')
+
+SHAPES = [  # block_size, vocab_size, n_layer, n_head, n_embd, mlp_expansion, windows
+    (9, 17, 1, 1, 14, 1, 693), (9, 17, 1, 1, 28, 1, 101), (9, 17, 1, 1, 56, 1, 64), (24, 66, 1, 1, 14, 1, 57),
+    (24, 51, 1, 1, 58, 1, 33), (7, 30, 3, 4, 24, 4, 19), (10, 11, 2, 2, 14, 2, 5), (8, 20, 2, 1, 16, 4, 9),
+    (1, 3, 1, 1, 5, 1, 8), (2, 3, 2, 5, 5, 3, 1), (40, 12, 1, 3, 6, 1, 17), (5, 100, 4, 2, 4, 1, 40)]
+
+
+def make(block_size=9, vocab_size=17, n_layer=1, n_head=1, n_embd=14, mlp_expansion=1, windows=100, scale=3.0, seed=0):
+    """A model with larger weights than a new one's, so that nothing in it is nearly linear, a text, and starts."""
+    torch.manual_seed(seed)
+    model = GPT(GPTConfig(block_size, vocab_size, n_layer, n_head, n_embd, bias=False, mlp_expansion=mlp_expansion))
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_(p * scale if p.dim() == 2 else p + 0.2 * torch.randn_like(p))
+    ids = torch.randint(vocab_size, (500,))
+    return model, ids, np.random.default_rng(seed).integers(500 - block_size, size=windows)
+
+
+def fused(model, n_threads=1, weight_decay=0.1):
+    return FusedStep(model, model.configure_optimizers(weight_decay, 1e-2, (0.9, 0.99), 'cpu'), n_threads)
+
+
+def loss_of(model, ids, starts):
+    windows = ids.unfold(0, model.config.block_size + 1, 1)[torch.from_numpy(starts)]
+    return model(windows[:, :-1], windows[:, 1:])[1]
+
+
+def plain_iteration(model, optimizer, ids, starts, lr, grad_clip):
+    for group in optimizer.param_groups:
+        group['lr'] = lr
+    optimizer.zero_grad()
+    loss_of(model, ids, starts).backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
+    optimizer.step()
+
+
+def fused_iteration(step, ids, starts, lr, grad_clip):
+    step.gradients(ids, starts)
+    step.update(lr, grad_clip)
+
+
+def difference(tensors, others):
+    """The largest relative difference of tensors, by their norms."""
+    pairs = [(a.detach().double(), b.detach().double()) for a, b in zip(tensors, others, strict=True)]
+    return max(((a - b).norm() / b.norm().clamp_min(1e-12)).item() for a, b in pairs)
+
+
+@pytest.mark.parametrize('scale', [1.0, 10.0])
+@pytest.mark.parametrize('shape', SHAPES, ids=str)
+def test_gradients_are_those_of_float64_autograd(shape, scale):
+    model, ids, starts = make(*shape, scale=scale)
+    exact = copy.deepcopy(model).double()
+    expected = loss_of(exact, ids, starts)
+    expected.backward()
+    loss = fused(model).gradients(ids, starts)
+    assert loss == pytest.approx(expected.item(), rel=1e-5)
+    assert difference([p.grad for p in model.parameters()], [p.grad for p in exact.parameters()]) < 1e-5
+
+
+def moments(optimizer, model):
+    return [optimizer.state[p][name] for p in model.parameters() for name in ('exp_avg', 'exp_avg_sq', 'step')]
+
+
+@pytest.mark.parametrize('grad_clip', [0.0, 0.3])
+def test_fifty_iterations_are_those_of_the_plain_step(grad_clip):
+    model, ids, _ = make(n_layer=2, n_head=2, scale=1.0)
+    plain = copy.deepcopy(model)
+    optimizer = plain.configure_optimizers(0.1, 1e-2, (0.9, 0.99), 'cpu')
+    step = fused(model)
+    for i in range(50):
+        starts = np.random.default_rng(i).integers(491, size=200)
+        plain_iteration(plain, optimizer, ids, starts, 1e-3 * (1 + i % 5), grad_clip or float('inf'))
+        fused_iteration(step, ids, starts, 1e-3 * (1 + i % 5), grad_clip)
+    assert difference(model.parameters(), plain.parameters()) < 1e-5
+    assert difference(moments(step.optimizer, model), moments(optimizer, plain)) < 1e-5
+
+
+def test_the_moments_are_those_of_the_optimizer_so_that_either_step_goes_on_from_the_other():
+    first, ids, starts = make(scale=1.0)
+    second = copy.deepcopy(first)
+    one, two = fused(first), fused(second)
+    for i in range(10):
+        if i == 5:  # as when a run is resumed: the moments come from a checkpoint
+            one.optimizer.load_state_dict(copy.deepcopy(one.optimizer.state_dict()))
+            two.optimizer.load_state_dict(copy.deepcopy(two.optimizer.state_dict()))
+        for model, step, is_fused in ((first, one, i < 5), (second, two, i >= 5)):
+            if is_fused:
+                fused_iteration(step, ids, starts, 1e-3, 1.0)
+            else:
+                plain_iteration(model, step.optimizer, ids, starts, 1e-3, 1.0)
+    assert difference(first.parameters(), second.parameters()) < 1e-5
+    assert difference(moments(one.optimizer, first), moments(two.optimizer, second)) < 1e-5
+
+
+def test_one_seed_gives_one_result_to_the_bit_with_any_number_of_threads():
+    results = []
+    for n_threads in (1, 1, 2, 2, 3):
+        model, ids, _ = make(windows=0, n_embd=28)
+        step = fused(model, n_threads)
+        for i in range(20):
+            fused_iteration(step, ids, np.random.default_rng(i).integers(491, size=300), 1e-3, 1.0)
+        results.append([p.detach().clone() for p in model.parameters()])
+    assert all(torch.equal(a, b) for result in results for a, b in zip(result, results[0]))
+
+
+def test_a_window_drawn_twice_counts_twice():
+    model, ids, starts = make(windows=30)
+    starts[10:] = starts[:20]
+    loss = fused(model).gradients(ids, starts)
+    expected = loss_of(model, ids, starts)
+    gradients = torch.autograd.grad(expected, list(model.parameters()))
+    assert loss == pytest.approx(expected.item(), rel=1e-5)
+    assert difference([p.grad for p in model.parameters()], gradients) < 1e-5
+
+
+def test_gradients_stay_in_their_tensors_and_may_be_replaced_before_the_update():
+    model, ids, starts = make()
+    step = fused(model)
+    step.gradients(ids, starts)
+    before = [p.grad for p in model.parameters()]
+    step.gradients(ids, starts)
+    assert all(p.grad is g for p, g in zip(model.parameters(), before))
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)  # no gradient: nothing but the decay of matrices moves
+    expected = [p.detach() * (1 - 1e-3 * 0.1 * (p.dim() >= 2)) for p in model.parameters()]
+    step.update(1e-3, 1.0)
+    assert difference(model.parameters(), expected) < 1e-6
+
+
+@pytest.mark.parametrize('ids, starts, message', [
+    (torch.tensor([0, 1, 17] * 10), np.array([0]), 'ids from 0 to 16'),
+    (torch.tensor([0, 1, -1] * 10), np.array([0]), 'ids from 0 to 16'),
+    (torch.zeros(30, dtype=torch.int32), np.array([0]), 'must be'),
+    (torch.zeros(30, 2, dtype=torch.int64), np.array([0]), 'must be'),
+    (torch.zeros(60, dtype=torch.int64)[::2], np.array([0]), 'must be'),
+    (torch.zeros(0, dtype=torch.int64), np.array([0]), 'must be'),
+    (torch.zeros(30, dtype=torch.int64), np.array([], dtype=np.int64), 'not empty'),
+    (torch.zeros(30, dtype=torch.int64), np.array([1.0]), 'starts must be'),
+    (torch.zeros(30, dtype=torch.int64), np.array([[1]]), 'starts must be'),
+    (torch.zeros(30, dtype=torch.int64), np.array([5, -1]), 'must lie in the text'),
+    (torch.zeros(30, dtype=torch.int64), np.array([5, 21]), 'must lie in the text'),
+    (torch.zeros(5, dtype=torch.int64), np.array([0]), 'must lie in the text'),
+    (torch.zeros(30, dtype=torch.int64), np.array([2**62]), 'must lie in the text')])
+def test_bad_input_is_an_error_before_it_reaches_the_c_code(ids, starts, message):
+    with pytest.raises(ValueError, match=message):
+        fused(make()[0]).gradients(ids, starts)
+
+
+def test_gradients_of_the_wrong_kind_are_an_error_before_they_reach_the_c_code():
+    model, ids, starts = make()
+    step = fused(model)
+    with pytest.raises(ValueError, match='gradient'):
+        step.update(1e-3, 1.0)  # there are none yet
+    step.gradients(ids, starts)
+    weight = model.transformer.h[0].attn.c_attn.weight
+    weight.grad = torch.zeros(14, 42).t()
+    with pytest.raises(ValueError, match='gradient'):
+        step.update(1e-3, 1.0)
+
+
+def test_weights_that_are_not_numbers_give_a_loss_that_is_none():
+    model, ids, starts = make()
+    torch.nn.init.constant_(model.transformer.h[0].mlp.c_fc.weight, float('nan'))
+    step = fused(model)
+    assert np.isnan(step.gradients(ids, starts))
+    step.update(1e-3, 1.0)
+    assert all(p.isnan().all() for p in model.parameters())
+
+
+def test_only_models_that_it_can_compute_are_supported():
+    config = dict(block_size=9, vocab_size=17, n_layer=2, n_head=2, n_embd=14, bias=False)
+    assert supports(GPTConfig(**config), 'cpu', 'float32')
+    for other in (dict(bias=True), dict(dropout=0.1), dict(activation='gelu_new'), dict(n_embd=1024)):
+        assert not supports(GPTConfig(**config | other), 'cpu', 'float32')
+    assert not supports(GPTConfig(**config), 'cuda', 'float32')
+    assert not supports(GPTConfig(**config), 'cpu', 'bfloat16')
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    return tmp_path / 'cache'
+
+
+@pytest.mark.parametrize('compiler', ['no-such-compiler', 'false'])
+def test_a_compiler_that_does_not_work_is_one_sentence(cache, monkeypatch, compiler):
+    monkeypatch.setenv('CXX', compiler)
+    with pytest.raises(RuntimeError) as error:
+        build()
+    assert '\n' not in str(error.value) and compiler in str(error.value)
+
+
+def test_no_compiler_is_one_sentence(cache, monkeypatch):
+    monkeypatch.delenv('CXX', raising=False)
+    monkeypatch.setenv('PATH', str(cache))
+    with pytest.raises(RuntimeError, match='no C.. compiler'):
+        build()
+
+
+def test_a_cache_folder_that_cannot_be_written_gives_way_to_a_temporary_one(cache, monkeypatch):
+    cache.write_text('a file where the folder should be')
+    monkeypatch.setattr(compile_cpp, 'FLAGS', [*compile_cpp.FLAGS, '-O0'])  # because that takes a second
+    model, ids, starts = make()
+    fused(model).gradients(ids, starts)
+    assert cache not in Path(build()).parents and cache.is_file()
+
+
+def test_processes_that_build_at_once_do_not_disturb_each_other(cache):
+    code = ("import ctypes; from common import compile_cpp, fused_step; compile_cpp.FLAGS.append('-O0'); "
+            "ctypes.CDLL(fused_step.build()).step_new; print(fused_step.build())")
+    runs = [subprocess.Popen([sys.executable, '-c', code], cwd=REPO, stdout=subprocess.PIPE, text=True) for _ in '12']
+    paths = {run.communicate()[0].strip() for run in runs}
+    assert [run.returncode for run in runs] == [0, 0]
+    assert [str(path) for path in (cache / 'fused_step').iterdir()] == list(paths)
