@@ -43,7 +43,7 @@ def read_results(folder):
 def own_tasks(results):
     """The tasks of a results.csv that are not the paper's: list of str."""
     tasks = [column.removesuffix('_total') for column in results if column.endswith('_total')]
-    return [task for task in tasks if task not in ('add', 'sub', 'facts', 'heldout')]
+    return [task for task in tasks if task not in ('add', 'sub', 'facts', 'heldout', 'math')]
 
 
 def seed_folders(folder):
