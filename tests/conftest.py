@@ -12,6 +12,7 @@ from pathlib import Path
 
 # Threads of tiny tensors cost more than they bring, above all if another process uses a core. To be set before torch.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 import pandas as pd
 import pytest
 import torch

@@ -21,12 +21,19 @@ from common.questions import is_correct, paper_questions
 from common.tokenizer import gpt2_tokenizer
 from model import GPT, GPTConfig
 
-transformers = pytest.importorskip('transformers')
+pytestmark = pytest.mark.slow
+transformers = None  # takes seconds to import
+
+
+@pytest.fixture(autouse=True, scope='module')
+def import_transformers():
+    global transformers
+    transformers = pytest.importorskip('transformers')
+
 
 # A vocabulary of GPT-2's form: the 256 bytes, a few merges, and the end of text. '=-' is a token of GPT-2's, too.
 MERGES = ['Ġ P', 'a r', 'i s', 'ĠP ar', 'ĠPar is', 'Ġ is', 'Ġ o', 'Ġo f', 'Ċ Ċ', '= -', 'Ġ Ġ', 'C a', 'p i', 't a',
-          'ta l',
-          'pi tal', 'Ca pital', 'n d', 'L o', 'Ġ L', 'o n']
+          'ta l', 'pi tal', 'Ca pital', 'n d', 'L o', 'Ġ L', 'o n']
 LINES = ['Capital of France is Paris \n', 'Capital of the UK is London \n', 'Capital of Japan is Tokyo \n',
          '<3+4=7> \n',
          '<9+8=17>\n', '<7-5=2> \n']
