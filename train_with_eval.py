@@ -84,6 +84,7 @@ if __name__ == '__main__':
     config, given = configure(globals(), **RANGES)
     if int(os.environ.get('RANK', 0)) > 0:
         sys.stdout = open(os.devnull, 'w')  # only the master of torchrun's processes prints anything
+    os.environ.setdefault('OMP_WAIT_POLICY', 'passive')  # threads that spin make a run ten times slower beside other work
     if decay_lr and lr_decay_iters <= warmup_iters:
         raise UserError(f"lr_decay_iters ({lr_decay_iters}) must be greater than warmup_iters ({warmup_iters})")
     if decay_lr and max_iters < lr_decay_iters:

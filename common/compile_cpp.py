@@ -46,7 +46,11 @@ def cpu_model():
 
 def build(source):
     """Compile source if need be; returns the library's path. Raises RuntimeError with one sentence if that fails."""
-    compiler = shlex.split(os.environ.get('CXX', '')) or [c for c in ('g++', 'clang++', 'c++') if shutil.which(c)][:1]
+    try:
+        named = shlex.split(os.environ.get('CXX', ''))
+    except ValueError as error:
+        raise RuntimeError(f"CXX={os.environ['CXX']} cannot be read as a command: {error}") from None
+    compiler = named or [c for c in ('g++', 'clang++', 'c++') if shutil.which(c)][:1]
     if not compiler:
         raise RuntimeError("no C++ compiler was found: install g++ or clang++, or let CXX name another one")
     key = hashlib.sha256(repr([source.read_bytes(), FLAGS, EXTRAS, compiler, cpu_model()]).encode()).hexdigest()[:16]

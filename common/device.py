@@ -89,7 +89,7 @@ def load_fused_step(fused, model, optimizer, device, dtype, n_threads):
     """
     can = supports(model.config, device, dtype)
     if fused == 'True' and not can:
-        raise UserError("fused=True is for float32 models on a CPU without dropout and biases, at most 128 wide: leave it out")
+        raise UserError("fused=True is for small float32 models on a CPU, without dropout and biases: leave it out")
     if fused == 'False' or not can:
         return None
     try:

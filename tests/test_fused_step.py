@@ -3,6 +3,7 @@ The fused step in C++: its gradients and updates against PyTorch's, its reproduc
 """
 
 import copy
+import os
 import shutil
 import subprocess
 import sys
@@ -164,6 +165,11 @@ def test_gradients_stay_in_their_tensors_and_may_be_replaced_before_the_update()
 def test_bad_input_is_an_error_before_it_reaches_the_c_code(ids, starts, message):
     with pytest.raises(ValueError, match=message):
         fused(make()[0]).gradients(ids, starts)
+
+
+def test_no_threads_are_an_error():
+    with pytest.raises(ValueError, match='at least one thread'):
+        fused(make()[0], n_threads=0)
 
 
 def test_gradients_of_the_wrong_kind_are_an_error_before_they_reach_the_c_code():
