@@ -196,7 +196,6 @@ if __name__ == '__main__':
     # the training step: in C++ for small models on a CPU, and nanoGPT's with torch.compile for all others
     raw_model = model  # the one that is saved and asked
     fused_step = None if eval_only else load_fused_step(fused, model, optimizer, device, dtype, torch.get_num_threads())
-    text = train_ids.astype(np.int64) if fused_step else None
     if compile and not fused_step and not eval_only:
         batch = get_batch(train_ids, draw_starts(len(train_ids), 0, rank, world_size)).to(device)
         model = compile_model(raw_model, batch.chunk(micro_steps)[0], autocast)
@@ -213,8 +212,8 @@ if __name__ == '__main__':
         copy_vocabulary(DATA / dataset, vocabulary_folder, out_dir)
         keep_answers_before(iter_num, out_dir)
     wandb_run = start_wandb(config, checkpoint.get('wandb_id')) if wandb_log and writes else None
-    how = f"on {device} in {dtype}, {'fused in C++' if fused_step else 'eager' if model is raw_model else 'compiled'}"
-    say(describe(dataset, meta, train_ids, raw_model, how))
+    way = 'fused in C++' if fused_step else 'eager' if model is raw_model else 'compiled'
+    say(describe(dataset, meta, train_ids, raw_model, f"on {device} in {dtype}, {way}"))
     checkpoint = None  # free the memory
 
     def clock(what):
@@ -285,7 +284,7 @@ if __name__ == '__main__':
                 torch.manual_seed(int(np.random.SeedSequence([seed, rank, iter_num]).generate_state(1)[0]))
             starts = draw_starts(len(train_ids), iter_num, rank, world_size)
             if fused_step:
-                loss = fused_step.gradients(text, starts)
+                loss = fused_step.gradients(train_ids, starts)
             else:
                 loss = forward_backward(model, get_batch(train_ids, starts).to(device), micro_steps, autocast)
             if ddp:
@@ -309,8 +308,7 @@ if __name__ == '__main__':
     except RuntimeError as e:  # what gloo and nccl raise when the other end is gone
         if not ddp:
             raise
-        raise UserError(f"process {rank} cannot go on, because another may have died ({one_line(e)}): restart from the newest "
-                        "checkpoint with --init_from=resume")
+        raise UserError(f"process {rank} lost another one ({one_line(e)}): start again with --init_from=resume")
     finally:
         bar.close()
         if writes and os.path.exists(os.path.join(out_dir, 'temp.csv')):

@@ -72,15 +72,15 @@ class FusedStep:
     def gradients(self, ids, starts):
         """Fill every p.grad with the gradient of the mean loss of windows of a text; returns the loss.
 
-        ids: (n,) int64, the text. starts: (N,) int64, where in it windows of block_size ids and their targets begin.
+        ids: (n,) whole numbers, the text. starts: (N,) int64, where in it windows of block_size ids and their targets begin.
         A window drawn more than once is computed once, with more weight. Raises ValueError if the input is not that.
         """
         if ids is not self.ids:
-            text = torch.as_tensor(ids)
-            if (text.dtype != torch.int64 or text.dim() != 1 or text.device.type != 'cpu' or not text.is_contiguous()
-                    or not len(text) or text.min() < 0 or text.max() >= self.config.vocab_size):
-                raise ValueError(f"ids must be a contiguous int64 vector of ids from 0 to {self.config.vocab_size - 1}")
-            self.ids, self.text = ids, text  # known to be good from now on, because checking takes long
+            text = np.array(np.asarray(ids))  # a copy, so that nobody changes what has been checked
+            if text.dtype.kind not in 'iu' or text.ndim != 1 or not len(text) or (
+                    text.min() < 0 or text.max() >= self.config.vocab_size):
+                raise ValueError(f"ids must be a vector of whole numbers from 0 to {self.config.vocab_size - 1}")
+            self.ids, self.text = ids, text.astype(np.int64)  # checked once, because that takes long
         starts = np.asarray(starts)
         if starts.dtype != np.int64 or starts.ndim != 1 or not len(starts):
             raise ValueError("starts must be an int64 vector that is not empty")
@@ -93,7 +93,7 @@ class FusedStep:
                 p.grad = torch.empty_like(p)
         return self.library.step_gradients(
             self.step, len(self.params), self.sizes, self.pointers('parameter', self.params),
-            self.pointers('gradient', [p.grad for p in self.params]), ctypes.c_void_p(self.text.data_ptr()),
+            self.pointers('gradient', [p.grad for p in self.params]), ctypes.c_void_p(self.text.ctypes.data),
             ctypes.c_void_p(first.ctypes.data), ctypes.c_void_p(weights.ctypes.data), len(first))
 
     def update(self, lr, grad_clip):

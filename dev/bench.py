@@ -215,7 +215,8 @@ if __name__ == '__main__':
     table.append(report('evaluation, both', 's', bench_evaluation('both_math_and_facts', 24)))
     table.append(report('start to first iteration', 's', bench_start()))
     if args.full:
-        times = {f'{n} threads': [seconds_of(f'{REPO}/config/train_math_mini_14.py', f'--num_threads={n}')] for n in args.threads}
+        path = str(REPO / 'config/train_math_mini_14.py')
+        times = {f'{n} threads': [seconds_of(path, f'--num_threads={n}')] for n in args.threads}
         table.append(report('math_mini_14 from start to end', 's', times))
     if args.json:
         write_file(args.json, json.dumps({'machine': machine, 'rows': table}, indent=1))

@@ -149,11 +149,10 @@ def test_gradients_stay_in_their_tensors_and_may_be_replaced_before_the_update()
 
 
 @pytest.mark.parametrize('ids, starts, message', [
-    (torch.tensor([0, 1, 17] * 10), np.array([0]), 'ids from 0 to 16'),
-    (torch.tensor([0, 1, -1] * 10), np.array([0]), 'ids from 0 to 16'),
-    (torch.zeros(30, dtype=torch.int32), np.array([0]), 'must be'),
+    (torch.tensor([0, 1, 17] * 10), np.array([0]), 'from 0 to 16'),
+    (torch.tensor([0, 1, -1] * 10), np.array([0]), 'from 0 to 16'),
+    (torch.zeros(30), np.array([0]), 'must be'),
     (torch.zeros(30, 2, dtype=torch.int64), np.array([0]), 'must be'),
-    (torch.zeros(60, dtype=torch.int64)[::2], np.array([0]), 'must be'),
     (torch.zeros(0, dtype=torch.int64), np.array([0]), 'must be'),
     (torch.zeros(30, dtype=torch.int64), np.array([], dtype=np.int64), 'not empty'),
     (torch.zeros(30, dtype=torch.int64), np.array([1.0]), 'starts must be'),
