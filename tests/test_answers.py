@@ -6,7 +6,7 @@ from collections import Counter
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.answers import FILE, append_answers, keep_answers_before, read_answers
@@ -42,7 +42,8 @@ def test_equal_evaluations_are_equal_bytes(tmp_path):
     assert (tmp_path / 'a' / FILE).read_bytes() == (tmp_path / 'b' / FILE).read_bytes()
 
 
-@given(evaluations=st.integers(0, 5), keep=st.integers(-1, 6), cut=st.floats(0, 1))
+@given(evaluations=st.integers(0, 4), keep=st.integers(-1, 5), cut=st.floats(0, 1))
+@settings(max_examples=60)
 def test_what_is_asked_again_is_dropped_and_so_is_what_was_half_written(tmp_path_factory, evaluations, keep, cut):
     folder = tmp_path_factory.mktemp('answers')
     whole = []

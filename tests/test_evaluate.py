@@ -44,10 +44,10 @@ def trained():
 @pytest.mark.parametrize('temperature, std', [(0.01, None), (0, None), (0, 0.3)])
 def test_answers_equal_the_plain_ones_if_these_are_no_coin_toss(trained, temperature, std):
     model = trained if std is None else little_model(TOKENIZER.vocab_size, std=std)
-    questions = META.questions[::9] + META.questions[200::3]
+    questions = META.questions[:200:16] + META.questions[200::5]
     certain = 0
     for question, samples in zip(questions, ask(model, TOKENIZER, questions, 4, temperature, 10)):
-        plain = {plain_answer(model, TOKENIZER, question, temperature, 10) for _ in range(3)}
+        plain = {plain_answer(model, TOKENIZER, question, temperature, 10) for _ in range(2 if temperature else 1)}
         assert sum(samples.values()) == 4
         if len(plain) == 1 and len(samples) == 1:
             certain += 1
@@ -107,6 +107,7 @@ def test_sampling_leaves_the_global_random_state_alone_and_follows_its_seed(trai
 
 
 @given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=12), seed=st.integers(0, 99))
+@settings(max_examples=25)
 def test_contexts_of_different_lengths_are_answered_as_one_by_one(lengths, seed):
     model = little_model(17, std=0.3, block_size=24)
     rng = np.random.default_rng(seed)
@@ -222,6 +223,7 @@ def graded(draw):
 
 
 @given(graded())
+@settings(max_examples=40)
 def test_summed_and_parts_agree_with_counting_by_hand(questions_and_table):
     _, table = questions_and_table
     rows = list(table.itertuples())
@@ -244,6 +246,7 @@ def test_summed_and_parts_agree_with_counting_by_hand(questions_and_table):
 
 
 @given(graded())
+@settings(max_examples=40)
 def test_a_row_of_results_has_the_papers_columns_first_and_a_datasets_own_tasks_last(questions_and_table):
     questions, table = questions_and_table
     row = results_row(250, table, questions, 1.5, 1.6)

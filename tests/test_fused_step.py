@@ -3,7 +3,6 @@ The fused step in C++: its gradients and updates against PyTorch's, its reproduc
 """
 
 import copy
-import os
 import shutil
 import subprocess
 import sys

@@ -157,7 +157,7 @@ def torchrun(project, *args):
                           timeout=120)
 
 
-@pytest.mark.parametrize('accumulation', [1, 2])
+@pytest.mark.parametrize('accumulation', [1, pytest.param(2, marks=pytest.mark.faults)])
 def test_two_processes_compute_the_same_losses_as_one(project, accumulation):
     options = [*TINY, '--max_iters=40', '--eval_interval=10', '--full_eval_interval=20', '--warmup_iters=5',
                f'--gradient_accumulation_steps={accumulation}']
