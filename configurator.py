@@ -45,6 +45,8 @@ def configure(namespace, argv=None, **ranges):
             sys.exit(0)
         if arg.startswith('-'):
             overrides, where = parse_argument(arg, argv, settings), " on the command line"
+        elif os.path.isdir(arg):
+            raise UserError(f"{arg} is a folder, not a config file: if it is a model folder, write --out_dir={arg}")
         elif '=' in arg and not os.path.exists(arg):
             raise UserError(f"{arg} is not a config file: settings are written with dashes, --{arg}")
         else:
@@ -96,8 +98,8 @@ def parse_argument(arg, argv, settings):
         value = 'True'
     elif not equals and argv and not argv[0].startswith('--') and key in settings:
         value = argv.pop(0)
-    elif not equals:
-        raise UserError(f"{arg} has no value: write --{nearest(key, settings) or 'key'}=value")
+    elif not equals and key in settings:
+        raise UserError(f"{arg} has no value: write --{key}=value")
     return {key: parse(value, settings.get(key))}
 
 
@@ -171,8 +173,9 @@ def print_help(namespace, settings):
     """The script's docstring, then every setting with its value so far and the comment beside it in the source."""
     with open(namespace['__file__'], encoding='utf-8') as f:
         comments = dict(re.findall(r'^(\w+) = .*?  # (.*)$', f.read(), re.MULTILINE))
-    print(namespace['__doc__'].strip())
-    print('\nsettings (--key=value) and their defaults:')
+    for paragraph in namespace['__doc__'].strip().split('\n\n'):
+        print(paragraph if paragraph.startswith('$') else textwrap.fill(paragraph, 80), end='\n\n')
+    print('settings (--key=value) and their defaults:')
     for key, value in settings.items():
         line = f"  --{key}={value!r}".ljust(32) + f"  {comments.get(key, '')}"
         print(textwrap.fill(line, 80, subsequent_indent=' ' * 34, drop_whitespace=True, break_on_hyphens=False))

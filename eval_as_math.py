@@ -92,7 +92,7 @@ if operation != 'both':
         raise UserError(f"the dataset of {path} has no {operation} to ask about: leave --operation out")
 table = grade(model, meta, questions, **sampling, terminated=own['terminated'])
 
-print(f"{path}: {len(table)} questions, {num_samples} samples each at temperature {temperature}")
+print(f"{path}{own['when']}: {len(table)} questions,\n{num_samples} samples each at temperature {temperature}")
 for task in table.task.unique():
     rows = table[table.task == task]
     operands = [max(map(int, match.groups())) for match in map(EXPRESSION.fullmatch, rows.prompt) if match]
@@ -101,7 +101,7 @@ for task in table.task.unique():
         show(LABELS.get(task, task), rows)
 wrong = table[table.correct < table.samples]
 wrong = wrong.sort_values('group', key=lambda group: group != 'held out', kind='stable')  # first, because the list may be cut
-print("\nwrong answers:" if len(wrong) else "\nno wrong answers")
+print("\nwrong, or not always right:" if len(wrong) else "\nno wrong answers")
 for row in wrong.head(MAX_LINES).itertuples():
     group = '' if row.group == 'seen' else f'  [{row.group}]'
     print(f"  {row.prompt.strip('<=')} = {row.answer:<4} the model says {answered(row)}; the right answer has {row.prob:.1%}"

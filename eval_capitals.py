@@ -35,7 +35,7 @@ adopt(globals(), config, given, own, **RANGES)  # sampling settings that are not
 sampling = dict(num_samples=num_samples, temperature=temperature, top_k=top_k, seed=seed)
 table = grade(model, meta, **sampling, terminated=own['terminated'])
 
-print(f"{path}: {len(table)} questions, {num_samples} samples each at temperature {temperature}\n")
+print(f"{path}{own['when']}: {len(table)} questions,\n{num_samples} samples each at temperature {temperature}\n")
 width = max(len(q.prompt + q.answer) for q in meta.questions)
 for row in table.itertuples():
     said = '' if row.correct == row.samples else f"  {answered(row)}"

@@ -52,9 +52,10 @@ def draw(ax, runs, title, curves):
     each are drawn.
     """
     everything = pd.concat(runs)
+    own_facts = everything.facts_total.max() == sum(everything[f'{task}_total'].max() for task in own_tasks(everything)) > 0
     for label, task, colour, dashes in curves:
-        if f'{task}_total' not in everything or everything[f'{task}_total'].max() == 0:
-            continue
+        if f'{task}_total' not in everything or everything[f'{task}_total'].max() == 0 or task == 'facts' and own_facts:
+            continue  # nothing is asked, or all facts are of tasks with curves of their own
         by_iter = [run.set_index('iter') for run in runs]
         accuracy = pd.concat([100 * run[f'{task}_correct'] / run[f'{task}_total'] for run in by_iter], axis=1)
         mean = accuracy.mean(axis=1)
@@ -130,6 +131,8 @@ def draw_grid(panels, operation):
     if any(len(runs) > 1 for runs, _ in panels):
         labels['one seed'] = Line2D([], [], color='#555555', linewidth=0.6)
         labels['mean ± standard deviation'] = Patch(color='#555555', alpha=0.2, linewidth=0)
+    if not set(labels) - {'validation loss', 'one seed', 'mean ± standard deviation'} and operation != 'both':
+        raise UserError(f"no run asks questions of {operation}: leave --operation out")
     ncols = len(labels) if len(labels) <= 5 else math.ceil(len(labels) / 2)
     figure.legend(labels.values(), labels.keys(), loc='outside lower center', ncols=ncols, frameon=False)
     return figure
@@ -162,6 +165,8 @@ def draw_capacity(sweep):
                                         zorder=3)
         sizes = panel.groupby('config')[['n_params', 'seeds']].max().sort_values('n_params')
         ax.set(xscale='log', ylim=(-3, 103), title=kind, xlabel='parameters')
+        if len(sizes) == 1:  # otherwise matplotlib puts the only tick at the edge
+            ax.set_xlim(sizes.n_params.iloc[0] / 2, sizes.n_params.iloc[0] * 2)
         ax.set_xticks(sizes.n_params.astype(float), [f'{n:,}\n{seeds_label(seeds)}' for n, seeds in sizes.to_numpy()])
         ax.xaxis.set_minor_locator(NullLocator())
         ax.grid(alpha=0.25)

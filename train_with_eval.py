@@ -87,8 +87,8 @@ if __name__ == '__main__':
     os.environ.setdefault('OMP_WAIT_POLICY', 'passive')  # threads that spin make a run ten times slower beside other work
     if decay_lr and lr_decay_iters <= warmup_iters:
         raise UserError(f"lr_decay_iters ({lr_decay_iters}) must be greater than warmup_iters ({warmup_iters})")
-    if decay_lr and max_iters < lr_decay_iters:
-        say(f"max_iters ({max_iters}) is below lr_decay_iters ({lr_decay_iters}): the learning rate is still high at the end")
+    if decay_lr and min_lr < learning_rate and max_iters < lr_decay_iters:
+        say(f"max_iters ({max_iters}) is below lr_decay_iters ({lr_decay_iters}): the learning rate stays high")
     if init_from not in ('scratch', 'resume') and not init_from.startswith('gpt2') and not os.path.isdir(init_from):
         raise UserError(f"init_from must be scratch, resume, gpt2 or a folder with GPT-2's weights, not {init_from!r}")
     if wandb_log:
@@ -109,7 +109,7 @@ from common.device import all_reduce_gradients, all_reduce_max, compile_model, c
 from common.evaluate import estimate_losses, grade, results_row
 from common.gpt2 import load_gpt2
 from common.report import describe, next_commands, status
-from common.run_folder import claim_folder, copy_vocabulary, stop_by_signal, write_file
+from common.run_folder import claim_folder, copy_vocabulary, end_results, stop_by_signal, write_file
 
 
 def draw_starts(n_tokens, iter_num, rank=0, world_size=1):
@@ -187,8 +187,7 @@ if __name__ == '__main__':
         raise UserError(f"gradient_accumulation_steps * batch_size cannot be shared equally by {world_size} processes")
 
     # optimizer
-    model.to(device).train()
-    params = list(model.parameters())
+    params = list(model.to(device).train().parameters())
     optimizer = model.configure_optimizers(weight_decay, learning_rate, (beta1, beta2), device_type)
     if checkpoint:
         load_optimizer(optimizer, checkpoint, path, weight_decay, (beta1, beta2))
@@ -258,7 +257,7 @@ if __name__ == '__main__':
         return row
 
     # training loop
-    stop, t0, loss = stop_by_signal(), time.perf_counter(), None
+    stop, t0, loss, logged = stop_by_signal(), time.perf_counter(), None, (iter_num, seconds['train_s'])
     bar = tqdm(total=max_iters, initial=iter_num, desc=os.path.basename(out_dir), dynamic_ncols=True,
                disable=not (writes and is_terminal()), bar_format='{desc} {n}/{total} |{bar}| {remaining}{postfix}')
     try:
@@ -269,7 +268,8 @@ if __name__ == '__main__':
                 bar.set_postfix_str(status(row, with_loss=False))
             if writes and bar.disable and (iter_num % log_interval == 0 or loss is None):
                 clock('train_s')
-                ms = seconds['train_s'] / max(iter_num, 1) * 1e3
+                ms = (seconds['train_s'] - logged[1]) / max(iter_num - logged[0], 1) * 1e3
+                logged = iter_num, seconds['train_s']
                 trained = [] if loss is None else [f"loss {float(loss):.4f}, {ms:.2f} ms/iter"]
                 say(f"iter {iter_num}: " + '; '.join(trained + [status(row, iter_num) for row in rows[-1:]]))
 
@@ -311,18 +311,18 @@ if __name__ == '__main__':
         raise UserError(f"process {rank} lost another one ({one_line(e)}): start again with --init_from=resume")
     finally:
         bar.close()
-        if writes and os.path.exists(os.path.join(out_dir, 'temp.csv')):
-            os.replace(os.path.join(out_dir, 'temp.csv'), os.path.join(out_dir, 'results.csv'))
+        if writes:
+            end_results(out_dir)
     if wandb_run:
         wandb_run.finish(exit_code=stop.code)
     if writes and stop.code:
-        say(f"stopped at iteration {iter_num}, everything is saved in {out_dir}; to resume it:\n"
-            f"  python train_with_eval.py --init_from=resume {shlex.quote('--out_dir=' + out_dir)}")
+        say(f"stopped at iteration {iter_num}, everything is saved; to resume it:\n  python train_with_eval.py "
+            f"--init_from=resume {shlex.quote('--out_dir=' + out_dir)}")
     elif eval_only and master_process:
         say('\n'.join(f"{key:>16} {value}" for key, value in row.items()))
     elif writes:
-        say(f"done at iteration {iter_num}: {status(rows[-1])}; training {seconds['train_s']:.0f} s, evaluation "
-            f"{seconds['eval_s']:.0f} s\n{next_commands(out_dir, meta.questions)}")
+        say(f"done at iteration {iter_num} in {seconds['train_s']:.0f} s of training and {seconds['eval_s']:.0f} s of "
+            f"evaluation\n{status(rows[-1])}\n{next_commands(out_dir, meta.questions)}")
     if ddp:
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()

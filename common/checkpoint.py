@@ -103,14 +103,14 @@ def check_vocabulary(model, tokenizer, path, source, remedy):
 
 
 def load_model(out_dir, names):
-    """(model, Meta, path, config) of the first checkpoint among `names` in a model folder; config has its run's settings.
+    """(model, Meta, path, config) of the first checkpoint among `names` in a model folder; config: settings and iter_num.
 
     The vocabulary and the questions are those of the folder's own meta.pkl, which training puts there, or of its dataset's.
     """
     path = find_checkpoint(out_dir, names)
     checkpoint = load_checkpoint(path)
     model = model_from_checkpoint(checkpoint, path)
-    config = checkpoint.get('config') or {}
+    config = {**(checkpoint.get('config') or {}), 'iter_num': int(checkpoint.get('iter_num', 0))}
     meta_path = Path(out_dir) / 'meta.pkl'
     if not meta_path.exists() and not (Path(out_dir) / GPT2_VOCABULARY[0]).exists():
         if not isinstance(config.get('dataset'), str):

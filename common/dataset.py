@@ -119,7 +119,8 @@ def write_dataset(folder, text, questions):
           f"vocab size: {len(chars):,}\ntrain has {len(text):,} tokens\n"
           f"val has {len(text):,} tokens (the same text, on purpose)\n"
           f"questions: {len(questions):,}, held out of the text: {listed or 'none'}\n"
-          f"the longest question takes {longest} characters with its answer: a smaller --block_size sees only its end")
+          f"the longest question with its answer takes {longest} characters: with a smaller\n--block_size the model sees only "
+          "its end")
 
 
 # -----------------------------------------------------------------------------

@@ -45,7 +45,8 @@ def load_evaluated(out_dir, init_from, checkpoint, device, kind):
     """The model that an evaluation script asks: (model, Meta with the questions of that kind, path or name, own settings).
 
     The arguments are the script's settings; without a checkpoint, the best of this kind is taken, else ckpt.pt. own settings:
-    the sampling settings of the model's run, and whether it knows how our lines end (terminated), as GPT-2 does not.
+    the sampling settings of the model's run, whether it knows how our lines end (terminated), as GPT-2 does not, and the
+    iteration of the checkpoint in words (when).
     """
     if bool(out_dir) == bool(init_from):
         raise UserError("name the model folder with --out_dir=FOLDER, or GPT-2 with --init_from=gpt2")
@@ -61,7 +62,9 @@ def load_evaluated(out_dir, init_from, checkpoint, device, kind):
         raise UserError(f"the dataset of {path} has no {what} to ask about: try {other}")
     model.to(pick_device(device, model.config.n_embd))
     own = {key: config[key] for key in ('num_samples', 'temperature', 'top_k') if key in config}
-    return model, meta._replace(questions=questions), path, {**own, 'terminated': not (init_from and meta.tokenizer.bpe)}
+    own['terminated'] = not (init_from and meta.tokenizer.bpe)
+    own['when'] = f", iteration {config['iter_num']:,}" if 'iter_num' in config else ''
+    return model, meta._replace(questions=questions), path, own
 
 
 def answered(row):

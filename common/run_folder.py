@@ -107,7 +107,7 @@ def move_aside(folder, out_dir, lock):
         lock.release()
     os.rename(folder, f'{folder}.{n}')
     shown = folder if os.path.islink(out_dir) else out_dir
-    say(f"moved the earlier run in {out_dir} to {shown}.{n} (to resume a run instead: --init_from=resume)")
+    say(f"moved the earlier run in {out_dir} to {shown}.{n}\n(to resume a run instead: --init_from=resume)")
     os.mkdir(folder)
     return lock_folder(folder)
 
@@ -123,6 +123,12 @@ def copy_vocabulary(dataset_folder, vocabulary_folder, out_dir):
         for path in found:
             with open(path, 'rb') as f:
                 write_file(os.path.join(out_dir, os.path.basename(path)), f.read())
+
+
+def end_results(out_dir):
+    """The run is over, however it ended: temp.csv, if there is one, becomes results.csv."""
+    if os.path.exists(os.path.join(out_dir, 'temp.csv')):
+        os.replace(os.path.join(out_dir, 'temp.csv'), os.path.join(out_dir, 'results.csv'))
 
 
 def stop_by_signal():

@@ -16,5 +16,5 @@ learning_rate = 1e-3
 min_lr = 1e-3
 warmup_iters = 100
 eval_interval = 1000
-full_eval_interval = 1000
+full_eval_interval = 2500
 num_samples = 1

@@ -179,7 +179,7 @@ def test_a_model_folder_without_meta_pkl_uses_its_datasets(tmp_path, bare, monke
                   'config': {'dataset': 'as_math'}}
     torch.save(checkpoint, tmp_path / 'ckpt.pt')
     loaded, meta, path, config = load_model(tmp_path, ['ckpt.pt'])
-    assert len(meta.questions) == 200 and path == tmp_path / 'ckpt.pt' and config == {'dataset': 'as_math'}
+    assert len(meta.questions) == 200 and path == tmp_path / 'ckpt.pt' and config == {'dataset': 'as_math', 'iter_num': 0}
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), loaded.parameters()))
     torch.save({**checkpoint, 'config': {}}, tmp_path / 'ckpt.pt')
     with pytest.raises(UserError, match='does not say its dataset'):

@@ -62,14 +62,14 @@ def test_values_take_the_type_of_the_default(args, key, value):
 
 @pytest.mark.parametrize('args, says', [
     (['--learning_rat=1'], 'did you mean learning_rate'), (['--xyz=1'], '--help lists'),
-    (['--batch_size'], 'write --batch_size=value'), (['--bach_size', '4'], 'write --batch_size=value'),
+    (['--batch_size'], 'write --batch_size=value'), (['--bach_size', '4'], 'did you mean batch_size'),
     (['--batch_size', '--compile'], 'write --batch_size=value'),
     (['batch_size=4'], 'written with dashes, --batch_size=4'),
     (['--batch_size=4.5'], 'a whole number'), (['--batch_size=True'], 'a whole number'),
     (['--compile=2'], 'True or False'),
     (['--learning_rate=fast'], 'a number'), (['--learning_rate=1e999'], 'a number'), (['missing.py'], 'missing.py'),
     (['--_private=1'], '_private'), (['--function=1'], 'function'), (['--learning_rate=None'], 'a number'),
-    (['--learning_rate=nan'], 'a number'), ([str(REPO)], 'Is a directory'), (['--compile=no'], 'True or False'),
+    (['--learning_rate=nan'], 'a number'), ([str(REPO)], 'is a folder, not a config file'), (['--compile=no'], 'True or False'),
 ])
 def test_what_cannot_be_meant_is_refused_with_a_hint(args, says):
     with pytest.raises(UserError, match=re.escape(says)):

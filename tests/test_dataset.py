@@ -80,7 +80,7 @@ def test_options_change_text_and_questions(fresh):
     meta = pickle.loads((fresh.folder / 'data/both_math_and_facts/meta.pkl').read_bytes())
     assert len(meta['cases']) == 2 * 13 * 13 + 50 and sum(case[3] for case in meta['cases']) == 8
     out = fresh.check('data/as_math/prepare.py', '--max_operand=19', '--held_out')
-    assert 'the longest question takes 10 characters' in out and 'held out of the text: none' in out
+    assert 'the longest question with its answer takes 10 characters' in out and 'held out of the text: none' in out
 
 
 @pytest.mark.parametrize('rounds', [1, 9])

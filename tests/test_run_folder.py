@@ -71,7 +71,7 @@ def test_an_earlier_run_is_moved_aside_whole_and_the_next_one_behind_it(runs, ca
     before = contents(runs / 'run')
     for n in (1, 2):
         claim_folder(out_dir, resume=False)
-        assert not contents(runs / 'run') and f'to run.{n} ' in capsys.readouterr().out
+        assert not contents(runs / 'run') and f'to run.{n}\n' in capsys.readouterr().out
         write_file('run/results.csv', 'later')
     assert contents(runs / 'run.1') == before and (runs / 'run.2/results.csv').read_text() == 'later'
 
