@@ -24,6 +24,7 @@ from common.errors import UserError
 
 RANGES = {'positive': ('positive', lambda x: x > 0), 'not_negative': ('0 or more', lambda x: x >= 0),
           'seeds': ('at least 0 and below 2**32', lambda x: 0 <= x < 2**32),
+          'threads': ('0 to 1024', lambda x: 0 <= x <= 1024),
           'below_one': ('at least 0 and below 1', lambda x: 0 <= x < 1)}
 
 
@@ -139,6 +140,8 @@ def parse(value, default):
     """A command-line value as Python would read it, or unchanged if it is not a literal or a str is wanted."""
     if isinstance(default, bool) and value.lower() in ('true', 'false'):
         return value.lower() == 'true'
+    if default == 'auto' and value.lower() in ('true', 'false'):
+        return value.capitalize()
     try:
         literal = ast.literal_eval(value)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
@@ -151,8 +154,12 @@ def coerce(key, value, default, where):
     wanted = type(default)
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
+    elif default == 'auto' and isinstance(value, bool):  # a choice of auto, True and False
+        value = str(value)
     elif type(value).__module__ == 'numpy' and getattr(value, 'ndim', 1) == 0:
         value = value.item()
+    if wanted is int and isinstance(value, (int, float)) and abs(value) >= 2**53:
+        raise UserError(f"{key} is too large: {value}{where}")
     if type(value) is wanted and not (wanted is float and not math.isfinite(value)):
         return value
     if wanted is bool and type(value) is int and value in (0, 1):

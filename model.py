@@ -34,8 +34,8 @@ class GPTConfig:
 
     def __post_init__(self):
         for name in ('block_size', 'vocab_size', 'n_layer', 'n_head', 'n_embd', 'mlp_expansion'):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
+            if not isinstance(getattr(self, name), int) or getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be a positive whole number, not {getattr(self, name)}")
         if self.n_embd % self.n_head != 0:
             raise ValueError(f"n_embd must be a multiple of n_head, but {self.n_embd} is not a multiple of {self.n_head}")
         if not 0.0 <= self.dropout < 1.0:

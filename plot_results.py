@@ -70,7 +70,7 @@ def draw(ax, runs, title, curves):
     if len(runs) == 1 and len(all_right) and curves != CURVES['facts']:
         ax.scatter(all_right, [100] * len(all_right), s=70, facecolors='none', edgecolors='#CC79A7', linewidths=1.5,
                    zorder=4, clip_on=False, label='all sums right')
-    ax.set(ylim=(-3, 103), title=title)
+    ax.set(ylim=(-3, 103), title=title.replace('$', r'\$'))  # otherwise matplotlib reads mathematics
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f'{x / 1000:g}k' if x >= 1000 else f'{x:g}'))
     ax.grid(alpha=0.25)
     loss = everything.groupby('iter').val_loss.mean()

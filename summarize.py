@@ -13,6 +13,7 @@ table of the README, together with the paper's numbers.
 
 import argparse
 import gzip
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -35,7 +36,11 @@ def collect_answers(folder, sweep):
     for config, run in [(config, run) for config, runs in sweep.items() for run in runs]:
         seed = int(run.name.removeprefix('seed_'))
         if (run / FILE).exists():
-            answers = read_answers(run)
+            try:
+                answers = read_answers(run)
+            except UserError as e:  # the other runs are no worse for it
+                print(f"left out: {e}", file=sys.stderr)
+                continue
             answers = answers[answers.iter == answers.iter.max()].assign(config=config, seed=seed)
         else:
             answers = known[(known.config == config) & (known.seed == seed)]

@@ -60,7 +60,7 @@ def parse_arguments():
     parser.add_argument('--cluster_options', nargs='*', type=option, default=[], metavar='KEY=VALUE',
                         help='parameters for submitit, e.g. slurm_partition=gpu timeout_min=600 cpus_per_task=2')
     args, rest = parser.parse_known_args()
-    if Path(args.name).name != args.name:
+    if Path(args.name).name != args.name or args.name == '..':
         parser.error(f"--name must be a plain name, not {args.name!r}")
     args.configs += [arg for arg in rest if not arg.startswith('-')]  # the configs that come after an option
     args.threads = max(1, cores // args.jobs)  # per run, so that runs do not fight for the cores

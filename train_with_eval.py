@@ -77,8 +77,8 @@ backend = 'auto'  # backend of torchrun's processes: 'nccl' or 'gloo'; auto: the
 RANGES = dict(
     positive='eval_interval log_interval eval_iters full_eval_interval num_samples top_k gradient_accumulation_steps '
              'batch_size block_size n_layer n_head n_embd mlp_expansion learning_rate lr_decay_iters',
-    not_negative='temperature max_iters weight_decay grad_clip warmup_iters min_lr num_threads',
-    below_one='dropout beta1 beta2', seeds='seed',
+    not_negative='temperature max_iters weight_decay grad_clip warmup_iters min_lr',
+    below_one='dropout beta1 beta2', seeds='seed', threads='num_threads',
     choices={'dtype': 'auto float32 bfloat16', 'backend': 'auto nccl gloo', 'fused': 'auto True False'})
 if __name__ == '__main__':
     config, given = configure(globals(), **RANGES)
@@ -190,7 +190,7 @@ if __name__ == '__main__':
     params = list(model.to(device).train().parameters())
     optimizer = model.configure_optimizers(weight_decay, learning_rate, (beta1, beta2), device_type)
     if checkpoint:
-        load_optimizer(optimizer, checkpoint, path, weight_decay, (beta1, beta2))
+        load_optimizer(optimizer, checkpoint, path)
 
     # the training step: in C++ for small models on a CPU, and nanoGPT's with torch.compile for all others
     raw_model = model  # the one that is saved and asked
@@ -204,7 +204,7 @@ if __name__ == '__main__':
     rows = [row for row in checkpoint.get('rows', []) if row['iter'] < iter_num]  # of results.csv
     best = {'math': 0.0, 'facts': 0.0, 'combined': 0.0, **checkpoint.get('best_acc', {}),
             'val_loss': float(checkpoint.get('best_val_loss', 'inf'))}
-    seconds = {key: checkpoint.get('seconds', rows[-1] if rows else {}).get(key, 0.0) for key in ('train_s', 'eval_s')}
+    seconds = {key: (checkpoint.get('seconds') or (rows or [{}])[-1]).get(key, 0.0) for key in ('train_s', 'eval_s')}
     n_params = raw_model.get_num_params(non_embedding=False)
     if writes:
         lock = claim_folder(out_dir, resume=init_from == 'resume')
@@ -315,7 +315,7 @@ if __name__ == '__main__':
             end_results(out_dir)
     if wandb_run:
         wandb_run.finish(exit_code=stop.code)
-    if writes and stop.code:
+    if writes and stop.code and iter_num < max_iters:
         say(f"stopped at iteration {iter_num}, everything is saved; to resume it:\n  python train_with_eval.py "
             f"--init_from=resume {shlex.quote('--out_dir=' + out_dir)}")
     elif eval_only and master_process:

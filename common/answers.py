@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from common.errors import UserError, explained
+from common.errors import UserError, explained, say
 from common.run_folder import write_file
 
 FILE = 'answers.csv.gz'
@@ -38,14 +38,18 @@ def keep_answers_before(iter_num, out_dir):
     path = Path(out_dir) / FILE
     if not path.exists():
         return
-    kept, rest = b'', path.read_bytes()
+    content = path.read_bytes()
+    kept, rest = b'', content
     while rest:
         member = zlib.decompressobj(wbits=31)  # 31: with gzip's header
         try:
             lines = member.decompress(rest).decode().splitlines()
-        except (zlib.error, UnicodeDecodeError):
+            iters = [int(line.split(',')[0]) for line in lines[:2] if not line.startswith('iter,')]
+        except (zlib.error, ValueError):
+            write_file(f'{path}.damaged', content)
+            say(f"{path} is damaged: what can be read of it is kept, and the whole is in {path}.damaged")
             break
-        if not member.eof or int(lines[lines[0].startswith('iter,')].split(',')[0]) >= iter_num:
+        if not member.eof or iters and iters[0] >= iter_num:
             break
         kept += rest[:len(rest) - len(member.unused_data)]
         rest = member.unused_data
@@ -57,5 +61,6 @@ def read_answers(folder):
     path = Path(folder) / FILE
     if not path.exists():
         raise UserError(f"no {FILE} in {folder}: only a run of train_with_eval.py with full_eval writes one")
-    with explained(f"{path} cannot be read ({{}}): it is damaged, or is being written right now"):
-        return pd.read_csv(path, keep_default_na=False, dtype={'prompt': str, 'answer': str, 'said': str})
+    with explained(f"{path} cannot be read ({{}}): it is damaged"):
+        answers = pd.read_csv(path, keep_default_na=False, dtype={'prompt': str, 'answer': str, 'said': str})
+        return answers.astype({'iter': int, 'samples': int, 'correct': int, 'prob': float})

@@ -4,6 +4,8 @@ Checkpoints of the nanoGPT family: load them safely, build a model from one, and
 Nothing in a checkpoint is executed.
 """
 
+import operator
+import os
 import re
 import warnings
 from pathlib import Path
@@ -51,6 +53,15 @@ def load_checkpoint(path, to_resume=False):
         if 'mlp_expansion' not in checkpoint['model_args']:
             hidden, n_embd = state['transformer.h.0.mlp.c_fc.weight'].shape
             checkpoint['model_args']['mlp_expansion'] = hidden // n_embd
+    if to_resume:
+        with explained(f"{path} cannot be resumed, because it is damaged: {{}}"):
+            checkpoint['iter_num'] = operator.index(checkpoint['iter_num'])
+            checkpoint['config'], checkpoint['best_val_loss'] = dict(checkpoint['config']), float(checkpoint['best_val_loss'])
+            checkpoint['rows'] = [{**row, 'iter': int(row['iter'])} for row in checkpoint.get('rows', [])]
+            checkpoint['best_acc'] = {key: float(value) for key, value in checkpoint.get('best_acc', {}).items()}
+            checkpoint['seconds'] = {key: float(value) for key, value in checkpoint.get('seconds', {}).items()}
+            if checkpoint['iter_num'] < 0:
+                raise ValueError("its iter_num is below 0")
     return checkpoint
 
 
@@ -69,6 +80,9 @@ def model_from_checkpoint(checkpoint, path='the checkpoint', dropout=None):
     with explained(f"{path} holds no GPT that can be built: {{}}"):
         for key in sorted(args.keys() - GPTConfig.__dataclass_fields__.keys()):
             raise ValueError(f"its model_args have {key}={args[key]!r}, which is unknown here")
+        n_layer = len({key.split('.')[2] for key in state if key.startswith('transformer.h.')})
+        if args.get('n_layer') != n_layer:  # before a model of a million layers is built
+            raise ValueError(f"its model_args have n_layer={args.get('n_layer')!r}, and its weights {n_layer} layers")
         model = GPT(GPTConfig(**args if dropout is None else {**args, 'dropout': dropout}))
         shapes = {key: tensor.shape for key, tensor in model.state_dict().items()}
         for key in [*shapes, *state]:  # torch's own message begins with a line that does not say what is wrong
@@ -86,7 +100,7 @@ def model_from_checkpoint(checkpoint, path='the checkpoint', dropout=None):
 def find_checkpoint(out_dir, names):
     """The first of the checkpoint files `names` that the model folder out_dir has."""
     out_dir = Path(out_dir)
-    if not out_dir.is_dir():
+    if not os.path.isdir(out_dir):
         raise UserError(f"model folder {out_dir} not found: check its name, or train it with train_with_eval.py first")
     for name in names:
         if (out_dir / name).exists():
@@ -141,12 +155,16 @@ def check_resumable(checkpoint, path, config, data_sha256):
                         "since")
 
 
-def load_optimizer(optimizer, checkpoint, path, weight_decay, betas):
-    """Load the optimizer's state from a checkpoint, except the settings that may have changed."""
+def load_optimizer(optimizer, checkpoint, path):
+    """Load the optimizer's state from a checkpoint; its settings stay as they are, because they may have been given anew."""
+    settings = [{key: value for key, value in group.items() if key != 'params'} for group in optimizer.param_groups]
     with explained(f"{path} cannot be resumed, because its optimizer does not fit the model: {{}}"):
         optimizer.load_state_dict(checkpoint['optimizer'])
-    for group, decay in zip(optimizer.param_groups, (weight_decay, 0.0)):
-        group['weight_decay'], group['betas'] = decay, betas
+        for group, own in zip(optimizer.param_groups, settings):
+            group.update(own)
+            for p in group['params'] if checkpoint['iter_num'] > 0 else []:
+                if any(optimizer.state[p][key].shape != p.shape for key in ('exp_avg', 'exp_avg_sq')):
+                    raise ValueError("its moments are of another shape")
 
 
 def update_best(best, row):

@@ -55,19 +55,23 @@ def build(source):
         raise RuntimeError("no C++ compiler was found: install g++ or clang++, or let CXX name another one")
     key = hashlib.sha256(repr([source.read_bytes(), FLAGS, EXTRAS, compiler, cpu_model()]).encode()).hexdigest()[:16]
     library = cache_folder() / f'{source.stem}_{key}.so'
-    if library.exists():
+    digest = library.with_suffix('.sha256')  # a damaged library would crash the process that loads it
+    if library.is_file() and digest.is_file() and digest.read_text() == hashlib.sha256(library.read_bytes()).hexdigest():
         return str(library)
     ours = str(library.with_suffix(f'.{os.getpid()}'))  # processes that build at once do not write into one file
     problem = ''
     for extra in EXTRAS:
         try:
-            subprocess.run([*compiler, *FLAGS, *extra, source, '-o', ours], capture_output=True, check=True, text=True)
+            subprocess.run([*compiler, *FLAGS, *extra, source, '-o', ours], capture_output=True, check=True, text=True,
+                           errors='replace', timeout=600)
             ctypes.CDLL(ours)  # some compilers accept -fopenmp although they do not have its library
+            Path(f'{ours}.sha256').write_text(hashlib.sha256(Path(ours).read_bytes()).hexdigest())
+            os.replace(f'{ours}.sha256', digest)
             os.replace(ours, library)
             return str(library)
         except subprocess.CalledProcessError as error:
             lines = [line for line in error.stderr.splitlines() if 'error' in line]
             problem = problem or (lines or [f'it ended with status {error.returncode}'])[0]
-        except OSError as error:
+        except (OSError, subprocess.TimeoutExpired) as error:
             problem = problem or str(error)
     raise RuntimeError(f"the C++ compiler {shlex.join(compiler)} did not compile {source.name}: {problem}")

@@ -8,6 +8,7 @@ str). The prepare.py scripts write them, and training and evaluation read them.
 
 import argparse
 import hashlib
+import os
 import pickle
 import re
 from pathlib import Path
@@ -16,7 +17,8 @@ from typing import NamedTuple
 import numpy as np
 
 from common.errors import UserError, explained, say
-from common.questions import FACT_END, Question, arithmetic_questions, arithmetic_text, paper_questions, round_robin_pairs
+from common.questions import (FACT_END, Question, arithmetic_questions, arithmetic_text, check_question, paper_questions,
+                              round_robin_pairs)
 from common.run_folder import write_file
 from common.tokenizer import Tokenizer, char_tokenizer, gpt2_tokenizer
 
@@ -101,6 +103,9 @@ def write_dataset(folder, text, questions):
     be measured. questions: list of Question.
     """
     folder, terminators = Path(folder), {(q.task, q.terminator) for q in questions}
+    with explained(f"the questions of {folder.name} cannot be used: {{}}", ValueError):
+        for q in questions:
+            check_question(q)
     if len(terminators) > len(dict(terminators)):
         raise UserError(f"the questions of a task of {folder.name} have several terminators: give it one, or two names")
     if not text:
@@ -108,7 +113,8 @@ def write_dataset(folder, text, questions):
     check_text(text, questions, folder.name)
     chars = sorted(set(text).union(*(q.line for q in questions)))
     ids = np.array(char_tokenizer({ch: i for i, ch in enumerate(chars)}).encode(text), dtype='<u2').tobytes()
-    folder.mkdir(parents=True, exist_ok=True)
+    with explained(f"cannot write {folder}: {{}}", OSError):
+        folder.mkdir(parents=True, exist_ok=True)
     for name, content in (('input.txt', text), ('train.bin', ids), ('val.bin', ids),
                           ('meta.pkl', meta_bytes(chars, questions))):
         write_file(folder / name, content)
@@ -164,8 +170,9 @@ def load_meta(path, gpt2_folder=None):
         questions = [Question(task, prompt, answer, group_of[held_out], terminators[task])
                      for task, prompt, answer, held_out in meta['cases']]
         for q in questions:
-            if not q.prompt or not q.answer or not q.terminator or set(q.line) - stoi.keys():
-                raise ValueError(f"it has a question that cannot be asked: {q.line!r}")
+            check_question(q)
+            if set(q.line) - stoi.keys():
+                raise ValueError(f"its vocabulary cannot spell the question {q.line!r}")
         return Meta(char_tokenizer(stoi), questions, own=True)
 
 
@@ -194,7 +201,7 @@ def load_dataset(dataset, block_size=None, gpt2_folder=None):
     gpt2_tokenizer. Raises UserError if a file is missing or does not hold the lines that its questions ask about.
     """
     folder = DATA / dataset
-    if not dataset or not folder.is_dir():
+    if not dataset or not os.path.isdir(folder):
         known = {path.parent.name for path in [*DATA.glob('*/train.bin'), *DATA.glob('*/prepare.py')]}
         raise UserError(f"no dataset data/{dataset}: there are {', '.join(sorted(known))}")
     by = f"run python data/{dataset}/prepare.py" if (folder / 'prepare.py').exists() else f"prepare data/{dataset}"

@@ -16,9 +16,10 @@ class UserError(Exception):
 
 def print_error(kind, error, traceback):
     """Print what ended a script: a UserError as its sentence, Ctrl-C and a closed pipe as nothing, the rest as Python does."""
-    if issubclass(kind, (UserError, MemoryError)):
-        reason = error if issubclass(kind, UserError) else f"not enough memory ({one_line(error)}): choose smaller sizes"
-        print(f"error: {reason}", file=sys.stderr)
+    if issubclass(kind, UserError):
+        print(f"error: {error}", file=sys.stderr)
+    elif issubclass(kind, MemoryError) or issubclass(kind, RuntimeError) and 'memory' in str(error):  # numpy's, torch's
+        print(f"error: not enough memory ({one_line(error)[:150]}): choose smaller sizes", file=sys.stderr)
     elif issubclass(kind, BrokenPipeError):  # e.g. after `| head`; Python would complain when it flushes at the end
         sys.stdout = open(os.devnull, 'w')
     elif not issubclass(kind, KeyboardInterrupt):
@@ -59,3 +60,6 @@ def is_terminal():
 
 
 sys.excepthook = print_error
+for stream in (sys.stdout, sys.stderr):
+    if hasattr(stream, 'reconfigure'):
+        stream.reconfigure(errors='backslashreplace')  # a terminal that lacks a letter must not end a run

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from common.errors import UserError
-from common.questions import GROUPS, LABELS, is_correct
+from common.questions import GROUPS, LABELS, completion_of, is_correct
 
 NEW_TOKENS = {'math': 4, 'facts': 20}  # the paper's length of an answer, exceeded only if a dataset's own answers are longer
 ROWS = 512  # contexts that go through the model at once, to bound the memory that it takes
@@ -100,7 +100,7 @@ def ask(model, tokenizer, questions, num_samples=10, temperature=0.01, top_k=10,
         for i, counter in zip(chosen, samples):
             completions[i] = Counter()
             for ids, times in counter.items():
-                completions[i][tokenizer.decode(ids).split(stop)[0]] += times
+                completions[i][completion_of(questions[i], tokenizer.decode(ids))] += times
     return completions
 
 

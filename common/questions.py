@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 GROUPS = ('seen', 'held out', 'beyond')  # in the training text; kept out of it on purpose; simply not in it
 LABELS = {'add': 'addition', 'sub': 'subtraction'}  # what people read; any other task is called by its own name
+RESERVED = {'math', 'heldout', 'addition', 'subtraction', *GROUPS}  # names of other things in results.csv and reports
 FACT_END = ' \n'  # the paper ends its facts with a space and a newline
 
 # Barron & White 2025, in their order
@@ -51,16 +52,35 @@ class Question(NamedTuple):
         return 'math' if re.fullmatch(r'-?[0-9]+', self.answer) and '\n' not in self.terminator else 'facts'
 
 
+def completion_of(question, text):
+    """What a model answered: the text that it wrote up to the terminator, or at least up to the terminator's last character."""
+    return text.split(question.terminator)[0].split(question.terminator[-1])[0]
+
+
 def is_correct(question, completion):
     """Whether a completion answers a question, by the rules of Barron & White 2025.
 
     A number is right if the integer at the beginning of the completion is right, whatever follows it. A fact is right if the
     rest of its line equals the answer; upper and lower case, spaces around it and a final full stop do not matter.
     """
+    def plain(text):
+        return text.split('\n')[0].strip().removesuffix('.').strip().lower()
     if question.kind == 'facts':
-        return completion.split('\n')[0].strip().removesuffix('.').strip().lower() == question.answer.lower()
+        return plain(completion) == plain(question.answer)
     number = re.match(r'\s*(-?[0-9]+)', completion)
     return number is not None and int(number[1]) == int(question.answer)
+
+
+def check_question(q):
+    """Raise ValueError if a question cannot be asked, cannot be told from others in a table, or can never be right."""
+    if not all(isinstance(part, str) and part for part in q):
+        raise ValueError(f"task, prompt, answer, group and terminator must be text that is not empty: {tuple(q)}")
+    if q.group not in GROUPS:
+        raise ValueError(f"the group of {q.line!r} must be {' or '.join(map(repr, GROUPS))}, not {q.group!r}")
+    if q.task in RESERVED:
+        raise ValueError(f"a task cannot be called {q.task!r}, because tables use this name")
+    if '\n' in q.answer or not is_correct(q, completion_of(q, q.answer + q.terminator)):
+        raise ValueError(f"{q.line!r} can never be scored right, because its answer holds {q.terminator[-1]!r} or a newline")
 
 
 def arithmetic_questions(held_out=((5, 7),), max_operand=9):

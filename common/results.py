@@ -4,6 +4,7 @@ Reads the results.csv of one run or of a whole sweep, and says what was found: m
 A sweep is a folder of CONFIG/seed_N model folders, as sweep.py makes it.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -21,12 +22,15 @@ def read_results(folder):
     The eleven classic columns are enough. n_params is NaN if the file is too old to have it.
     """
     folder = Path(folder)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise UserError(f"model folder {folder} not found: check its name, or train it with train_with_eval.py first")
     path = next((folder / name for name in ('temp.csv', 'results.csv') if (folder / name).exists()), None)
     if path is None:
         raise UserError(f"no results.csv in {folder}: train it with train_with_eval.py first")
     try:
+        lines = path.read_text().splitlines()
+        if lines and len(lines[-1].split(',')) < len(lines[0].split(',')):
+            raise UserError(f"{path} is cut off in its last line: delete that line, or train again")
         results = pd.read_csv(path)
         missing = [column for column in CLASSIC_COLUMNS if column not in results]
         if missing:
@@ -35,6 +39,8 @@ def read_results(folder):
     except (ValueError, OSError) as e:  # pandas' parser errors are ValueErrors
         reason = 'it is empty' if isinstance(e, pd.errors.EmptyDataError) else one_line(e)
         raise UserError(f"{path} cannot be read ({reason}): train again, or wait for the first evaluation")
+    if not results.iter.abs().lt(2**53).all():
+        raise UserError(f"{path} has an iteration that is not a number: train again")
     if results.empty:
         raise UserError(f"{path} has no rows: train again, or wait for the first evaluation")
     return results

@@ -14,7 +14,8 @@ from common.errors import UserError, explained, say
 from common.tokenizer import GPT2_VOCABULARY
 
 # the names that training, evaluation and plotting give to the files of a model folder
-RUN_FILE = r'(ckpt\w*\.pt|results\.csv|temp\.csv|answers\.csv\.gz|meta\.pkl|vocab\.json|merges\.txt)'
+RUN_FILE = r'(ckpt\w*\.pt|results\.csv|temp\.csv|answers\.csv\.gz(\.damaged)?|meta\.pkl|vocab\.json|merges\.txt)'
+OURS = {'.lock', '.gitignore'}  # they stay when an earlier run is moved aside
 OUTPUT_FILE = r'wandb|\w+\.(png|pdf|svg|gif|json)'
 
 
@@ -72,7 +73,6 @@ def claim_folder(out_dir, resume):
     Returns the lock, which holds as long as it is referenced. Raises UserError if the folder holds anything that no run
     wrote, or if this program lives or runs in it, so that nothing else is ever moved.
     """
-    out_dir = os.path.normpath(out_dir)
     folder = os.path.realpath(out_dir)  # if out_dir is a link, it stays, and what it leads to is moved
     here = [os.path.realpath(path) + os.sep for path in (os.getcwd(), os.path.dirname(os.path.dirname(__file__)))]
     if any(path.startswith(folder.rstrip(os.sep) + os.sep) for path in here):
@@ -85,15 +85,16 @@ def claim_folder(out_dir, resume):
         for name in os.listdir(folder):
             if re.fullmatch(RUN_FILE + r'\.\d+\.tmp', name):
                 os.unlink(os.path.join(folder, name))  # half-written by a run that was killed
-        if not resume and any(not name.startswith('.') for name in os.listdir(folder)):
-            lock = move_aside(folder, out_dir, lock)
-        write_file(os.path.join(folder, '.gitignore'), '*\n')  # a run does not belong in anyone's repository
+        if not resume and set(os.listdir(folder)) - OURS:
+            lock = move_aside(folder, out_dir.rstrip(os.sep), lock)
+        if not os.path.exists(os.path.join(folder, '.gitignore')):
+            write_file(os.path.join(folder, '.gitignore'), '*\n')  # a run does not belong in anyone's repository
     return lock
 
 
 def check_is_run(folder, out_dir):
     """Raise UserError if a folder holds a file that no run wrote, or only outputs, which may be anyone's."""
-    names = [name for name in os.listdir(folder) if not name.startswith('.')] if os.path.isdir(folder) else []
+    names = set(os.listdir(folder)) - OURS if os.path.isdir(folder) else set()
     known = [name for name in names if re.fullmatch(RUN_FILE + r'(\.\d+\.tmp)?', name)]
     strange = [name for name in names if name not in known and not (known and re.fullmatch(OUTPUT_FILE, name))]
     if strange:

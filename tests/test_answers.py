@@ -83,3 +83,14 @@ def test_a_folder_without_readable_answers_is_refused_with_one_sentence(tmp_path
     with pytest.raises(UserError, match='^cannot write [^\n]*: No such file or directory$'):
         append_answers(0, graded(0), tmp_path / 'nowhere')
     assert zlib.decompress(whole, wbits=31).decode().startswith(','.join(COLUMNS))
+
+
+def test_answers_that_are_damaged_are_kept_aside_with_a_word(tmp_path, capsys):
+    path = tmp_path / 'answers.csv.gz'
+    for iter_num in (0, 2):
+        append_answers(iter_num, graded(iter_num), tmp_path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 4] ^= 255
+    path.write_bytes(content)
+    keep_answers_before(4, tmp_path)
+    assert (tmp_path / 'answers.csv.gz.damaged').read_bytes() == bytes(content) and 'is damaged' in capsys.readouterr().out

@@ -159,17 +159,20 @@ def test_what_a_run_may_go_on_with_is_decided_in_one_place(capsys):
 
 def test_an_optimizers_state_is_kept_and_its_settings_may_be_given_anew():
     model = little_model(17)
-    before, after = (model.configure_optimizers(0.0, 1e-3, (0.9, 0.99), 'cpu') for _ in range(2))
+    before = model.configure_optimizers(0.0, 1e-3, (0.9, 0.99), 'cpu')
+    after = model.configure_optimizers(0.1, 1e-3, (0.8, 0.9), 'cpu')
     model(torch.zeros(1, 4, dtype=torch.long), torch.zeros(1, 4, dtype=torch.long))[1].backward()
     before.step()
-    load_optimizer(after, {'optimizer': before.state_dict()}, 'ckpt.pt', 0.1, (0.8, 0.9))
+    load_optimizer(after, {'optimizer': before.state_dict(), 'iter_num': 1}, 'ckpt.pt')
     assert [group['weight_decay'] for group in after.param_groups] == [0.1, 0.0]
     assert [group['betas'] for group in after.param_groups] == [(0.8, 0.9)] * 2
     for a, b in zip(before.state.values(), after.state.values(), strict=True):
         assert torch.equal(a['exp_avg'], b['exp_avg']) and a['exp_avg'].any()
     other = little_model(17, n_layer=1).configure_optimizers(0.0, 1e-3, (0.9, 0.99), 'cpu')
     with pytest.raises(UserError, match='^ckpt.pt cannot be resumed[^\n]*$'):
-        load_optimizer(other, {'optimizer': before.state_dict()}, 'ckpt.pt', 0.1, (0.8, 0.9))
+        load_optimizer(other, {'optimizer': before.state_dict(), 'iter_num': 1}, 'ckpt.pt')
+    with pytest.raises(UserError, match='optimizer does not fit'):  # moments that are lost would begin again at zero
+        load_optimizer(after, {'optimizer': {**before.state_dict(), 'state': {}}, 'iter_num': 1}, 'ckpt.pt')
 
 
 def test_a_model_folder_without_meta_pkl_uses_its_datasets(tmp_path, bare, monkeypatch):
@@ -187,3 +190,20 @@ def test_a_model_folder_without_meta_pkl_uses_its_datasets(tmp_path, bare, monke
     shutil.copy(bare.folder / 'data/facts_char/meta.pkl', tmp_path)
     with pytest.raises(UserError, match=r'vocabulary of 17, but \S+meta.pkl one of 51'):
         load_model(tmp_path, ['ckpt.pt'])
+
+
+@pytest.mark.parametrize('change', [
+    dict(iter_num='4'), dict(iter_num=-3), dict(iter_num=2.5), dict(config=None), dict(rows=[{'foo': 1}]), dict(rows=None),
+    dict(best_acc=None), dict(best_val_loss='abc')])
+def test_a_damaged_checkpoint_is_not_resumed(tmp_path, change):
+    _, checkpoint = nanogpt()
+    torch.save({**checkpoint, 'optimizer': {}, 'iter_num': 4, 'best_val_loss': 1.0, 'config': {}, **change}, tmp_path / 'ckpt.pt')
+    with pytest.raises(UserError, match='^[^\n]*cannot be resumed, because it is damaged[^\n]*$'):
+        load_checkpoint(tmp_path / 'ckpt.pt', to_resume=True)
+
+
+def test_a_checkpoint_that_claims_a_million_layers_is_refused_before_they_are_built():
+    _, checkpoint = nanogpt()
+    checkpoint['model_args'].update(n_layer=10**6, mlp_expansion=4)
+    with pytest.raises(UserError, match='n_layer=1000000, and its weights 2 layers'):
+        model_from_checkpoint(checkpoint)

@@ -235,4 +235,19 @@ def test_processes_that_build_at_once_do_not_disturb_each_other(cache):
     runs = [subprocess.Popen([sys.executable, '-c', code], cwd=REPO, stdout=subprocess.PIPE, text=True) for _ in '12']
     paths = {run.communicate()[0].strip() for run in runs}
     assert [run.returncode for run in runs] == [0, 0]
-    assert [str(path) for path in (cache / 'fused_step').iterdir()] == list(paths)
+    assert [str(path) for path in (cache / 'fused_step').glob('*.so')] == list(paths)
+    assert len(list((cache / 'fused_step').iterdir())) == 2, 'the library and its hash'
+
+
+def test_a_damaged_library_is_compiled_anew_and_not_loaded(cache):
+    path = Path(build())
+    whole = path.read_bytes()
+    for damaged in (whole[:5000], b''):
+        path.write_bytes(damaged)
+        assert Path(build()) == path and len(path.read_bytes()) == len(whole)
+
+
+def test_a_compiler_that_cannot_be_named_is_one_sentence(cache, monkeypatch):
+    monkeypatch.setenv('CXX', '"')
+    with pytest.raises(RuntimeError, match='^CXX=" cannot be read'):
+        build()

@@ -9,6 +9,8 @@ from common.questions import (
     Question,
     arithmetic_questions,
     arithmetic_text,
+    check_question,
+    completion_of,
     facts_questions,
     is_correct,
     paper_questions,
@@ -85,3 +87,20 @@ def test_a_split_seed_decides_the_rounds_and_k_of_them_hold_out_20_k_questions()
     for rounds in range(10):
         questions = arithmetic_questions(round_robin_pairs(rounds, split_seed=3))
         assert sum(q.group == 'held out' for q in questions) == 20 * rounds
+
+
+@pytest.mark.parametrize('answer, terminator', [
+    ('Washington D.C.', '\n'), ('-5.', '\n'), (' lead', '\n'), ('a>b', '>\n'), ('New York', ';\n'), ('12', '>')])
+def test_an_answer_written_as_the_text_has_it_is_right(answer, terminator):
+    question = Question('own', 'say: ', answer, 'seen', terminator)
+    check_question(question)
+    assert is_correct(question, completion_of(question, answer + terminator + 'say: more'))
+
+
+@pytest.mark.parametrize('question', [
+    Question('own', 'say: ', 'x>y', 'seen', '>'), Question('own', 'say: ', 'x\ny', 'seen', '!\n'),
+    Question('heldout', 'say: ', 'x'), Question('seen', 'say: ', 'x'), Question('own', '', 'x'), Question('own', 'say: ', ''),
+    Question('own', 'say: ', 5), Question('own', 'say: ', 'x', 'held_out'), Question('own', 'say: ', 'x', 'seen', '')])
+def test_a_question_that_could_never_be_right_or_told_apart_is_refused(question):
+    with pytest.raises(ValueError):
+        check_question(question)

@@ -205,3 +205,23 @@ def test_the_first_signal_asks_and_the_second_ends(signum):
     start = time.monotonic()
     process.send_signal(signum)
     assert process.wait(30) == 128 + signum and time.monotonic() - start < 10
+
+
+def test_a_foreign_gitignore_is_neither_moved_nor_overwritten(tmp_path):
+    (tmp_path / 'own').mkdir()
+    (tmp_path / 'own/.gitignore').write_text('precious')
+    claim_folder(str(tmp_path / 'own'), resume=False)
+    assert (tmp_path / 'own/.gitignore').read_text() == 'precious'
+    (tmp_path / 'repository/.git').mkdir(parents=True)
+    with pytest.raises(UserError, match='.git, which no run wrote'):
+        claim_folder(str(tmp_path / 'repository'), resume=False)
+
+
+def test_a_run_behind_a_link_and_two_dots_is_moved_aside_and_not_overwritten(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'other/sub').mkdir(parents=True)
+    (tmp_path / 'link').symlink_to(tmp_path / 'other/sub')
+    (tmp_path / 'other/x').mkdir()
+    (tmp_path / 'other/x/ckpt.pt').write_text('precious')
+    claim_folder('link/../x', resume=False)
+    assert (tmp_path / 'other/x.1/ckpt.pt').read_text() == 'precious' and not (tmp_path / 'x').exists()
