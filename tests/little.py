@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from common.dataset import Meta
 from common.evaluate import NEW_TOKENS
-from common.questions import arithmetic_questions, arithmetic_text, facts_questions, facts_text, paper_questions
+from common.questions import arithmetic_questions, arithmetic_text, facts_questions, facts_text, paper_questions, completion_of
 from common.tokenizer import char_tokenizer
 from model import GPT, GPTConfig
 
@@ -51,7 +51,7 @@ def plain_answer(model, tokenizer, question, temperature=0.01, top_k=10):
     """One sample of one question by GPT.generate, up to and without the character that ends an answer."""
     idx = torch.tensor([tokenizer.encode(question.prompt)])
     out = model.generate(idx, NEW_TOKENS[question.kind], temperature, top_k)
-    return tokenizer.decode(out[0, idx.size(1):].tolist()).split(question.terminator[-1])[0]
+    return completion_of(question, tokenizer.decode(out[0, idx.size(1):].tolist()))
 
 
 def plain_prob(model, tokenizer, question):

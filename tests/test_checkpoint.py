@@ -197,7 +197,8 @@ def test_a_model_folder_without_meta_pkl_uses_its_datasets(tmp_path, bare, monke
     dict(best_acc=None), dict(best_val_loss='abc')])
 def test_a_damaged_checkpoint_is_not_resumed(tmp_path, change):
     _, checkpoint = nanogpt()
-    torch.save({**checkpoint, 'optimizer': {}, 'iter_num': 4, 'best_val_loss': 1.0, 'config': {}, **change}, tmp_path / 'ckpt.pt')
+    checkpoint |= {'optimizer': {}, 'iter_num': 4, 'best_val_loss': 1.0, 'config': {}, **change}
+    torch.save(checkpoint, tmp_path / 'ckpt.pt')
     with pytest.raises(UserError, match='^[^\n]*cannot be resumed, because it is damaged[^\n]*$'):
         load_checkpoint(tmp_path / 'ckpt.pt', to_resume=True)
 

@@ -46,7 +46,7 @@ def test_its_tasks_have_columns_answers_and_reports_of_their_own_name(own):
     assert set(answers.task) == {'squares', 'past tense'} and len(answers) == 14 * len(table)
     out = own.check('eval_as_math.py', '--out_dir=own', '--json=report.json')
     report = json.loads((own.folder / 'report.json').read_text())
-    assert '12 questions, 3 samples each' in out and {q['task'] for q in report['questions']} == {'squares'}
+    assert '12 questions,\n3 samples each' in out and {q['task'] for q in report['questions']} == {'squares'}
     assert [row['group'] for row in report['totals']] == ['squares', 'seen', 'held out']
     said = [text for q in report['questions'] for text in q['samples']]
     assert len(said) == 36 and not any(';' in text for text in said), 'generation stops at the terminator'
