@@ -5,6 +5,7 @@ What the tests share: a copy of the project with its data prepared, and a way to
 import gzip
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,9 @@ import pytest
 import torch
 
 REPO = Path(__file__).resolve().parents[1]
+for signum, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(signum) == signal.SIG_IGN:  # under nohup, or behind a shell's &, the scripts would ignore them too
+        signal.signal(signum, handler)
 sys.path.insert(0, str(REPO))
 from run_script import run_script
 
