@@ -229,6 +229,7 @@ def test_a_cache_folder_that_cannot_be_written_gives_way_to_a_temporary_one(cach
     assert cache not in Path(build()).parents and cache.is_file()
 
 
+@pytest.mark.slow
 def test_processes_that_build_at_once_do_not_disturb_each_other(cache):
     code = ("import ctypes; from common import compile_cpp, fused_step; compile_cpp.FLAGS.append('-O0'); "
             "ctypes.CDLL(fused_step.build()).step_new; print(fused_step.build())")
@@ -239,6 +240,7 @@ def test_processes_that_build_at_once_do_not_disturb_each_other(cache):
     assert len(list((cache / 'fused_step').iterdir())) == 2, 'the library and its hash'
 
 
+@pytest.mark.slow
 def test_a_damaged_library_is_compiled_anew_and_not_loaded(cache):
     path = Path(build())
     whole = path.read_bytes()
