@@ -53,7 +53,8 @@ def build(source):
     compiler = named or [c for c in ('g++', 'clang++', 'c++') if shutil.which(c)][:1]
     if not compiler:
         raise RuntimeError("no C++ compiler was found: install g++ or clang++, or let CXX name another one")
-    key = hashlib.sha256(repr([source.read_bytes(), FLAGS, EXTRAS, compiler, cpu_model()]).encode()).hexdigest()[:16]
+    text = [path.read_bytes() for path in (source, *sorted(source.parent.glob('*.h')))]
+    key = hashlib.sha256(repr([text, FLAGS, EXTRAS, compiler, cpu_model()]).encode()).hexdigest()[:16]
     library = cache_folder() / f'{source.stem}_{key}.so'
     digest = library.with_suffix('.sha256')  # a damaged library would crash the process that loads it
     if library.is_file() and digest.is_file() and digest.read_text() == hashlib.sha256(library.read_bytes()).hexdigest():

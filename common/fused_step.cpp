@@ -6,135 +6,30 @@
 // with `vec` for `float`, so that no lane is idle, however narrow the model is. And a block of windows goes through the
 // whole network, forward and backward, before the next block begins, so that its activations stay in the cache.
 // LayerNorms have no weights here, because these are multiplied into the matrix that follows: W (w * y) = (W diag(w)) y
+// What the first layer does before attention depends only on a token and its position, so it is done once for each such
+// pair and not for each window: the table of x and its q, k and v, from which windows take their rows.
 //
 // Letters as in nanoGPT: L layers, H heads, width C, MLP of hidden width F, T positions in a window, vocabulary V. A
 // lane of a block holds W windows laid end to end, because products are quicker over more positions: P = W * T. Only
-// attention and the embeddings see where a window ends. d_x is the gradient of x.
+// attention and the table see where a window ends. d_x is the gradient of x.
 
-#include <algorithm>
 #include <atomic>
-#include <cmath>
-#include <cstdint>
-#include <cstring>
 #include <vector>
 
-#if defined(__AVX512F__)
-constexpr int BYTES = 64;
-#elif defined(__AVX2__)
-constexpr int BYTES = 32;
-#else
-constexpr int BYTES = 16;  // SSE2, ARM's NEON, and whatever else there is
-#endif
-constexpr int LANES = BYTES / sizeof(float);
-typedef float vec __attribute__((vector_size(BYTES)));
-typedef int32_t ivec __attribute__((vector_size(BYTES)));
+#include "lanes.h"
 
 // The batch is summed in this many parts, and a thread that has finished one takes the next one. The parts are added in
 // their order, so that the result is the same to the bit, however many threads there are and whichever is slower.
-constexpr int PARTS = 16;
+constexpr int PARTS = 4;
 
 struct Shape {  // fused_step.py passes these numbers as an array
     int L, H, C, F, T, V;
     int W() const { return std::max(1, 18 / T); }  // measured: fewer than 18 positions are slower, more are no quicker
     int P() const { return W() * T; }
+    int row() const { return (4 * C + LANES - 1) / LANES * LANES; }  // floats of a row of the table
+    int table_blocks() const { return (T * V + P() * LANES - 1) / (P() * LANES); }
+    int table() const { return table_blocks() * P() * LANES * row(); }  // floats of the table, its last block filled up
 };
-
-// --------------------------------------------------------------------------------------------------------------------
-// Matrix products. All of them are out(i, j) = or += sum over k of a(i, k) * b(k, j), lane by lane.
-
-// A matrix stored by rows or by columns. E is vec, or float for weights, which are the same in all lanes.
-template <class E, bool BY_ROWS> struct View {
-    E* p;
-    int64_t step;  // from a row to the next, or from a column to the next
-    E& operator()(int64_t i, int64_t j) const { return BY_ROWS ? p[i * step + j] : p[j * step + i]; }
-    View at(int i, int j) const { return {&(*this)(i, j), step}; }
-    View<E, !BY_ROWS> t() const { return {p, step}; }
-};
-using Features = View<vec, false>;  // features x positions, stored position by position
-
-[[gnu::always_inline]] inline float sum_lanes(vec x) {
-    typedef float quad __attribute__((vector_size(16)));
-    quad q[LANES / 4];
-    std::memcpy(q, &x, BYTES);
-    for (int i = 1; i < LANES / 4; i++) q[0] += q[i];
-    return (q[0][0] + q[0][1]) + (q[0][2] + q[0][3]);
-}
-
-// What goes into a matrix: all lanes, or their sum where it is of floats, as the gradients of weights are
-[[gnu::always_inline]] inline void put(vec& out, vec x, bool add) { out = add ? out + x : x; }
-[[gnu::always_inline]] inline void put(float& out, vec x, bool add) { out = add ? out + sum_lanes(x) : sum_lanes(x); }
-
-// R rows and S columns of a product, whose sums stay in registers. Always inlined and unrolled, because a call and the
-// loops over r and s would take longer than the sums.
-template <int R, int S, class Out, class A, class B>
-[[gnu::always_inline]] inline void tile(Out out, A a, B b, int k_begin, int k_end, bool add) {
-    vec sum[R][S] = {};
-#pragma GCC unroll 2
-    for (int k = k_begin; k < k_end; k++) {
-        for (int r = 0; r < R; r++)
-            for (int s = 0; s < S; s++) sum[r][s] += a(r, k) * b(k, s);
-    }
-    for (int r = 0; r < R; r++)
-        for (int s = 0; s < S; s++) put(out(r, s), sum[r][s], add);
-}
-
-enum Triangle { NONE, LOWER_OUT, LOWER_A, UPPER_A };  // of causal attention: half of this matrix is not needed, or zero
-
-// S columns of a product from column j on: tiles of R rows, and for the rest a smaller one
-template <int R, int S, class Out, class A, class B>
-static void columns(Out out, A a, B b, int i, int I, int j, int K, bool add, Triangle triangle) {
-    for (; i + R <= I; i += R) {
-        if (triangle == LOWER_OUT && j >= i + R) continue;
-        const int k_begin = triangle == UPPER_A ? i : 0, k_end = triangle == LOWER_A ? std::min(i + R, K) : K;
-        tile<R, S>(out.at(i, j), a.at(i, 0), b.at(0, j), k_begin, k_end, add);
-    }
-    if constexpr (R > 1) if (i < I) columns<R - 1, S>(out, a, b, i, I, j, K, add, triangle);
-}
-
-// I rows and J columns of sums of K products. Tiles of 3 x 3 fill the 16 registers of AVX2; with the 32 of AVX-512,
-// larger ones are no quicker.
-template <int S = 3, class Out, class A, class B>
-static void product(Out out, A a, B b, int I, int J, int K, bool add = false, Triangle triangle = NONE, int j = 0) {
-    for (; j + S <= J; j += S) columns<3, S>(out, a, b, 0, I, j, K, add, triangle);
-    if constexpr (S > 1) if (j < J) product<S - 1>(out, a, b, I, J, K, add, triangle, j);
-}
-
-// --------------------------------------------------------------------------------------------------------------------
-// Functions of vectors
-
-// exp of x <= 0: x = n log 2 + r with |r| <= log(2) / 2, and exp(r) by the polynomial of Cephes' expf (Moshier), to
-// 1e-7 of the value. Below -87 it is exp(-87), about 1e-38, because 2^n must not leave the range of float.
-static inline vec exp_negative(vec x) {
-    x = x < -87.0f ? vec{} - 87.0f : x;
-    const ivec n = __builtin_convertvector(x * 1.44269504f - 0.5f, ivec);  // truncated towards 0: the nearest integer
-    const vec z = __builtin_convertvector(n, vec);
-    const vec r = x - z * 0.693359375f - z * -2.12194440e-4f;  // log 2 in two parts, because the first one is exact
-    vec y = 1.9875691500e-4f * r + 1.3981999507e-3f;
-    y = y * r + 8.3334519073e-3f, y = y * r + 4.1665795894e-2f;
-    y = y * r + 1.6666665459e-1f, y = y * r + 5.0000001201e-1f;
-    return (y * r * r + r + 1.0f) * (vec)((n + 127) << 23);  // n + 127 in the bits of the exponent: 2^n
-}
-
-// GELU(h) = h Phi(h), and its derivative Phi(h) + h phi(h). Phi, the normal distribution, is formula 7.1.26 of
-// Abramowitz and Stegun, accurate to 1e-7, because it shares exp(-h^2 / 2) with phi, the normal density.
-static inline vec gelu(vec h, vec& derivative) {
-    const vec e = exp_negative(-0.5f * h * h), t = 1.0f / (1.0f + 0.3275911f * 0.70710678f * (h < 0.0f ? -h : h));
-    vec tail = 1.061405429f * t - 1.453152027f;
-    tail = tail * t + 1.421413741f, tail = tail * t - 0.284496736f, tail = tail * t + 0.254829592f;
-    tail *= 0.5f * t * e;
-    const vec Phi = h < 0.0f ? tail : 1.0f - tail;
-    derivative = Phi + h * e * 0.39894228f;  // 1 / sqrt(2 pi)
-    return h * Phi;
-}
-
-// x[i] becomes exp(scale * (x[i] - max)), max being their maximum; returns the sum
-static inline vec exp_all(vec* x, int n, float scale, vec& max) {
-    max = x[0];
-    for (int i = 1; i < n; i++) max = x[i] > max ? x[i] : max;
-    vec total = {};
-    for (int i = 0; i < n; i++) total += x[i] = exp_negative((x[i] - max) * scale);
-    return total;
-}
 
 // --------------------------------------------------------------------------------------------------------------------
 // What is kept in memory
@@ -143,7 +38,7 @@ struct Layer { float *ln_1, *qkv, *proj, *ln_2, *fc, *proj_2; };
 struct AfterNorm { float *matrix, *ln; int rows; };
 
 struct Tensors {  // parameters or gradients, one after another
-    float *wte, *wpe, *ln_f, *head;  // head is the output layer, which nanoGPT ties to wte
+    float *wte, *wpe, *ln_f, *head, *table;  // head is the output layer, which nanoGPT ties to wte
     std::vector<Layer> layers;
     std::vector<AfterNorm> after_norms;
     Tensors(const Shape& s, std::vector<float>& memory) {
@@ -155,7 +50,7 @@ struct Tensors {  // parameters or gradients, one after another
             after_norms.push_back({layers[i].qkv, layers[i].ln_1, 3 * C});
             after_norms.push_back({layers[i].fc, layers[i].ln_2, F});
         }
-        ln_f = take(C), head = take(s.V * C);
+        ln_f = take(C), head = take(s.V * C), table = take(0);
         after_norms.push_back({head, ln_f, s.V});
     }
 };
@@ -255,39 +150,86 @@ static void attend_backward(const Shape& s, const LayerActivations& a, vec* d_y,
         }
 }
 
-static void embed(const Shape& s, const Tensors& w, const Activations& a) {
-    for (int p = 0; p < s.P(); p++) {
-        const float *row[LANES], *position = w.wpe + p % s.T * s.C;
-        for (int l = 0; l < LANES; l++) row[l] = w.wte + a.window[p / s.T * LANES + l][p % s.T] * s.C;
-        for (int c = 0; c < s.C; c++) {
-            vec token;
-#pragma GCC unroll 16  // because otherwise it goes through memory
-            for (int l = 0; l < LANES; l++) token[l] = row[l][c];
-            a.x[p * s.C + c] = token + position[c];
+// The rows of a table that a position of a block needs: floats, or const floats to read
+template <class Float> struct Rows {
+    Float* row[LANES];
+    Rows(const Shape& s, Float* table, const Activations& a, int p) {
+        const int t = p % s.T;
+        for (int l = 0; l < LANES; l++) row[l] = table + (t * s.V + a.window[p / s.T * LANES + l][t]) * s.row();
+    }
+    Rows(const Shape& s, Float* table, int p) {
+        for (int l = 0; l < LANES; l++) row[l] = table + (p * LANES + l) * s.row();
+    }
+};
+
+// Features j to j + LANES of a row stand at x + j, or behind x's C features, in qkv
+static void load(const Shape& s, const Rows<const float>& rows, vec* x, vec* qkv) {
+    for (int j = 0; j < 4 * s.C; j += LANES) {
+        vec tile[LANES];
+        for (int l = 0; l < LANES; l++) std::memcpy(&tile[l], rows.row[l] + j, BYTES);
+        transpose(tile);
+        for (int i = j; i < std::min(4 * s.C, j + LANES); i++) (i < s.C ? x[i] : qkv[i - s.C]) = tile[i - j];
+    }
+}
+
+static void add(const Shape& s, const Rows<float>& rows, const vec* x, const vec* qkv) {
+    for (int j = 0; j < 4 * s.C; j += LANES) {
+        vec tile[LANES] = {}, sum;
+        for (int i = j; i < std::min(4 * s.C, j + LANES); i++) tile[i - j] = i < s.C ? x[i] : qkv[i - s.C];
+        transpose(tile);
+        for (int l = 0; l < LANES; l++) {
+            std::memcpy(&sum, rows.row[l] + j, BYTES);
+            sum += tile[l];
+            std::memcpy(rows.row[l] + j, &sum, BYTES);
         }
     }
 }
 
-static void embed_backward(const Shape& s, const Activations& a, const Tensors& g) {
-    for (int p = 0; p < s.P(); p++) {
-        float *row[LANES], *position = g.wpe + p % s.T * s.C;
-        for (int l = 0; l < LANES; l++) row[l] = g.wte + a.window[p / s.T * LANES + l][p % s.T] * s.C;
-        for (int c = 0; c < s.C; c++) {
-            const vec d = a.d_x[p * s.C + c];
-            put(position[c], d, true);
-            for (int l = 0; l < LANES; l++) row[l][c] += d[l];
+// The first LayerNorm of a block of the table: row t * V + v is that of token v at position t
+static void normalize_table(const Shape& s, const Tensors& w, const Activations& a, int block) {
+    for (int i = 0; i < s.P() * LANES; i++) {
+        const int row = std::min(block * s.P() * LANES + i, s.T * s.V - 1);
+        for (int c = 0; c < s.C; c++)
+            a.x[i / LANES * s.C + c][i % LANES] = w.wte[row % s.V * s.C + c] + w.wpe[row / s.V * s.C + c];
+    }
+    normalize(a.x, a.layers[0].ln_1, s.P(), s.C);
+}
+
+static void make_table(const Shape& s, const Tensors& w, const Activations& a, int block) {
+    const int C = s.C, P = s.P();
+    normalize_table(s, w, a, block);
+    linear(a.layers[0].qkv, w.layers[0].qkv, a.layers[0].ln_1.y, 3 * C, C, P);
+    std::fill_n(w.table + block * P * LANES * s.row(), P * LANES * s.row(), 0.0f);
+    for (int p = 0; p < P; p++)
+        add(s, {s, w.table, block * P + p}, a.x + p * C, a.layers[0].qkv + p * 3 * C);
+}
+
+static void table_backward(const Shape& s, const Tensors& w, const Activations& a, const Tensors& g, const float* d_table,
+                           int block) {
+    const int C = s.C, P = s.P();
+    normalize_table(s, w, a, block);
+    for (int p = 0; p < P; p++) load(s, {s, d_table, block * P + p}, a.d_x + p * C, a.d_qkv + p * 3 * C);
+    linear_backward(a.x, g.layers[0].qkv, a.d_qkv, w.layers[0].qkv, a.layers[0].ln_1.y, 3 * C, C, P);
+    normalize_backward(a.d_x, a.x, a.layers[0].ln_1, P, C, true);
+    for (int i = 0; i < P * LANES; i++) {
+        const int row = std::min(block * P * LANES + i, s.T * s.V - 1);
+        for (int c = 0; c < C; c++) {
+            const float d = a.d_x[i / LANES * C + c][i % LANES];
+            g.wte[row % s.V * C + c] += d, g.wpe[row / s.V * C + c] += d;
         }
     }
 }
 
 static void forward(const Shape& s, const Tensors& w, const Activations& a) {
     const int C = s.C, F = s.F, P = s.P();
-    embed(s, w, a);
+    for (int p = 0; p < P; p++) load(s, {s, w.table, a, p}, a.x + p * C, a.layers[0].qkv + p * 3 * C);
     for (int i = 0; i < s.L; i++) {
         const Layer& m = w.layers[i];
         const LayerActivations& l = a.layers[i];
-        normalize(a.x, l.ln_1, P, C);
-        linear(l.qkv, m.qkv, l.ln_1.y, 3 * C, C, P);
+        if (i > 0) {
+            normalize(a.x, l.ln_1, P, C);
+            linear(l.qkv, m.qkv, l.ln_1.y, 3 * C, C, P);
+        }
         attend(s, l);
         linear(a.x, m.proj, l.y, C, C, P, true);
         normalize(a.x, l.ln_2, P, C);
@@ -332,10 +274,12 @@ static void backward(const Shape& s, const Tensors& w, const Activations& a, con
         normalize_backward(a.d_x, d_y, l.ln_2, P, C, true);
         linear_backward(d_y, d.proj, a.d_x, m.proj, l.y, C, C, P);
         attend_backward(s, l, d_y, a);
-        linear_backward(d_y, d.qkv, a.d_qkv, m.qkv, l.ln_1.y, 3 * C, C, P);
-        normalize_backward(a.d_x, d_y, l.ln_1, P, C, true);
+        if (i > 0) {
+            linear_backward(d_y, d.qkv, a.d_qkv, m.qkv, l.ln_1.y, 3 * C, C, P);
+            normalize_backward(a.d_x, d_y, l.ln_1, P, C, true);
+        }
     }
-    embed_backward(s, a, g);
+    for (int p = 0; p < P; p++) add(s, {s, g.table, a, p}, a.d_x + p * C, a.d_qkv + p * 3 * C);
 }
 
 // --------------------------------------------------------------------------------------------------------------------
@@ -351,15 +295,32 @@ static void unfold(const Shape& s, const Tensors& w, const Tensors& g) {
     for (int i = 0; i < s.V * s.C; i++) g.wte[i] += g.head[i];
 }
 
+static void sum_into(float* sum, const float* x, int n) {
+    for (int i = 0; i < n; i++) sum[i] += x[i];
+}
+
 struct Step {
     Shape s;
     std::vector<float> weights, folded;
     std::vector<std::vector<float>> parts;
     std::vector<Activations> threads;
+
+    // work(i, activations) for i = 0 ... n - 1. Each thread begins where it did in the last step, because what it then
+    // wrote is in its cache, and goes on with what the others have not taken.
+    template <class Work> void share(int n, Work work) {
+        const int n_threads = threads.size();
+        std::vector<std::atomic<bool>> taken(n);
+#pragma omp parallel for num_threads(n_threads) schedule(static, 1)
+        for (int k = 0; k < n_threads; k++)
+            for (int j = 0; j < n; j++) {
+                const int i = (k * n / n_threads + j) % n;
+                if (!taken[i].exchange(true)) work(i, threads[k]);
+            }
+    }
 };
 
 extern "C" Step* step_new(const Shape* s, int n_threads, int64_t n_parameters) {
-    const std::vector<float> zeros(n_parameters + s->V * s->C);
+    const std::vector<float> zeros(n_parameters + s->V * s->C + s->table());
     Step* step = new Step{*s, zeros, zeros, std::vector<std::vector<float>>(PARTS, zeros), {}};
     for (int k = 0; k < n_threads; k++) step->threads.emplace_back(*s);
     return step;
@@ -401,17 +362,22 @@ extern "C" float step_gradients(Step* step, int n_tensors, const int64_t* size, 
         for (int i = 0; i < m.rows * s.C; i += s.C)
             for (int c = 0; c < s.C; c++) m.matrix[i + c] *= m.ln[c];
 
-    const int n_threads = step->threads.size();
-    std::atomic<int> next{0};
     float loss[PARTS];
-#pragma omp parallel for num_threads(n_threads) schedule(static, 1)
-    for (int k = 0; k < n_threads; k++)
-        for (int i; (i = next++) < PARTS;)
-            loss[i] = run_part(s, folded, step->threads[k], step->parts[i], i, ids, start, weight, n);
-
+    step->share(s.table_blocks(), [&](int block, const Activations& a) { make_table(s, folded, a, block); });
+    step->share(PARTS, [&](int i, Activations& a) {
+        loss[i] = run_part(s, folded, a, step->parts[i], i, ids, start, weight, n);
+    });
+    step->share(PARTS, [&](int i, const Activations& a) {
+        const int size = s.P() * LANES * s.row();
+        for (int block = i; block < s.table_blocks(); block += PARTS) {
+            for (int j = 1; j < PARTS; j++)
+                sum_into(g.table + block * size, Tensors(s, step->parts[j]).table + block * size, size);
+            table_backward(s, folded, a, Tensors(s, step->parts[i]), g.table, block);
+        }
+    });
     for (int i = 1; i < PARTS; i++) {
         loss[0] += loss[i];
-        for (size_t j = 0; j < step->parts[0].size(); j++) step->parts[0][j] += step->parts[i][j];
+        sum_into(step->parts[0].data(), step->parts[i].data(), step->parts[0].size() - s.table());
     }
     unfold(s, w, g);
     const float* begin = step->parts[0].data();

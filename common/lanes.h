@@ -1,0 +1,134 @@
+// What fused_step.cpp is written in: vectors whose lanes are the windows of a batch, their functions, and their products.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <utility>
+
+#if defined(__AVX512F__)
+constexpr int BYTES = 64;
+#elif defined(__AVX2__)
+constexpr int BYTES = 32;
+#else
+constexpr int BYTES = 16;  // SSE2, ARM's NEON, and whatever else there is
+#endif
+constexpr int LANES = BYTES / sizeof(float);
+typedef float vec __attribute__((vector_size(BYTES)));
+typedef int32_t ivec __attribute__((vector_size(BYTES)));
+
+// --------------------------------------------------------------------------------------------------------------------
+// Functions of vectors
+
+// exp of x <= 0: x = n log 2 + r with |r| <= log(2) / 2, and exp(r) by the polynomial of Cephes' expf (Moshier), to
+// 1e-7 of the value. Below -87 it is exp(-87), about 1e-38, because 2^n must not leave the range of float.
+static inline vec exp_negative(vec x) {
+    x = x < -87.0f ? vec{} - 87.0f : x;
+    const ivec n = __builtin_convertvector(x * 1.44269504f - 0.5f, ivec);  // truncated towards 0: the nearest integer
+    const vec z = __builtin_convertvector(n, vec);
+    const vec r = x - z * 0.693359375f - z * -2.12194440e-4f;  // log 2 in two parts, because the first one is exact
+    vec y = 1.9875691500e-4f * r + 1.3981999507e-3f;
+    y = y * r + 8.3334519073e-3f, y = y * r + 4.1665795894e-2f;
+    y = y * r + 1.6666665459e-1f, y = y * r + 5.0000001201e-1f;
+    return (y * r * r + r + 1.0f) * (vec)((n + 127) << 23);  // n + 127 in the bits of the exponent: 2^n
+}
+
+// GELU(h) = h Phi(h), and its derivative Phi(h) + h phi(h). Phi, the normal distribution, is formula 7.1.26 of
+// Abramowitz and Stegun, accurate to 1e-7, because it shares exp(-h^2 / 2) with phi, the normal density.
+static inline vec gelu(vec h, vec& derivative) {
+    const vec e = exp_negative(-0.5f * h * h), t = 1.0f / (1.0f + 0.3275911f * 0.70710678f * (h < 0.0f ? -h : h));
+    vec tail = 1.061405429f * t - 1.453152027f;
+    tail = tail * t + 1.421413741f, tail = tail * t - 0.284496736f, tail = tail * t + 0.254829592f;
+    tail *= 0.5f * t * e;
+    const vec Phi = h < 0.0f ? tail : 1.0f - tail;
+    derivative = Phi + h * e * 0.39894228f;  // 1 / sqrt(2 pi)
+    return h * Phi;
+}
+
+// x[i] becomes exp(scale * (x[i] - max)), max being their maximum; returns the sum
+static inline vec exp_all(vec* x, int n, float scale, vec& max) {
+    max = x[0];
+    for (int i = 1; i < n; i++) max = x[i] > max ? x[i] : max;
+    vec total = {};
+    for (int i = 0; i < n; i++) total += x[i] = exp_negative((x[i] - max) * scale);
+    return total;
+}
+
+// a[0], b[0], a[1], b[1], ... from the lanes of two vectors, the first half of them and the second
+template <int... I> [[gnu::always_inline]] inline void interleave(vec a, vec b, vec* out, std::integer_sequence<int, I...>) {
+    out[0] = vec{(I % 2 ? b : a)[I / 2]...};
+    out[1] = vec{(I % 2 ? b : a)[(LANES + I) / 2]...};
+}
+
+// LANES rows of LANES floats become columns. A row's number has log2(LANES) binary digits, as has a lane's; interleaving
+// the first half of the rows with the second moves one digit from the one to the other.
+static inline void transpose(vec* x) {
+    vec y[LANES];
+    for (int size = 1; size < LANES; size *= 2) {
+        for (int i = 0; i < LANES / 2; i++)
+            interleave(x[i], x[i + LANES / 2], y + 2 * i, std::make_integer_sequence<int, LANES>());
+        std::memcpy(x, y, sizeof y);
+    }
+}
+
+// --------------------------------------------------------------------------------------------------------------------
+// Matrix products. All of them are out(i, j) = or += sum over k of a(i, k) * b(k, j), lane by lane.
+
+// A matrix stored by rows or by columns. E is vec, or float for weights, which are the same in all lanes.
+template <class E, bool BY_ROWS> struct View {
+    E* p;
+    int64_t step;  // from a row to the next, or from a column to the next
+    E& operator()(int64_t i, int64_t j) const { return BY_ROWS ? p[i * step + j] : p[j * step + i]; }
+    View at(int i, int j) const { return {&(*this)(i, j), step}; }
+    View<E, !BY_ROWS> t() const { return {p, step}; }
+};
+using Features = View<vec, false>;  // features x positions, stored position by position
+
+[[gnu::always_inline]] inline float sum_lanes(vec x) {
+    typedef float quad __attribute__((vector_size(16)));
+    quad q[LANES / 4];
+    std::memcpy(q, &x, BYTES);
+    for (int i = 1; i < LANES / 4; i++) q[0] += q[i];
+    return (q[0][0] + q[0][1]) + (q[0][2] + q[0][3]);
+}
+
+// What goes into a matrix: all lanes, or their sum where it is of floats, as the gradients of weights are
+[[gnu::always_inline]] inline void put(vec& out, vec x, bool add) { out = add ? out + x : x; }
+[[gnu::always_inline]] inline void put(float& out, vec x, bool add) { out = add ? out + sum_lanes(x) : sum_lanes(x); }
+
+// R rows and S columns of a product, whose sums stay in registers. Always inlined and unrolled, because a call and the
+// loops over r and s would take longer than the sums.
+template <int R, int S, class Out, class A, class B>
+[[gnu::always_inline]] inline void tile(Out out, A a, B b, int k_begin, int k_end, bool add) {
+    vec sum[R][S] = {};
+#pragma GCC unroll 2
+    for (int k = k_begin; k < k_end; k++) {
+        for (int r = 0; r < R; r++)
+            for (int s = 0; s < S; s++) sum[r][s] += a(r, k) * b(k, s);
+    }
+    for (int r = 0; r < R; r++)
+        for (int s = 0; s < S; s++) put(out(r, s), sum[r][s], add);
+}
+
+enum Triangle { NONE, LOWER_OUT, LOWER_A, UPPER_A };  // of causal attention: half of this matrix is not needed, or zero
+
+// S columns of a product from column j on: tiles of R rows, and for the rest a smaller one
+template <int R, int S, class Out, class A, class B>
+static void columns(Out out, A a, B b, int i, int I, int j, int K, bool add, Triangle triangle) {
+    for (; i + R <= I; i += R) {
+        if (triangle == LOWER_OUT && j >= i + R) continue;
+        const int k_begin = triangle == UPPER_A ? i : 0, k_end = triangle == LOWER_A ? std::min(i + R, K) : K;
+        tile<R, S>(out.at(i, j), a.at(i, 0), b.at(0, j), k_begin, k_end, add);
+    }
+    if constexpr (R > 1) if (i < I) columns<R - 1, S>(out, a, b, i, I, j, K, add, triangle);
+}
+
+// I rows and J columns of sums of K products. Tiles of 3 x 3 fill the 16 registers of AVX2; with the 32 of AVX-512,
+// larger ones are no quicker.
+template <int S = 3, class Out, class A, class B>
+static void product(Out out, A a, B b, int I, int J, int K, bool add = false, Triangle triangle = NONE, int j = 0) {
+    for (; j + S <= J; j += S) columns<3, S>(out, a, b, 0, I, j, K, add, triangle);
+    if constexpr (S > 1) if (j < J) product<S - 1>(out, a, b, I, J, K, add, triangle, j);
+}
+
