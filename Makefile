@@ -1,15 +1,17 @@
 # `make`: set up, then get the paper's main result: train math_mini_14 in full, evaluate it and plot it.
 # `make test`: set up, then check the style and run the tests. `make test-fast`: the tests that take less than half a minute.
 # `make test-faults`: kill runs at random and fill disks, which takes minutes. `make bench`: measure how fast it is.
-# `make study`: train the paper's runs with several seeds, which takes hours. If you stop it and run it again, it continues
-# where it was. `make results`: write the tables and figures of the runs that are finished so far into results/.
+# `make paper`: train the paper's runs with several seeds, which takes hours. `make study`: train those of the study, which
+# takes a day. If you stop them and run them again, they continue where they were. `make results`: write the tables and
+# figures of the runs that are finished so far into results/. `make study-data`: write the datasets of the study.
 
 PYTHON ?= python3
 VENV := .venv/bin/python
 PAPER := $(foreach kind,math facts both,$(foreach size,14 28 56,config/train_$(kind)_mini_$(size).py))
 SMALL := config/train_math_mini_14.py config/train_math_mini_28.py
+STUDY := $(VENV) sweep.py config/train_study.py --seeds=8 --name
 
-.PHONY: all test test-fast test-faults study results bench
+.PHONY: all test test-fast test-faults paper study-data study results bench
 all: .venv/installed
 	$(VENV) data/as_math/prepare.py
 	$(VENV) train_with_eval.py config/train_math_mini_14.py
@@ -27,12 +29,30 @@ test-faults: .venv/installed-dev
 	bash -o pipefail -c '$(VENV) -m pytest -m faults -s | tee faults.log'
 	grep -E '^(SIG|full disk|truncated|meta.pkl|ckpt.pt)' faults.log > results/faults.txt
 
-study: .venv/installed-dev
+paper: .venv/installed-dev
 	for dataset in as_math facts_char both_math_and_facts; do $(VENV) data/$$dataset/prepare.py || exit 1; done
 	status=0; \
 	$(VENV) sweep.py $(SMALL) --seeds=10 --name=paper || status=1; \
 	$(VENV) sweep.py $(filter-out $(SMALL),$(PAPER)) --seeds=5 --name=paper || status=1; \
 	$(VENV) sweep.py $(SMALL) --seeds=5 --name=weight_decay --weight_decay=0.1 || status=1; exit $$status
+	$(MAKE) results
+
+study-data: .venv/installed  # each seed has a split of its own
+	for seed in 1337 1338 1339 1340 1341 1342 1343 1344; do \
+	  prepare="$(VENV) data/as_math/prepare.py --split_seed=$$((seed - 1337))"; \
+	  $$prepare --name=pair_$$seed --held_out_pairs=1 || exit 1; \
+	  for k in 1 2 3 5; do $$prepare --name=rounds_$${k}_$$seed --held_out_rounds=$$k || exit 1; done; \
+	  $$prepare --name=orders_$$seed --held_out_rounds=2 --orders=1000 || exit 1; \
+	  $$prepare --name=random_$$seed --held_out_rounds=0 --shuffle_answers || exit 1; \
+	done
+
+study: .venv/installed-dev study-data
+	status=0; \
+	$(STUDY)=study --n_embd=6,8,10,12,14,20,28,56 \
+	  --dataset=pair_{seed},rounds_1_{seed},rounds_2_{seed},rounds_3_{seed},rounds_5_{seed} || status=1; \
+	$(STUDY)=study_orders --n_embd=14,28,56 --dataset=orders_{seed} --eval_iters=10 || status=1; \
+	$(STUDY)=study_decay --n_embd=14,28,56 --weight_decay=0.1,1.0 --dataset=rounds_2_{seed} || status=1; \
+	$(STUDY)=study_random --n_embd=14,28,56 --dataset=random_{seed} || status=1; exit $$status
 	$(MAKE) results
 
 results: .venv/installed-dev

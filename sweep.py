@@ -3,14 +3,18 @@ Train several configs with several seeds each, side by side, and write means and
 
 $ python sweep.py config/train_math_mini_14.py config/train_math_mini_28.py --seeds=5
 $ python sweep.py config/train_math_mini_14.py --seeds=3 --name=decay --weight_decay=0.1
+$ python sweep.py config/train_study.py --n_embd=14,28 --dataset=rounds_1_{seed},rounds_2_{seed} --seeds=8 --name=study
 $ python sweep.py config/train_math_mini_*.py --cluster=slurm --cluster_options slurm_partition=gpu timeout_min=120
 
 Every run is a model folder of train_with_eval.py, sweeps/NAME/CONFIG/seed_N, with its output beside it in seed_N.log.
---key=value goes to all of them. If you run the same command again, it skips the runs that are finished and resumes the
-others. If one run fails, the others go on. --cluster needs submitit (pip install -r requirements-dev.txt).
+--key=value goes to all of them; --key=a,b trains every combination of the listed values, and CONFIG then names them:
+study,n_embd=14,dataset=rounds_1. In a value, {seed} stands for the run's seed. If you run the same command again, it skips
+the runs that are finished and resumes the others. If one run fails, the others go on. --cluster needs submitit (pip
+install -r requirements-dev.txt).
 """
 
 import argparse
+import itertools
 import os
 import shlex
 import subprocess
@@ -23,6 +27,7 @@ from types import SimpleNamespace
 import filelock  # comes with torch
 from tqdm import tqdm
 
+from common.dataset import DATA
 from common.errors import UserError, one_line
 from common.run_folder import stop_by_signal
 from configurator import settings_of
@@ -46,12 +51,13 @@ def option(text):
 
 
 def parse_arguments():
-    """The sweep's own options, and the overrides that go to every run: (args, list of '--key=value')."""
+    """The sweep's own options, and the values of the others, which go to the runs: (args, dict of '--key' to list of str)."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
                                      allow_abbrev=False)
     parser.add_argument('configs', nargs='+', metavar='CONFIG', help='config files of train_with_eval.py')
-    parser.add_argument('--seeds', type=count, default=5, help="seeds per config, from its own seed upwards (default: 5)")
+    parser.add_argument('--seeds', type=count, default=5, help='seeds per config, from --seed upwards (default: 5)')
+    parser.add_argument('--seed', type=int, help="the first seed (default: the config's own)")
     parser.add_argument('--name', default='main', help='the sweep is in sweeps/NAME (default: main)')
     parser.add_argument('--jobs', type=count, default=cores,
                         help='runs that go side by side here and share its cores (default: one per core; with one GPU use 1)')
@@ -64,41 +70,62 @@ def parse_arguments():
         parser.error(f"--name must be a plain name, not {args.name!r}")
     args.configs += [arg for arg in rest if not arg.startswith('-')]  # the configs that come after an option
     args.threads = max(1, cores // args.jobs)  # per run, so that runs do not fight for the cores
-    overrides = [arg for arg in rest if arg.startswith('-')]
-    for override in overrides:
-        if not override.startswith('--') or '=' not in override:
+    overrides = {}
+    for override in [arg for arg in rest if arg.startswith('-')]:
+        key, equals, text = override.partition('=')
+        if not override.startswith('--') or not equals:
             parser.error(f"unknown option {override}: settings of train_with_eval.py are written --key=value")
-        if override[2:].split('=')[0] in ('seed', 'out_dir', 'init_from', 'eval_only'):
+        if key in ('--out_dir', '--init_from', '--eval_only'):
             parser.error(f"{override} cannot be set: a sweep sets it for each run")
+        if ',' in text and '' in text.split(','):
+            parser.error(f"{override} lists an empty value: remove a comma")
+        overrides[key] = text.split(',')  # if a key comes twice, the last one counts, as in training
     return args, overrides
+
+
+def combinations(config, overrides, seed):
+    """Every combination of the overrides' values: yields (label, arguments of train_with_eval.py).
+
+    The label is the config's name, followed by key=value for each key that has several values.
+    """
+    for values in itertools.product(*overrides.values()):
+        chosen = [f'{key}={value}' for key, value in zip(overrides, values)]
+        listed = [arg[2:].replace('_{seed}', '') for arg in chosen if len(overrides[arg.split('=')[0]]) > 1]
+        label = ','.join([Path(config).stem.removeprefix('train_'), *listed])
+        if label != Path(label).name or len(label) > 255:
+            raise UserError(f"{label} cannot be a folder's name: list plain and shorter values")
+        yield label, [config, *(arg.replace('{seed}', str(seed)) for arg in chosen), f'--seed={seed}']
 
 
 def plan_runs(args, overrides):
     """All runs of the sweep: dict of model folder to (arguments of train_with_eval.py, max_iters)."""
     runs = {}
-    all_settings = [settings_of(TRAIN, [config, *overrides]) for config in args.configs]
-    for config, settings in zip(args.configs, all_settings):
-        if settings['init_from'] != 'scratch' or settings['eval_only']:
-            raise UserError(f"{config} sets init_from or eval_only, but a sweep trains from scratch: leave them out")
+    first_seeds = [settings_of(TRAIN, [config])['seed'] if args.seed is None else args.seed for config in args.configs]
     for seed_number in range(args.seeds):  # the seeds are the outer loop, so that an early look sees every config
-        for config, settings in zip(args.configs, all_settings):
-            seed = settings['seed'] + seed_number
-            folder = Path('sweeps', args.name, Path(config).stem.removeprefix('train_'), f'seed_{seed}')
-            if folder in runs:
-                raise UserError(f"two configs are called {folder.parent.name}: rename one")
-            check_unchanged(folder, settings)
-            runs[folder] = [config, *overrides, f'--seed={seed}'], settings['max_iters']
+        for config, first_seed in zip(args.configs, first_seeds):
+            seed = first_seed + seed_number
+            for label, argv in combinations(config, overrides, seed):
+                settings, folder = settings_of(TRAIN, argv), Path('sweeps', args.name, label, f'seed_{seed}')
+                if folder in runs:
+                    raise UserError(f"two runs are called {folder}: rename a config, or list each value once")
+                check_run(folder, config, settings)
+                runs[folder] = argv, settings['max_iters']
     return runs
 
 
-def check_unchanged(folder, settings):
-    """Raise UserError if an existing run was begun with other settings, or on another text."""
+def check_run(folder, config, settings):
+    """Raise UserError if a run cannot be trained, or exists and was begun with other settings, or on another text."""
+    if settings['init_from'] != 'scratch' or settings['eval_only']:
+        raise UserError(f"{config} sets init_from or eval_only, but a sweep trains from scratch: leave them out")
+    text = DATA / settings['dataset'] / 'train.bin'
+    if not text.exists():
+        raise UserError(f"data/{settings['dataset']} is not prepared: write it with a prepare.py first")
     if not (folder / 'ckpt_last.pt').exists():
         return
     import numpy as np  # these take seconds to import, and a new sweep does not need them
 
     from common.checkpoint import PLACE, changed_settings, load_checkpoint
-    from common.dataset import DATA, text_sha256
+    from common.dataset import text_sha256
     try:
         checkpoint = load_checkpoint(folder / 'ckpt_last.pt', to_resume=True)
     except UserError:
@@ -109,8 +136,7 @@ def check_unchanged(folder, settings):
     for key in changed_settings(checkpoint['config'], settings, may_change=PLACE):
         raise UserError(f"{folder} was trained with {key}={checkpoint['config'][key]!r}, not {settings[key]!r}: choose "
                         "another --name, or the settings that it was begun with")
-    text = DATA / settings['dataset'] / 'train.bin'
-    if text.exists() and checkpoint.get('data_sha256') != text_sha256(np.fromfile(text, dtype='<u2')):
+    if checkpoint.get('data_sha256') != text_sha256(np.fromfile(text, dtype='<u2')):
         raise UserError(f"{folder} was trained on another text: data/{settings['dataset']} has been prepared with "
                         "other options since; choose another --name, or prepare it as it was")
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from common.errors import UserError, explained, say
 from common.questions import (FACT_END, Question, arithmetic_questions, arithmetic_text, check_question, paper_questions,
-                              round_robin_pairs)
+                              round_robin_pairs, shuffle_answers)
 from common.run_folder import write_file
 from common.tokenizer import Tokenizer, char_tokenizer, gpt2_tokenizer
 
@@ -56,26 +56,39 @@ def prepare_parser(description, here):
 
 def parse_arithmetic(parser):
     """Add the options of the sums to a prepare_parser and parse the command line: returns (args, questions, text)."""
-    parser.add_argument('--held_out', type=operand_pair, nargs='*', default=[(5, 7)], metavar='A,B',
-                        help='operand pairs to hold out, in both orders of both operations (default: 5,7)')
-    parser.add_argument('--held_out_rounds', type=int, metavar='K', help='hold out K rounds of a round-robin of the operands '
-                        'instead: each operand is in exactly K pairs')
-    parser.add_argument('--split_seed', type=int, default=0, metavar='S', help='which round-robin (default: 0)')
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument('--held_out', type=operand_pair, nargs='*', default=[(5, 7)], metavar='A,B',
+                       help='operand pairs to hold out, in both orders of both operations (default: 5,7)')
+    which.add_argument('--held_out_rounds', type=int, metavar='K', help='hold out K rounds of a round-robin of the operands '
+                       'instead: each operand is in exactly K pairs')
+    which.add_argument('--held_out_pairs', type=int, metavar='N', help='hold out the first N pairs of the round-robin instead')
+    parser.add_argument('--split_seed', type=int, default=0, metavar='S', help='which round-robin, and which shuffle of the '
+                        'answers (default: 0)')
+    parser.add_argument('--shuffle_answers', action='store_true', help='permute the answers of each operation at random')
+    parser.add_argument('--orders', type=int, default=1, metavar='N',
+                        help='write the lines of the sums N times, each time in another order (default: 1)')
     parser.add_argument('--max_operand', type=int, default=9, help='operands are 0..max_operand (default: 9)')
     parser.add_argument('--seed', type=int, default=1337, help='seed of the shuffle of the lines (default: 1337)')
     args = parser.parse_args()
     operands = args.max_operand + 1
     if not 0 <= args.max_operand <= 999:
         parser.error(f"--max_operand must be from 0 to 999, not {args.max_operand}")
-    if args.held_out_rounds is not None:
-        if operands % 2 or not 0 <= args.held_out_rounds < operands:
-            parser.error(f"--held_out_rounds must be from 0 to {operands - 1}, and the number of operands, {operands}, even")
-        args.held_out = round_robin_pairs(args.held_out_rounds, args.split_seed, operands)
+    if args.orders < 1:
+        parser.error(f"--orders must be at least 1, not {args.orders}")
+    for option, most, pairs_each in (('held_out_rounds', operands - 1, operands // 2),
+                                     ('held_out_pairs', operands * (operands - 1) // 2, 1)):
+        number = getattr(args, option)
+        if number is not None:
+            if operands % 2 or not 0 <= number <= most:
+                parser.error(f"--{option} must be from 0 to {most}, and the number of operands, {operands}, even")
+            args.held_out = round_robin_pairs(operands - 1, args.split_seed, operands)[:number * pairs_each]
     for a, b in args.held_out:
         if not (0 <= a < operands and 0 <= b < operands):
             parser.error(f"--held_out {a},{b} is outside the operands 0..{args.max_operand}")
     questions = arithmetic_questions(args.held_out, args.max_operand)
-    return args, questions, arithmetic_text(questions, args.seed)
+    if args.shuffle_answers:
+        questions = shuffle_answers(questions, args.split_seed)
+    return args, questions, arithmetic_text(questions, args.seed, args.orders)
 
 
 def check_text(text, questions, name):

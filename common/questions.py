@@ -95,12 +95,22 @@ def arithmetic_questions(held_out=((5, 7),), max_operand=9):
             for task, sign in (('add', '+'), ('sub', '-')) for a in operands for b in operands]
 
 
-def arithmetic_text(questions, seed=1337):
-    """The lines of all questions that are not held out, padded with spaces to one width and shuffled."""
-    lines = [q.line for q in questions if q.group != 'held out']
+def shuffle_answers(questions, seed):
+    """The questions with the answers of each task permuted at random, so that they can only be learnt by heart."""
+    answers = {q.task: [] for q in questions}
+    for q in random.Random(seed).sample(questions, len(questions)):
+        answers[q.task].append(q.answer)
+    return [q._replace(answer=answers[q.task].pop()) for q in questions]
+
+
+def arithmetic_text(questions, seed=1337, orders=1):
+    """The lines of all questions that are not held out, padded with spaces to one width, in as many random orders."""
+    lines, rng, text = [q.line for q in questions if q.group != 'held out'], random.Random(seed), ''
     width = max(map(len, lines), default=0)
-    random.Random(seed).shuffle(lines)
-    return ''.join(line.ljust(width) + '\n' for line in lines)
+    for _ in range(orders):
+        rng.shuffle(lines)
+        text += ''.join(line.ljust(width) + '\n' for line in lines)
+    return text
 
 
 def round_robin_pairs(rounds, split_seed, n=10):

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -72,6 +73,23 @@ def test_what_is_finished_is_not_trained_again_and_other_settings_are_refused(sw
     swept.check('data/both_math_and_facts/prepare.py')
 
 
+def test_a_list_of_values_trains_every_combination_and_seed_stands_for_the_runs_own(swept):
+    for seed in (7, 8):
+        swept.check('data/as_math/prepare.py', f'--name=pair_{seed}', '--held_out_pairs=1', f'--split_seed={seed}')
+    command = ['sweep.py', 'config/train_study.py', *QUICK, '--seeds=2', '--seed=7', '--name=study', '--n_embd=6,8',
+               '--dropout=0.1', '--dataset=pair_{seed},as_math']
+    assert '8 runs in sweeps/study, 0 finished' in swept.check(*command)
+    labels = [f'study,n_embd={width},dataset={dataset}' for width in (6, 8) for dataset in ('pair', 'as_math')]
+    for run in (Path(label, f'seed_{seed}') for label in labels for seed in (7, 8)):
+        trained = torch.load(swept.folder / 'sweeps/study' / run / 'ckpt_last.pt', weights_only=True)['config']
+        dataset = 'as_math' if 'as_math' in str(run) else f"pair_{trained['seed']}"
+        assert run == Path(f"study,n_embd={trained['n_embd']},dataset={dataset.split('_8')[0].split('_7')[0]}",
+                           f"seed_{trained['seed']}")
+        assert trained['dataset'] == dataset and trained['dropout'] == 0.1
+    assert set(summary(swept, 'study').config) == set(labels)
+    assert '8 runs in sweeps/study, 8 finished' in swept.check(*command)
+
+
 def start_sweep(project, *args):
     return project.popen('sweep.py', *args, start_new_session=True)
 
@@ -126,9 +144,11 @@ def test_one_failure_does_not_stop_the_others_and_is_reported_with_its_log(proje
 
 
 @pytest.mark.parametrize('args, says', [
-    (['--n_embed=28'], 'did you mean n_embd'), (['--seed=3'], 'a sweep sets it'), (['--verbose'], '--key=value'),
-    (['--seeds=0'], 'above 0'), (['--cluster_options', 'x'], 'not key=value'), (CONFIGS[:1], 'two configs'),
-    (['nowhere.py'], 'nowhere.py'),
+    (['--n_embed=28'], 'did you mean n_embd'), (['--out_dir=x'], 'a sweep sets it'), (['--verbose'], '--key=value'),
+    (['--seeds=0'], 'above 0'), (['--cluster_options', 'x'], 'not key=value'), (CONFIGS[:1], 'two runs are called'),
+    (['nowhere.py'], 'nowhere.py'), (['--seed=x'], 'invalid int'), (['--n_embd=14,,28'], 'an empty value'),
+    (['--dataset=as_math_{seed}'], 'data/as_math_1337 is not prepared'), (['--n_embd=6,x'], "must be a whole number, not 'x'"),
+    (['--n_embd=6,6'], 'two runs are called'), (['--dataset=as_math,../as_math'], "a folder's name"),
 ])
 def test_a_wrong_sweep_is_refused_before_anything_is_trained(prepared, args, says):
     prepared.fails('sweep.py', CONFIGS[0], *QUICK, '--name=wrong', *args, says=says)

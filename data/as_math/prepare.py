@@ -4,6 +4,8 @@ Single-digit addition and subtraction, with four expressions held out: <a+b=c> a
 $ python data/as_math/prepare.py
 $ python data/as_math/prepare.py --name=as_math_34 --held_out 5,7 3,4 --max_operand=19 --seed=1
 $ python data/as_math/prepare.py --name=split_0 --held_out_rounds=2 --split_seed=0
+$ python data/as_math/prepare.py --name=orders_0 --held_out_rounds=2 --orders=1000
+$ python data/as_math/prepare.py --name=random_0 --held_out_rounds=0 --shuffle_answers
 
 Writes input.txt, train.bin, val.bin and meta.pkl beside this file, or into data/NAME/.
 """
