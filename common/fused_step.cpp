@@ -2,34 +2,22 @@
 // fused_step.py compiles this file and calls the four functions at its end. The model is nanoGPT's without biases and
 // dropout; parameters and gradients come in the order of model.parameters().
 //
-// Why it is fast: the windows of a batch are the lanes of SIMD registers. Each operation is the scalar formula, written
-// with `vec` for `float`, so that no lane is idle, however narrow the model is. And a block of windows goes through the
-// whole network, forward and backward, before the next block begins, so that its activations stay in the cache.
-// LayerNorms have no weights here, because these are multiplied into the matrix that follows: W (w * y) = (W diag(w)) y
-// What the first layer does before attention depends only on a token and its position, so it is done once for each such
-// pair and not for each window: the table of x and its q, k and v, from which windows take their rows.
-//
-// Letters as in nanoGPT: L layers, H heads, width C, MLP of hidden width F, T positions in a window, vocabulary V. A
-// lane of a block holds W windows laid end to end, because products are quicker over more positions: P = W * T. Only
-// attention and the table see where a window ends. d_x is the gradient of x.
+// Why it is fast:
+// - The windows of a batch are the lanes of SIMD registers, see fused_ops.h.
+// - A block of windows goes through the whole network, forward and backward, before the next block begins, so its
+//   activations stay in the cache.
+// - What the first layer computes before attention depends only on a token and its position. So it is computed once for
+//   each such pair and not for each window: the rows of a table, which hold x and its q, k and v.
+// - LayerNorms have no weights here, because these are multiplied into the matrix that follows: W (w * y) = (W diag(w)) y
 
 #include <atomic>
 #include <vector>
 
-#include "lanes.h"
+#include "fused_ops.h"
 
 // The batch is summed in this many parts, and a thread that has finished one takes the next one. The parts are added in
 // their order, so that the result is the same to the bit, however many threads there are and whichever is slower.
 constexpr int PARTS = 4;
-
-struct Shape {  // fused_step.py passes these numbers as an array
-    int L, H, C, F, T, V;
-    int W() const { return std::max(1, 18 / T); }  // measured: fewer than 18 positions are slower, more are no quicker
-    int P() const { return W() * T; }
-    int row() const { return (4 * C + LANES - 1) / LANES * LANES; }  // floats of a row of the table
-    int table_blocks() const { return (T * V + P() * LANES - 1) / (P() * LANES); }
-    int table() const { return table_blocks() * P() * LANES * row(); }  // floats of the table, its last block filled up
-};
 
 // --------------------------------------------------------------------------------------------------------------------
 // What is kept in memory
@@ -55,7 +43,6 @@ struct Tensors {  // parameters or gradients, one after another
     }
 };
 
-struct Norm { vec *y, *rstd; };  // what a LayerNorm keeps for its gradient: its output, and 1 / standard deviation
 struct LayerActivations { Norm ln_1, ln_2; vec *qkv, *att, *y, *gelu, *gelu_slope; };
 
 struct Activations {  // of a block: features x positions
@@ -80,77 +67,7 @@ struct Activations {  // of a block: features x positions
 // --------------------------------------------------------------------------------------------------------------------
 // The network, forward and backward
 
-// out = or += w x, where w is a matrix of O rows and I columns, for P positions
-static void linear(vec* out, const float* w, vec* x, int O, int I, int P, bool add = false) {
-    product(Features{out, O}, View<const float, true>{w, I}, Features{x, I}, O, P, I, add);
-}
-
-static void linear_backward(vec* d_x, float* d_w, vec* d_out, const float* w, vec* x, int O, int I, int P) {
-    product(View<float, true>{d_w, I}, Features{d_out, O}, Features{x, I}.t(), O, I, P, true);
-    product(Features{d_x, I}, View<const float, true>{w, I}.t(), Features{d_out, O}, I, P, O);
-}
-
-static void normalize(const vec* x, const Norm& n, int P, int C) {
-    for (int p = 0; p < P; p++, x += C) {
-        vec *y = n.y + p * C, mean = {}, var = {};
-        for (int c = 0; c < C; c++) mean += x[c];
-        mean /= (float)C;
-        for (int c = 0; c < C; c++) y[c] = x[c] - mean, var += y[c] * y[c];
-        vec std = var / (float)C + 1e-5f;
-        for (int l = 0; l < LANES; l++) std[l] = std::sqrt(std[l]);
-        n.rstd[p] = 1.0f / std;
-        for (int c = 0; c < C; c++) y[c] *= n.rstd[p];
-    }
-}
-
-// d_x = or += (d_y - mean(d_y) - y mean(d_y * y)) / standard deviation, where the means are over the features
-static void normalize_backward(vec* d_x, const vec* d_y, const Norm& n, int P, int C, bool add) {
-    for (int p = 0; p < P; p++, d_x += C, d_y += C) {
-        const vec* y = n.y + p * C;
-        vec mean = {}, dot = {};
-        for (int c = 0; c < C; c++) mean += d_y[c], dot += d_y[c] * y[c];
-        mean /= (float)C, dot /= (float)C;
-        for (int c = 0; c < C; c++) put(d_x[c], (d_y[c] - mean - y[c] * dot) * n.rstd[p], add);
-    }
-}
-
-static void attend(const Shape& s, const LayerActivations& a) {
-    const int T = s.T, C = s.C, size = C / s.H;
-    for (int w = 0; w < s.W(); w++)
-        for (int h = 0; h < s.H; h++) {
-            Features q{a.qkv + w * T * 3 * C + h * size, 3 * C}, k = q.at(C, 0), v = q.at(2 * C, 0);
-            View<vec, true> att{a.att + (w * s.H + h) * T * T, T};
-            product(att, q.t(), k, T, T, size, false, LOWER_OUT);
-            for (int t = 0; t < T; t++) {
-                vec max, total = exp_all(&att(t, 0), t + 1, 1.0f / std::sqrt((float)size), max);
-                for (int u = 0; u < T; u++) att(t, u) = u <= t ? att(t, u) / total : vec{};
-            }
-            product(Features{a.y + w * T * C + h * size, C}.t(), att, v.t(), T, size, T, false, LOWER_A);
-        }
-}
-
-static void attend_backward(const Shape& s, const LayerActivations& a, vec* d_y, const Activations& b) {
-    const int T = s.T, C = s.C, size = C / s.H;
-    const float scale = 1.0f / std::sqrt((float)size);
-    for (int w = 0; w < s.W(); w++)
-        for (int h = 0; h < s.H; h++) {
-            Features q{a.qkv + w * T * 3 * C + h * size, 3 * C}, k = q.at(C, 0), v = q.at(2 * C, 0);
-            Features d_q{b.d_qkv + (q.p - a.qkv), 3 * C}, d_k = d_q.at(C, 0), d_v = d_q.at(2 * C, 0);
-            View<vec, true> att{a.att + (w * s.H + h) * T * T, T}, d_att{b.d_att, T};
-            Features d_head{d_y + w * T * C + h * size, C};
-            product(d_att, d_head.t(), v, T, T, size, false, LOWER_OUT);
-            product(d_v.t(), att.t(), d_head.t(), T, size, T, false, UPPER_A);
-            for (int t = 0; t < T; t++) {
-                vec dot = {};
-                for (int u = 0; u <= t; u++) dot += att(t, u) * d_att(t, u);
-                for (int u = 0; u < T; u++) d_att(t, u) = u <= t ? att(t, u) * (d_att(t, u) - dot) * scale : vec{};
-            }
-            product(d_q.t(), d_att, k.t(), T, size, T, false, LOWER_A);
-            product(d_k.t(), d_att.t(), q.t(), T, size, T, false, UPPER_A);
-        }
-}
-
-// The rows of a table that a position of a block needs: floats, or const floats to read
+// The table's rows that stand in the lanes of one position: of a block of windows, or of a block of the table itself
 template <class Float> struct Rows {
     Float* row[LANES];
     Rows(const Shape& s, Float* table, const Activations& a, int p) {
@@ -162,7 +79,7 @@ template <class Float> struct Rows {
     }
 };
 
-// Features j to j + LANES of a row stand at x + j, or behind x's C features, in qkv
+// Take x, which has C features, and qkv, which has 3 C, from the rows
 static void load(const Shape& s, const Rows<const float>& rows, vec* x, vec* qkv) {
     for (int j = 0; j < 4 * s.C; j += LANES) {
         vec tile[LANES];
@@ -172,6 +89,7 @@ static void load(const Shape& s, const Rows<const float>& rows, vec* x, vec* qkv
     }
 }
 
+// Add x and qkv to the rows
 static void add(const Shape& s, const Rows<float>& rows, const vec* x, const vec* qkv) {
     for (int j = 0; j < 4 * s.C; j += LANES) {
         vec tile[LANES] = {}, sum;
@@ -204,6 +122,7 @@ static void make_table(const Shape& s, const Tensors& w, const Activations& a, i
         add(s, {s, w.table, block * P + p}, a.x + p * C, a.layers[0].qkv + p * 3 * C);
 }
 
+// From the gradients of the table's rows, those of the embeddings and of the first layer's LayerNorm, q, k and v
 static void table_backward(const Shape& s, const Tensors& w, const Activations& a, const Tensors& g, const float* d_table,
                            int block) {
     const int C = s.C, P = s.P();
@@ -230,7 +149,7 @@ static void forward(const Shape& s, const Tensors& w, const Activations& a) {
             normalize(a.x, l.ln_1, P, C);
             linear(l.qkv, m.qkv, l.ln_1.y, 3 * C, C, P);
         }
-        attend(s, l);
+        attend(s, l.qkv, l.att, l.y);
         linear(a.x, m.proj, l.y, C, C, P, true);
         normalize(a.x, l.ln_2, P, C);
         linear(l.gelu, m.fc, l.ln_2.y, F, C, P);
@@ -273,7 +192,7 @@ static void backward(const Shape& s, const Tensors& w, const Activations& a, con
         linear_backward(d_y, d.fc, a.d_hidden, m.fc, l.ln_2.y, F, C, P);
         normalize_backward(a.d_x, d_y, l.ln_2, P, C, true);
         linear_backward(d_y, d.proj, a.d_x, m.proj, l.y, C, C, P);
-        attend_backward(s, l, d_y, a);
+        attend_backward(s, l.qkv, l.att, d_y, a.d_qkv, a.d_att);
         if (i > 0) {
             linear_backward(d_y, d.qkv, a.d_qkv, m.qkv, l.ln_1.y, 3 * C, C, P);
             normalize_backward(a.d_x, d_y, l.ln_1, P, C, true);
@@ -370,7 +289,7 @@ extern "C" float step_gradients(Step* step, int n_tensors, const int64_t* size, 
     step->share(PARTS, [&](int i, const Activations& a) {
         const int size = s.P() * LANES * s.row();
         for (int block = i; block < s.table_blocks(); block += PARTS) {
-            for (int j = 1; j < PARTS; j++)
+            for (int j = 1; j < PARTS; j++)  // always in this order
                 sum_into(g.table + block * size, Tensors(s, step->parts[j]).table + block * size, size);
             table_backward(s, folded, a, Tensors(s, step->parts[i]), g.table, block);
         }

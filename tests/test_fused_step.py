@@ -3,6 +3,7 @@ The fused step in C++: its gradients and updates against PyTorch's, its reproduc
 """
 
 import copy
+import platform
 import shutil
 import subprocess
 import sys
@@ -227,6 +228,19 @@ def test_a_cache_folder_that_cannot_be_written_gives_way_to_a_temporary_one(cach
     model, ids, starts = make()
     fused(model).gradients(ids, starts)
     assert cache not in Path(build()).parents and cache.is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('flag', ['-mno-avx512f', '-mno-avx'])
+@pytest.mark.skipif(platform.machine() not in ('x86_64', 'AMD64'), reason='flags of x86 compilers')
+def test_gradients_are_right_on_cpus_with_narrower_registers(cache, monkeypatch, flag):
+    monkeypatch.setattr(compile_cpp, 'EXTRAS', [['-march=native', '-fopenmp', flag, '-O1']])
+    for shape in SHAPES:
+        model, ids, starts = make(*shape)
+        exact = copy.deepcopy(model).double()
+        loss_of(exact, ids, starts).backward()
+        fused(model, 2).gradients(ids, starts)
+        assert difference([p.grad for p in model.parameters()], [p.grad for p in exact.parameters()]) < 1e-5
 
 
 @pytest.mark.slow

@@ -1,4 +1,11 @@
-// What fused_step.cpp is written in: vectors whose lanes are the windows of a batch, their functions, and their products.
+// The operations of a small GPT, forward and backward, from which fused_step.cpp is built. The lanes of a SIMD register
+// hold the same number of different windows of a batch, so each operation is the scalar formula, written with `vec` for
+// `float`, and no lane is idle, however narrow the model is.
+//
+// Letters as in nanoGPT: L layers, H heads, width C, MLP of hidden width F, T positions in a window, vocabulary V. A
+// lane of a block holds W windows laid end to end, because products are quicker over more positions: P = W * T. Only
+// attention and the table see where a window ends. d_x is the gradient of x.
+
 #pragma once
 
 #include <algorithm>
@@ -61,8 +68,8 @@ template <int... I> [[gnu::always_inline]] inline void interleave(vec a, vec b, 
     out[1] = vec{(I % 2 ? b : a)[(LANES + I) / 2]...};
 }
 
-// LANES rows of LANES floats become columns. A row's number has log2(LANES) binary digits, as has a lane's; interleaving
-// the first half of the rows with the second moves one digit from the one to the other.
+// LANES rows of LANES floats become columns. The number of a row has as many binary digits as that of a lane, and to
+// interleave the first half of the rows with the second moves one digit from the one number to the other.
 static inline void transpose(vec* x) {
     vec y[LANES];
     for (int size = 1; size < LANES; size *= 2) {
@@ -71,6 +78,15 @@ static inline void transpose(vec* x) {
         std::memcpy(x, y, sizeof y);
     }
 }
+
+struct Shape {  // fused_step.py passes these numbers as an array
+    int L, H, C, F, T, V;
+    int W() const { return std::max(1, 18 / T); }  // measured: fewer than 18 positions are slower, more are no quicker
+    int P() const { return W() * T; }
+    int row() const { return (4 * C + LANES - 1) / LANES * LANES; }  // floats of a row of the table
+    int table_blocks() const { return (T * V + P() * LANES - 1) / (P() * LANES); }
+    int table() const { return table_blocks() * P() * LANES * row(); }  // floats of the table, its last block filled up
+};
 
 // --------------------------------------------------------------------------------------------------------------------
 // Matrix products. All of them are out(i, j) = or += sum over k of a(i, k) * b(k, j), lane by lane.
@@ -130,5 +146,80 @@ template <int S = 3, class Out, class A, class B>
 static void product(Out out, A a, B b, int I, int J, int K, bool add = false, Triangle triangle = NONE, int j = 0) {
     for (; j + S <= J; j += S) columns<3, S>(out, a, b, 0, I, j, K, add, triangle);
     if constexpr (S > 1) if (j < J) product<S - 1>(out, a, b, I, J, K, add, triangle, j);
+}
+
+// --------------------------------------------------------------------------------------------------------------------
+// The layers
+
+struct Norm { vec *y, *rstd; };  // what a LayerNorm keeps for its gradient: its output, and 1 / standard deviation
+
+// out = or += w x, where w is a matrix of O rows and I columns, for P positions
+static void linear(vec* out, const float* w, vec* x, int O, int I, int P, bool add = false) {
+    product(Features{out, O}, View<const float, true>{w, I}, Features{x, I}, O, P, I, add);
+}
+
+static void linear_backward(vec* d_x, float* d_w, vec* d_out, const float* w, vec* x, int O, int I, int P) {
+    product(View<float, true>{d_w, I}, Features{d_out, O}, Features{x, I}.t(), O, I, P, true);
+    product(Features{d_x, I}, View<const float, true>{w, I}.t(), Features{d_out, O}, I, P, O);
+}
+
+static void normalize(const vec* x, const Norm& n, int P, int C) {
+    for (int p = 0; p < P; p++, x += C) {
+        vec *y = n.y + p * C, mean = {}, var = {};
+        for (int c = 0; c < C; c++) mean += x[c];
+        mean /= (float)C;
+        for (int c = 0; c < C; c++) y[c] = x[c] - mean, var += y[c] * y[c];
+        vec std = var / (float)C + 1e-5f;
+        for (int l = 0; l < LANES; l++) std[l] = std::sqrt(std[l]);
+        n.rstd[p] = 1.0f / std;
+        for (int c = 0; c < C; c++) y[c] *= n.rstd[p];
+    }
+}
+
+// d_x = or += (d_y - mean(d_y) - y mean(d_y * y)) / standard deviation, where the means are over the features
+static void normalize_backward(vec* d_x, const vec* d_y, const Norm& n, int P, int C, bool add) {
+    for (int p = 0; p < P; p++, d_x += C, d_y += C) {
+        const vec* y = n.y + p * C;
+        vec mean = {}, dot = {};
+        for (int c = 0; c < C; c++) mean += d_y[c], dot += d_y[c] * y[c];
+        mean /= (float)C, dot /= (float)C;
+        for (int c = 0; c < C; c++) put(d_x[c], (d_y[c] - mean - y[c] * dot) * n.rstd[p], add);
+    }
+}
+
+static void attend(const Shape& s, vec* qkv, vec* attention, vec* y) {
+    const int T = s.T, C = s.C, size = C / s.H;
+    for (int w = 0; w < s.W(); w++)
+        for (int h = 0; h < s.H; h++) {
+            Features q{qkv + w * T * 3 * C + h * size, 3 * C}, k = q.at(C, 0), v = q.at(2 * C, 0);
+            View<vec, true> att{attention + (w * s.H + h) * T * T, T};
+            product(att, q.t(), k, T, T, size, false, LOWER_OUT);
+            for (int t = 0; t < T; t++) {
+                vec max, total = exp_all(&att(t, 0), t + 1, 1.0f / std::sqrt((float)size), max);
+                for (int u = 0; u < T; u++) att(t, u) = u <= t ? att(t, u) / total : vec{};
+            }
+            product(Features{y + w * T * C + h * size, C}.t(), att, v.t(), T, size, T, false, LOWER_A);
+        }
+}
+
+static void attend_backward(const Shape& s, vec* qkv, vec* attention, vec* d_y, vec* d_qkv, vec* d_attention) {
+    const int T = s.T, C = s.C, size = C / s.H;
+    const float scale = 1.0f / std::sqrt((float)size);
+    for (int w = 0; w < s.W(); w++)
+        for (int h = 0; h < s.H; h++) {
+            Features q{qkv + w * T * 3 * C + h * size, 3 * C}, k = q.at(C, 0), v = q.at(2 * C, 0);
+            Features d_q{d_qkv + (q.p - qkv), 3 * C}, d_k = d_q.at(C, 0), d_v = d_q.at(2 * C, 0);
+            View<vec, true> att{attention + (w * s.H + h) * T * T, T}, d_att{d_attention, T};
+            Features d_head{d_y + w * T * C + h * size, C};
+            product(d_att, d_head.t(), v, T, T, size, false, LOWER_OUT);
+            product(d_v.t(), att.t(), d_head.t(), T, size, T, false, UPPER_A);
+            for (int t = 0; t < T; t++) {
+                vec dot = {};
+                for (int u = 0; u <= t; u++) dot += att(t, u) * d_att(t, u);
+                for (int u = 0; u < T; u++) d_att(t, u) = u <= t ? att(t, u) * (d_att(t, u) - dot) * scale : vec{};
+            }
+            product(d_q.t(), d_att, k.t(), T, size, T, false, LOWER_A);
+            product(d_k.t(), d_att.t(), q.t(), T, size, T, false, UPPER_A);
+        }
 }
 
