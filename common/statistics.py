@@ -1,0 +1,53 @@
+"""
+Intervals and tests over few values, one for each seed or split of a sweep, as docs/study.md uses them.
+"""
+
+import numpy as np
+from scipy import stats
+
+
+def interval(values):
+    """95 % interval of the mean of a Series: Wilson's if it holds True and False, else the percentile interval of a bootstrap.
+
+    The bootstrap draws 10,000 samples of the values, the same whenever it is asked. NaN for a single number.
+    """
+    if values.dtype == bool:
+        return tuple(stats.binomtest(int(values.sum()), len(values)).proportion_ci(method='wilson'))
+    if len(values) < 2:
+        return np.nan, np.nan
+    means = np.random.default_rng(0).choice(values.to_numpy(float), (10_000, len(values))).mean(axis=1)
+    return tuple(np.percentile(means, [2.5, 97.5]))
+
+
+def page(blocks):
+    """Page's test that values grow from the first column to the last: (mean rank correlation, p-value), one-sided.
+
+    blocks: array (n_blocks, n_columns). The correlation is -1 to 1, and positive if they grow. Ties make the p-value too
+    large. Both are NaN if there are less than two blocks or three columns.
+    """
+    n, k = blocks.shape
+    if n < 2 or k < 3:
+        return np.nan, np.nan
+    result = stats.page_trend_test(blocks, method='exact')
+    return 12 * result.statistic / (n * k * (k * k - 1)) - 3 * (k + 1) / (k - 1), result.pvalue
+
+
+def sign_flips(differences):
+    """Two-sided p-value of the mean of paired differences among all ways to flip their signs; NaN for less than two."""
+    if len(differences) < 2:
+        return np.nan
+    return stats.permutation_test((differences,), np.mean, permutation_type='samples', n_resamples=np.inf).pvalue
+
+
+def sign_test(differences):
+    """Two-sided p-value of the sign test, without differences of zero; NaN if there are no others."""
+    up, down = int((differences > 0).sum()), int((differences < 0).sum())
+    return stats.binomtest(up, up + down).pvalue if up + down else np.nan
+
+
+def holm(p_values):
+    """Holm's adjusted p-values of a family of tests: an array. A test that could not be made, NaN, still counts as one."""
+    p = np.asarray(p_values, dtype=float)
+    order = p.argsort()  # NaN comes last
+    adjusted = np.maximum.accumulate(np.minimum(p[order] * np.arange(len(p), 0, -1), 1))
+    return adjusted[order.argsort()]

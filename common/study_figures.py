@@ -1,0 +1,144 @@
+"""
+The five figures of docs/study.md, for study.py.
+"""
+
+import matplotlib
+
+matplotlib.use('Agg')  # this draws into files and needs no screen
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FuncFormatter
+
+END, FIT, GREY = '#0072B2', '#E69F00', '#555555'  # Okabe & Ito's colours, which colour-blind readers tell apart
+
+
+def draw_heat(numbers):
+    """Mean held-out accuracy by width and share held out, with a line around the cells in which most runs fit."""
+    main = numbers[numbers.study == 'main']
+    accuracy, fits = (main[main.name == name].pivot(index='share', columns='n_embd', values='value').sort_index(ascending=False)
+                      for name in ('heldout_acc', 'fits'))
+    figure, ax = plt.subplots(figsize=(7.6, 4.2), layout='constrained')
+    most = max(10, 10 * np.ceil(10 * np.nanmax(accuracy)))  # the scale ends at the next ten, so that small differences show
+    image = ax.imshow(100 * accuracy, cmap='cividis', vmin=0, vmax=most, aspect='auto')
+    for (y, x), value in np.ndenumerate(100 * accuracy):
+        ax.text(x, y, '' if np.isnan(value) else f'{value:.0f}', ha='center', va='center', fontsize=12,
+                color='white' if value < most / 2 else 'black')
+    rows, columns = accuracy.shape
+    if (fits > 0.5).to_numpy().any():
+        fine = np.kron(np.pad(fits > 0.5, 1).astype(float), np.ones((50, 50)))  # so fine that the line follows the cells' edges
+        x, y = (np.linspace(-1.49, cells + 0.49, 50 * (cells + 2)) for cells in (columns, rows))
+        line = ax.contour(x, y, fine, levels=[0.5], colors='white', linewidths=2.5)
+        line.set_path_effects([withStroke(linewidth=5, foreground='black')])
+    ax.set(xlim=(-0.56, columns - 0.44), ylim=(rows - 0.44, -0.56), xlabel='width (n_embd)', ylabel='questions held out',
+           title='Held-out questions right at the end (%)\nline: most runs get 99 % of the seen questions right')
+    ax.set_xticks(range(columns), accuracy.columns.astype(int))
+    ax.set_yticks(range(rows), [f'{share:.0f} %' for share in accuracy.index])
+    figure.colorbar(image, label='mean over splits (%)')
+    return figure
+
+
+def draw_splits(ax, runs, numbers, name, widths, style, label):
+    """One measure over the width: a small dot for each run, and beside it the mean and its interval."""
+    offset, colour, marker, dashes = style
+    there, means = runs.dropna(subset=name), numbers[numbers.name == name].sort_values('n_embd')
+    ax.plot([widths.index(width) + offset - 0.06 for width in there.n_embd], 100 * there[name], linestyle='', marker=marker,
+            markersize=3, color=colour, alpha=0.45, markeredgewidth=0)
+    mean, low, high = (100 * means[column].fillna(means.value) for column in ('value', 'low', 'high'))
+    ax.errorbar([widths.index(width) + offset + 0.06 for width in means.n_embd], mean, yerr=[mean - low, high - mean],
+                color=colour, marker=marker, linestyle=dashes, linewidth=1.3, capsize=2.5, markersize=6, label=label)
+    ax.set_xticks(range(len(widths)), widths)
+    ax.set(ylim=(-3, 103))
+    ax.grid(alpha=0.25)
+
+
+def draw_widths(runs, numbers):
+    """Held-out accuracy over the width, a panel for each share held out: at the end and at matched fit."""
+    runs, numbers = (table[table.study == 'main'] for table in (runs, numbers))
+    widths, shares = sorted(runs.n_embd.unique()), sorted(runs.share.unique())
+    figure, axes = plt.subplots(2, 3, figsize=(10, 6), sharex=True, sharey=True, layout='constrained')
+    for ax, share in zip(axes.flat, shares):
+        of_share = runs[runs.share == share], numbers[numbers.share == share]
+        draw_splits(ax, *of_share, 'heldout_acc', widths, (-0.12, END, 'o', '-'), 'at the end')
+        draw_splits(ax, *of_share, 'fit_heldout_acc', widths, (0.12, FIT, '^', '--'), 'at matched fit')
+        ax.set(title=f'{share:.0f} % of the questions held out', xlabel='width (n_embd)')
+        ax.tick_params(labelbottom=True)
+    for ax in axes.flat[len(shares):]:
+        ax.axis('off')
+    for ax in axes[:, 0]:
+        ax.set_ylabel('held-out questions right (%)')
+    axes.flat[-1].legend(*axes.flat[0].get_legend_handles_labels(), loc='center', frameon=False, fontsize=11,
+                         title='small: one split\nlarge: mean and 95 % interval')
+    return figure
+
+
+def panels_by_width(widths, ylabel, xlabel):
+    """A grid with a panel for each width: (figure, axes)."""
+    figure, axes = plt.subplots(2, -(-len(widths) // 2), figsize=(9, 5), sharex=True, sharey=True, squeeze=False,
+                                layout='constrained')
+    for ax, width in zip(axes.flat, widths):
+        ax.set_title(f'width {width}')
+        ax.grid(alpha=0.25)
+        ax.set_axisbelow(True)
+    for ax in axes.flat[len(widths):]:
+        ax.axis('off')
+    figure.supxlabel(xlabel)
+    figure.supylabel(ylabel)
+    return figure, axes.flat
+
+
+def draw_curves(results):
+    """The probability of the held-out answers over the training at 20 % held out, a panel for each width."""
+    rows = results[(results.study == 'main') & (results.share == 20)]
+    widths = sorted(rows.n_embd.unique())
+    figure, axes = panels_by_width(widths, 'mean probability of the held-out answers (%)',
+                                   'iteration; thin: one split, thick: their mean; 20 % of the questions held out')
+    for ax, width in zip(axes, widths):
+        curves = 100 * rows[rows.n_embd == width].pivot(index='iter', columns='split', values='heldout_prob')
+        ax.plot(curves.index, curves, color=GREY, linewidth=0.5, alpha=0.6)
+        ax.plot(curves.index, curves.mean(axis=1), color=END, linewidth=2)
+        ax.set_ylim(bottom=0)
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f'{x / 1000:g}k' if x else '0'))
+    return figure
+
+
+def draw_errors(answers):
+    """A histogram of said minus right for the held-out questions at 20 % held out, a panel for each width."""
+    asked = answers[(answers.study == 'main') & (answers.share == 20)]
+    asked = asked[(asked.group == 'held out') & (asked.when == 'last')]
+    widths = sorted(asked.n_embd.unique())
+    figure, axes = panels_by_width(widths, 'held-out questions (%)', 'said minus right, at the end; dark: right; '
+                                   '20 % of the questions held out')
+    errors = range(-5, 6)
+    for ax, width in zip(axes, widths):
+        error = asked.error[asked.n_embd == width].dropna().clip(-5, 5)
+        share = 100 * error.value_counts().reindex(errors, fill_value=0) / (asked.n_embd == width).sum()
+        ax.bar(errors, share, color=[END if error == 0 else '#9CC7E0' for error in errors], edgecolor='black', linewidth=0.6)
+        ax.set_xticks([-5, -3, -1, 0, 1, 3, 5], ['≤−5', '−3', '−1', '0', '1', '3', '≥5'])
+    return figure
+
+
+def draw_random(runs, numbers):
+    """Random labels: seen accuracy over the width, with the bits memorised per parameter."""
+    runs, numbers = (table[table.study == 'random'] for table in (runs, numbers))
+    widths = sorted(runs.n_embd.unique())
+    figure, ax = plt.subplots(figsize=(6.4, 4.2), layout='constrained')
+    draw_splits(ax, runs, numbers, 'seen_acc', widths, (0, END, 'o', '-'), 'seen')
+    bits = numbers[numbers.name == 'bits_per_param'].set_index('n_embd').value
+    ax.set_xticks(range(len(widths)), [f'{width}\n{bits[width]:.2f}' for width in widths])
+    ax.set(xlabel='width (n_embd), and below it the bits memorised per parameter', ylabel='questions answered right (%)',
+           title='Random labels, at the end\nsmall: one split; large: mean and 95 % interval', xlim=(-0.5, len(widths) - 0.5))
+    return figure
+
+
+def figures(runs, numbers, answers, results):
+    """The figures by name; those whose runs are all missing are left out.
+
+    runs: a row for each run. numbers: numbers.csv. answers, results: all rows of the runs' files. See study.py.
+    """
+    drawn = {'heat': draw_heat(numbers), 'widths': draw_widths(runs, numbers)}
+    if ((runs.study == 'main') & (runs.share == 20)).any():
+        drawn |= {'curves': draw_curves(results), 'errors': draw_errors(answers)}
+    if (runs.study == 'random').any():
+        drawn['random'] = draw_random(runs, numbers)
+    return drawn

@@ -1,0 +1,269 @@
+"""
+The numbers, tables and figures of the study that docs/study.md describes, from the committed files of its runs.
+
+$ python study.py
+$ python study.py results/study --markdown
+
+Reads results/study and, beside it, results/study_orders, study_decay and study_random, as summarize.py --output writes them.
+Writes numbers.csv and five figures into results/study. --markdown only prints the tables of docs/study.md, from numbers.csv.
+Runs may be missing: it says how many are there, a mean is over those that are there, and a test is over complete splits.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from common.answers import read_answers
+from common.errors import explained, say
+from common.questions import Question, is_correct
+from common.run_folder import atomic_open, write_file
+from common.statistics import holm, interval, page, sign_flips, sign_test
+
+WIDTHS, CONTROL_WIDTHS = [6, 8, 10, 12, 14, 20, 28, 56], [14, 28, 56]
+SHARES = {'pair': 2, 'rounds_1': 10, 'rounds_2': 20, 'rounds_3': 30, 'rounds_5': 50}  # dataset to per cent held out
+CONTROLS = {'orders': 20, 'decay 0.1': 20, 'decay 1.0': 20, 'random': 0}
+CELL = ['study', 'share', 'n_embd']  # what runs have in common that differ in their split only
+PLANNED = [('main', share, width) for share in SHARES.values() for width in WIDTHS]
+PLANNED += [(study, share, width) for study, share in CONTROLS.items() for width in CONTROL_WIDTHS]
+SPLITS = 8  # runs of each cell
+LABELS = {'seen_acc': 'seen', 'heldout_acc': 'held out', 'bits': 'bits per answer', 'abs_error': 'mean error',
+          'off_by_one': 'wrong by one', 'no_number': 'no number', 'add_acc': 'additions', 'sub_acc': 'subtractions',
+          'near_acc': 'neighbours seen', 'far_acc': 'others', 'near_minus_far': 'difference of these',
+          'peak_prob': 'probability, peak', 'end_prob': 'probability, end', 'n_params': 'parameters',
+          'bits_memorised': 'bits memorised', 'bits_per_param': 'bits per parameter', 'n_embd': 'width', 'share': 'share'}
+COLUMNS = ['name', *CELL, 'value', 'low', 'high', 'n', 'p', 'p_holm', 'test']
+
+# -----------------------------------------------------------------------------
+# what the runs answered
+
+
+def cell_of(config, kind):
+    """The cell (study, share, n_embd) of a run, from its label in a sweep, e.g. 'study,n_embd=6,dataset=rounds_2'."""
+    settings = dict(part.split('=') for part in config.split(',')[1:])
+    study = f"decay {float(settings['weight_decay'])}" if kind == 'decay' else kind
+    return study, SHARES[settings['dataset']] if study == 'main' else CONTROLS[study], int(settings['n_embd'])
+
+
+def read_study(folder):
+    """The answers and the rows of results.csv of all runs: two DataFrames with the columns of CELL and `split`.
+
+    The answers also have `right`, by the rule of the evaluation for the most frequent answer, and `error`, said minus right.
+    """
+    both = [], []
+    for kind in ('main', 'orders', 'decay', 'random'):
+        path = Path(folder if kind == 'main' else f'{folder}_{kind}')
+        if kind != 'main' and not path.exists():
+            say(f"the study lacks a control: {path} is not there")
+            continue
+        answers = read_answers(path)
+        with explained(f"{path}/results.csv.gz cannot be read ({{}}): write it with summarize.py --output={path}"):
+            results = pd.read_csv(path / 'results.csv.gz')
+        for table, tables in zip((answers, results), both):
+            with explained(f"{path} holds a run that is not of the study ({{}}): name the folder of the study"):
+                cells = {config: cell_of(config, kind) for config in table.config.unique()}
+                table[CELL] = [cells[config] for config in table.config]
+            tables.append(table.assign(split=table.seed - 1337))
+    answers, results = (pd.concat(tables, ignore_index=True) for tables in both)
+    answers['right'] = [is_correct(Question(*question), said) for *question, said in
+                        zip(answers.task, answers.prompt, answers.answer, answers.group, answers.said)]
+    said = answers.said.str.extract(r'^\s*(-?[0-9]+)')[0].astype(float)  # the number that is_correct reads
+    return answers.assign(error=said - answers.answer.astype(float)), results
+
+
+def neighbours_seen(held_out):
+    """For each held-out question of a run, whether none of (a±1, b) and (a, b±1) is held out: a bool array."""
+    keys = [(task, int(prompt[1]), int(prompt[3])) for task, prompt in zip(held_out.task, held_out.prompt)]
+    near = [{(task, a + 1, b), (task, a - 1, b), (task, a, b + 1), (task, a, b - 1)} for task, a, b in keys]
+    return np.array([neighbours.isdisjoint(keys) for neighbours in near], dtype=bool)
+
+
+def measure(answers):
+    """The measures of a run at one evaluation, from its answers: dict of name to number, NaN where nothing was asked."""
+    seen, held_out = answers[answers.group == 'seen'], answers[answers.group == 'held out']
+    if held_out.empty:  # random labels
+        frequency = seen.groupby(['task', 'answer']).prob.transform('size') / seen.groupby('task').prob.transform('size')
+        return {'seen_acc': seen.right.mean(), 'bits_memorised': np.log2(seen.prob / frequency).sum()}
+    right, near = held_out.right, neighbours_seen(held_out)
+    return {'heldout_acc': right.mean(), 'seen_acc': seen.right.mean(), 'gap': seen.right.mean() - right.mean(),
+            'bits': -np.log2(held_out.prob).mean(), 'abs_error': held_out.error.abs().mean(),
+            'off_by_one': (held_out.error.abs() == 1).mean(), 'no_number': held_out.error.isna().mean(),
+            'add_acc': right[held_out.task == 'add'].mean(), 'sub_acc': right[held_out.task == 'sub'].mean(),
+            'near_acc': right[near].mean(), 'far_acc': right[~near].mean(),
+            'near_minus_far': right[near].mean() - right[~near].mean()}
+
+
+def fall_after_peak(curves):
+    """For each split, its value where the mean of the other splits is highest, minus its last; NaN for a lone split.
+
+    curves: DataFrame (iterations, splits). The others choose the peak, because a split's own cannot be below its last value.
+    """
+    others = {split: curves.drop(columns=split).mean(axis=1) for split in curves}
+    return {split: np.nan if mean.isna().all() else curves[split][mean.idxmax()] - curves[split].iloc[-1]
+            for split, mean in others.items()}
+
+
+def measure_runs(answers, results):
+    """A row for each run: CELL, split, its measures at the end of training, and those of matched fit and of its curve."""
+    index = [*CELL, 'split']
+    at = {when: pd.DataFrame.from_dict({run: measure(table) for run, table in part.groupby(index)}, orient='index')
+          for when, part in answers.groupby('when')}
+    runs, fit = at['last'].rename_axis(index), at.get('fit', at['last'][:0])
+    results = results.assign(heldout_prob=results.heldout_prob.where(results.study != 'random'))  # 0 where nothing is held out
+    curves = results.sort_values('iter').groupby(index)
+    runs['fits'] = runs.index.isin(fit.index)
+    runs['fit_heldout_acc'] = fit.get('heldout_acc', np.nan)
+    runs['above_90'] = runs.heldout_acc >= 0.9
+    runs['n_params'] = curves.n_params.last()
+    runs['bits_per_param'] = runs.get('bits_memorised', np.nan) / runs.n_params
+    runs['peak_prob'], runs['end_prob'] = curves.heldout_prob.max(), curves.heldout_prob.last()
+    runs['fall_after_peak'] = pd.Series({
+        (*cell, split): fall for cell, rows in results.groupby(CELL) for split, fall in
+        fall_after_peak(rows.pivot(index='iter', columns='split', values='heldout_prob')).items()})
+    return runs.reset_index()
+
+# -----------------------------------------------------------------------------
+# numbers
+
+
+def row(name, values, cell, **test):
+    """A row of numbers.csv: the mean of the values, one for each run or split, and its interval."""
+    low, high = interval(values) if len(values) else (np.nan, np.nan)
+    return dict(name=name, value=values.mean(), low=low, high=high, n=len(values)) | dict(zip(CELL, cell)) | test
+
+
+def page_row(name, blocks, cell):
+    """A row of numbers.csv: Page's test that values grow from the first column to the last, over the complete splits."""
+    blocks = blocks.dropna()
+    value, p = page(blocks.to_numpy(float))
+    test = f"Page, {LABELS[blocks.columns.name]} {' < '.join(map(str, blocks.columns))}"
+    return dict(name=name, value=value, n=len(blocks), p=p, test=test) | dict(zip(CELL, cell))
+
+
+def family(rows):
+    """The rows of a family of tests, with Holm's p_holm."""
+    return [row | {'p_holm': p} for row, p in zip(rows, holm([row['p'] for row in rows]))]
+
+
+def describe(runs):
+    """Rows of numbers.csv: how many runs are there, with n of them planned, and each measure of each cell."""
+    rows = []
+    cells = pd.DataFrame(PLANNED + runs[CELL].values.tolist(), columns=CELL).drop_duplicates()
+    for study, planned in cells.groupby('study', sort=False):
+        rows.append(dict(name='runs', study=study, value=(runs.study == study).sum(), n=SPLITS * len(planned)))
+    for name in [name for name in runs if name not in (*CELL, 'split')]:
+        there = runs[runs.study != 'random'] if name == 'above_90' else runs
+        rows += [row(name, values, cell) for cell, values in there.dropna(subset=name).groupby(CELL)[name]]
+    return rows
+
+
+def run_tests(runs):
+    """Rows of numbers.csv: the tests of questions 1 to 4 of docs/study.md, each family with its p_holm."""
+    main = {share: runs[(runs.study == 'main') & (runs.share == share)] for share in SHARES.values()}
+
+    def blocks(part, name, columns, values):
+        """DataFrame (splits, values of n_embd or of share) of a measure."""
+        return part.pivot(index='split', columns=columns, values=name).reindex(columns=pd.Index(values, name=columns))
+    fitting = {share: [w for w in WIDTHS[::-1] if part.fits[part.n_embd == w].mean() > 0.5] for share, part in main.items()}
+    accuracy, gap, matched, forgetting = [], [], [], []
+    for share, part in main.items():
+        at_end, at_fit, falls = (blocks(part, name, 'n_embd', fitting[share]) for name in
+                                 ('heldout_acc', 'fit_heldout_acc', 'fall_after_peak'))
+        accuracy.append(page_row('accuracy falls with width', at_end, ('main', share)))
+        gap.append(page_row('gap grows with width', blocks(part, 'gap', 'n_embd', WIDTHS), ('main', share)))
+        matched.append(page_row('accuracy at matched fit falls with width', at_fit, ('main', share)))
+        falls = falls.dropna().mean(axis=1).dropna()
+        forgetting.append(row('probability falls after its peak', falls, ('main', share), p=sign_test(falls), test='signs'))
+    by_width = {width: runs[(runs.study == 'main') & (runs.n_embd == width)] for width in WIDTHS}
+    by_share = [page_row('accuracy falls with the share', blocks(part, 'heldout_acc', 'share', [*main][::-1]),
+                         ('main', np.nan, width)) for width, part in by_width.items()]
+    controls = []
+    base = main[20].set_index(['n_embd', 'split']).heldout_acc
+    for control in ('orders', 'decay 0.1', 'decay 1.0', 'pair'):
+        part = main[2] if control == 'pair' else runs[runs.study == control]
+        difference = (part.set_index(['n_embd', 'split']).heldout_acc - base).dropna().reset_index('n_embd')
+        pairs = {width: difference.heldout_acc[difference.n_embd == width] for width in CONTROL_WIDTHS}
+        controls += family([row(f'{control} minus main', values, ('main', 20, width), p=sign_flips(values), test='sign flips')
+                            for width, values in pairs.items()])
+    return family(accuracy + gap) + family(by_share) + family(matched) + family(forgetting) + controls
+
+# -----------------------------------------------------------------------------
+# tables
+
+TITLES = {'heldout_acc': 'Held-out questions right at the end (%)', 'seen_acc': 'Seen questions right at the end (%)',
+          'gap': 'Gap at the end, seen minus held out (%)', 'fits': 'Runs that fit',
+          'fit_heldout_acc': 'Held-out questions right at matched fit (%)',
+          'above_90': 'Runs that end with at least 90 % of the held-out questions right'}
+NOT_SHARES = {'bits': 2, 'abs_error': 2, 'n_params': 0, 'bits_memorised': 0, 'bits_per_param': 3}  # decimals; else per cent
+
+
+def cell_text(r):
+    """A row of numbers.csv as '12.5 (5.0 to 20.0)', with the number of runs if it is not eight; shares of runs as '5 of 8'."""
+    if r['name'] in ('fits', 'above_90'):
+        return f'{r.n * r.value:.0f} of {r.n:.0f}'
+    digits, scale = NOT_SHARES.get(r['name'], 1), 1 if r['name'] in NOT_SHARES else 100
+    value, low, high = (f'{scale * r[column]:.{digits}f}' for column in ('value', 'low', 'high'))
+    interval_text = 'all' if r.high - r.low < 1e-9 else f'{low} to {high}'
+    notes = [interval_text] * (r.n > 1 and r['name'] != 'n_params') + [f'n = {r.n:.0f}'] * (r.n != SPLITS)
+    return value + (f" ({', '.join(notes)})" if notes else '')
+
+
+def print_table(title, rows, columns):
+    """A table in Markdown of some rows of numbers.csv: a line for each width (and study), `columns` side by side."""
+    print(f'\n### {title}\n')
+    if rows.empty:
+        print('There are no runs yet.')
+        return
+    index = ['study', 'n_embd'] if rows.study.nunique() > 1 else ['n_embd']
+    cells = rows.assign(text=[cell_text(r) for _, r in rows.iterrows()]).pivot(index=index, columns=columns, values='text')
+    cells = cells[rows[columns].unique()].fillna('').reset_index().astype({'n_embd': int})
+    heads = [f'{column:.0f} %' if isinstance(column, float) else LABELS.get(column, column) for column in cells]
+    print('| ' + ' | '.join(heads) + ' |\n' + '|---' * len(heads) + '|')
+    for line in cells.itertuples(index=False):
+        print('| ' + ' | '.join(map(str, line)) + ' |')
+
+
+def counted(numbers):
+    """How many runs are there of those planned, as 'Runs: main 320 of 320, ...'."""
+    return 'Runs: ' + ', '.join(f'{r.study} {r.value:.0f} of {r.n:.0f}' for r in numbers[numbers.name == 'runs'].itertuples())
+
+
+def print_markdown(numbers):
+    """The tables of docs/study.md."""
+    print(counted(numbers) + '.')
+    main, controls = numbers[numbers.study == 'main'], numbers[numbers.study.isin([*CONTROLS][:3])]
+    for name, title in TITLES.items():
+        print_table(f'{title}, by width and share held out', main[main.name == name], 'share')
+    others = main[(main.share == 20) & ~main.name.isin([*TITLES, 'n_params', 'fall_after_peak']) & main.test.isna()]
+    print_table('Other measures at the end, 20 % held out (%, or bits, or the error)', others, 'name')
+    print_table('Controls at the end (%), 20 % held out', controls[controls.name.isin(['heldout_acc', 'seen_acc'])], 'name')
+    random = numbers[(numbers.study == 'random') & ~numbers.name.isin(['runs', 'fits'])]
+    print_table('Random labels at the end (% and bits)', random, 'name')
+    print('\n### Tests\n\n| test | share | width | n | effect | p | p, Holm | how |\n' + '|---' * 8 + '|')
+    for r in numbers[numbers.test.notna()].itertuples():
+        mean = f'{100 * r.value:.1f} ({100 * r.low:.1f} to {100 * r.high:.1f})'
+        effect = f'{r.value:.2f}' if r.test.startswith('Page') else mean
+        cells = [f'{r.share:.0f} %', f'{r.n_embd:.0f}', f'{r.n:.0f}', effect, f'{r.p:.2g}', f'{r.p_holm:.2g}']
+        print('| ' + ' | '.join([r.name, *('' if 'nan' in cell else cell for cell in cells), r.test]) + ' |')
+
+
+if __name__ == '__main__':
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('folder', nargs='?', type=Path, default=Path(__file__).resolve().parent / 'results' / 'study',
+                        help='default: results/study')
+    parser.add_argument('--markdown', action='store_true', help='print the tables of docs/study.md, and write nothing')
+    args = parser.parse_args()
+    if args.markdown:
+        with explained(f"{args.folder}/numbers.csv cannot be read ({{}}): run study.py without --markdown first"):
+            print_markdown(pd.read_csv(args.folder / 'numbers.csv'))
+    else:
+        from common.study_figures import figures
+        answers, results = read_study(args.folder)
+        runs = measure_runs(answers, results)
+        numbers = pd.DataFrame(describe(runs) + run_tests(runs), columns=COLUMNS)
+        write_file(args.folder / 'numbers.csv', numbers.to_csv(index=False, float_format='%.6g'))
+        for name, figure in figures(runs, numbers, answers, results).items():
+            with atomic_open(args.folder / f'{name}.png', 'wb') as f:
+                figure.savefig(f, dpi=150)
+        print(f"{counted(numbers)}\nwrote numbers.csv and the figures into {args.folder}")

@@ -1,0 +1,248 @@
+"""The study: its statistics against known values, that an effect that is there is found, and that none is where none is."""
+
+import gzip
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import REPO, Project
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+import study
+from common.errors import UserError
+from common.questions import arithmetic_questions, round_robin_pairs
+from common.statistics import holm, interval, page, sign_flips, sign_test
+
+ROUNDS = {'pair': 1, 'rounds_1': 1, 'rounds_2': 2, 'rounds_3': 3, 'rounds_5': 5, 'random': 0}
+
+
+# -----------------------------------------------------------------------------
+# statistics
+
+def test_eight_equal_signs_have_the_smallest_exact_p_value():
+    assert sign_flips(pd.Series([0.1, 0.2, 0.3, 0.4, 0.1, 0.2, 0.3, 0.4])) == pytest.approx(2 / 256)
+    assert sign_test(pd.Series([1, 2, 3, 4, 5, 6, 7, 8])) == pytest.approx(2 / 256)
+    assert sign_test(pd.Series([0.0, 1, 2, 3, 4, -1])) == pytest.approx(2 * 6 / 32)  # 4 of 5: (1 + 5) / 32 on each side
+    assert np.isnan(sign_flips(pd.Series([1.0]))) and np.isnan(sign_test(pd.Series([0.0, 0.0])))
+
+
+@given(st.lists(st.integers(-5, 5), min_size=2, max_size=7))
+@settings(max_examples=30, deadline=None)
+def test_sign_flips_count_all_flips(differences):
+    sums = [sum(sign * d for sign, d in zip(signs, differences)) for signs in product((1, -1), repeat=len(differences))]
+    one_side = min(np.mean([s >= sum(differences) for s in sums]), np.mean([s <= sum(differences) for s in sums]))
+    assert sign_flips(np.array(differences, dtype=float)) == pytest.approx(min(1, 2 * one_side))
+
+
+def test_holm_by_hand():
+    # sorted: 0.01 * 4, 0.02 * 3, 0.03 * 2 which may not be below it, and the test that could not be made, the fourth
+    np.testing.assert_allclose(holm([0.03, 0.01, np.nan, 0.02]), [0.06, 0.04, np.nan, 0.06])
+    assert holm([0.9, 0.8]).tolist() == [1, 1]
+
+
+def test_pages_test_looks_for_growth_from_the_first_column_on():
+    growing = np.arange(5) + np.zeros((8, 1))
+    assert page(growing) == (pytest.approx(1), pytest.approx(1 / 120 ** 8))  # one order of 5! in each of 8 blocks
+    value, p = page(growing[:, ::-1])
+    assert value == pytest.approx(-1) and p == pytest.approx(1)
+    assert page(np.zeros((8, 5)))[0] == pytest.approx(0) and page(np.zeros((8, 5)))[1] > 0.5
+    assert np.isnan(page(growing[:1])).all() and np.isnan(page(growing[:, :2])).all()
+
+
+@given(st.integers(0, 10**6))
+@settings(max_examples=10, deadline=None)
+def test_the_value_of_pages_test_is_the_mean_rank_correlation(seed):
+    blocks = np.random.default_rng(seed).random((6, 4))
+    assert page(blocks)[0] == pytest.approx(np.mean([stats.spearmanr(range(4), block).statistic for block in blocks]))
+
+
+def test_ties_make_pages_test_conservative():
+    rng = np.random.default_rng(0)  # accuracies of four questions, with no trend
+    p_values = np.array([page(rng.binomial(4, 0.3, (8, 4)) / 4)[1] for _ in range(400)])
+    assert 0.005 < (p_values < 0.05).mean() < 0.07  # 0.05, give or take two standard errors
+
+
+def test_intervals_are_wilsons_for_shares_and_of_a_bootstrap_for_means():
+    assert interval(pd.Series([True] * 8)) == (pytest.approx(8 / (8 + 1.959964 ** 2)), pytest.approx(1))
+    values = pd.Series(np.random.default_rng(0).normal(size=200))
+    low, high = interval(values)  # of many values, a bootstrap's is nearly that of the normal distribution
+    half = 1.96 * values.std() / 200 ** 0.5
+    assert (low, high) == (pytest.approx(values.mean() - half, abs=0.01), pytest.approx(values.mean() + half, abs=0.01))
+    assert interval(values) == (low, high) and interval(pd.Series([0.5] * 8)) == (0.5, 0.5)
+    assert np.isnan(interval(pd.Series([0.5]))).all()
+
+
+# -----------------------------------------------------------------------------
+# tests of the study, from simulated measures
+
+def simulated_runs(accuracy_of, fall=0.0):
+    """The table of measure_runs; accuracy_of(rng, study, share, width) is a run's, and matched fit is random.
+
+    fall: the mean of how far probabilities fall after their peak.
+    """
+    rows = []
+    for (kind, share, width), split in product(study.PLANNED, range(study.SPLITS)):
+        rng = np.random.default_rng([split, share, width, len(kind)])
+        accuracy = accuracy_of(rng, kind, share, width)
+        rows.append(dict(study=kind, share=share, n_embd=width, split=split, heldout_acc=accuracy, gap=1 - accuracy,
+                         fits=width >= 10, fit_heldout_acc=rng.random() if width >= 10 else np.nan,
+                         fall_after_peak=fall + rng.normal()))
+    return pd.DataFrame(rows)
+
+
+def p_values(runs):
+    tests = pd.DataFrame(study.run_tests(runs))
+    return tests.set_index(['name', tests.share.fillna(0), tests.n_embd.fillna(0)]).p_holm
+
+
+def test_a_planted_effect_is_found_and_what_is_not_there_is_not():
+    def accuracy_of(rng, kind, share, width):
+        return 0.4 - 0.005 * width - 0.003 * share + 0.1 * (kind == 'orders') + 0.02 * rng.random()
+    p = p_values(simulated_runs(accuracy_of, fall=5.0))
+    for found in ('accuracy falls with width', 'gap grows with width', 'accuracy falls with the share',
+                  'probability falls after its peak', 'orders minus main', 'pair minus main'):
+        assert (p[found] < 0.05).all(), found
+    for absent in ('accuracy at matched fit falls with width', 'decay 0.1 minus main', 'decay 1.0 minus main'):
+        assert (p[absent] > 0.05).all(), absent
+    assert p['probability falls after its peak'].tolist() == [pytest.approx(5 * 2 / 256)] * 5
+    assert p['orders minus main'].tolist() == [pytest.approx(3 * 2 / 256)] * 3
+
+
+def test_the_opposite_effect_is_none():
+    p = p_values(simulated_runs(lambda rng, kind, share, width: 0.005 * width + 0.003 * share + 0.02 * rng.random()))
+    for name in ('accuracy falls with width', 'gap grows with width', 'accuracy falls with the share'):
+        assert (p[name] == 1).all(), name
+
+
+def test_where_nothing_is_planted_hardly_anything_is_found():
+    p = p_values(simulated_runs(lambda rng, kind, share, width: rng.binomial(20, 0.2) / 20))
+    assert len(p) == 10 + 8 + 5 + 5 + 12 and (p < 0.05).sum() <= 1
+
+
+def test_a_split_that_lacks_a_run_is_left_out_of_a_test_and_only_there():
+    runs = simulated_runs(lambda rng, kind, share, width: rng.random())
+    runs = runs[~((runs.study == 'main') & (runs.share == 20) & (runs.n_embd == 56) & (runs.split == 3))]
+    tests = pd.DataFrame(study.run_tests(runs))
+    fewer = tests[tests.n == 7]
+    assert set(fewer.name) == {*tests.name} and set(fewer.share.fillna(20)) == {20} and set(fewer.n_embd.dropna()) == {56}
+    assert (tests.n[tests.n != 7] == 8).all()
+    unfinished = pd.DataFrame(study.run_tests(runs[runs.n_embd != 28]))
+    assert unfinished.p[unfinished.name == 'gap grows with width'].isna().all()  # no split has all widths
+
+
+# -----------------------------------------------------------------------------
+# measures, from answers
+
+def answers_of(questions, accuracy, rng):
+    """A graded table in which the seen questions are right, and as many of the held-out ones as the accuracy says."""
+    held_out = np.array([q.group == 'held out' for q in questions])
+    right = ~held_out
+    right[rng.permutation(np.flatnonzero(held_out))[:round(accuracy * held_out.sum())]] = True
+    said = [str(int(q.answer) + (0 if ok else rng.choice([-2, -1, 1]))) for q, ok in zip(questions, right)]
+    table = pd.DataFrame(questions, columns=['task', 'prompt', 'answer', 'group', 'terminator']).drop(columns='terminator')
+    return table.assign(samples=10, correct=10 * right, prob=np.where(right, 0.9, 0.05), said=said)
+
+
+def simulate(folder, accuracy_of, datasets, widths=(8, 10, 14, 28), splits=3, setting=''):
+    """Write a sweep of the study as summarize.py does; from width 10 on there is a matched fit, which answers everything."""
+    folder.mkdir(parents=True)
+    answers, results = [], []
+    for split, dataset, width in product(range(splits), datasets, widths):
+        rng, run = np.random.default_rng([split, width]), {'config': f'study,n_embd={width}{setting},dataset={dataset}',
+                                                           'seed': 1337 + split}
+        questions = arithmetic_questions(round_robin_pairs(ROUNDS[dataset], split)[:1 if dataset == 'pair' else None])
+        accuracy = accuracy_of(width)
+        for when, iters, value in [('last', 500, accuracy)] + [('fit', 250, 1.0)] * (width >= 10):
+            answers.append(answers_of(questions, value, rng).assign(when=when, iter=iters, **run))
+        curve = {'iter': [0, 250, 500], 'heldout_prob': [0, 0.9, accuracy], 'n_params': 100 * width}
+        results.append(pd.DataFrame(curve).assign(**run))
+    for name, tables in (('answers', answers), ('results', results)):
+        (folder / f'{name}.csv.gz').write_bytes(gzip.compress(pd.concat(tables).to_csv(index=False).encode()))
+
+
+@pytest.fixture(scope='module')
+def little_study(tmp_path_factory):
+    """The folder of a study of which only some runs are there, and of the controls only random labels."""
+    folder = tmp_path_factory.mktemp('results') / 'study'
+    simulate(folder, lambda width: 1 - width / 50, ['rounds_1', 'rounds_2', 'rounds_5'])
+    simulate(folder.with_name('study_random'), lambda width: 0, ['random'], widths=(14, 28))
+    return folder
+
+
+@pytest.mark.slow
+def test_an_unfinished_study_gives_numbers_figures_and_tables_and_says_what_is_missing(bare, little_study):
+    process = bare.run('study.py', little_study)
+    assert process.returncode == 0, process.stderr
+    assert 'Runs: main 36 of 320, orders 0 of 24, decay 0.1 0 of 24, decay 1.0 0 of 24, random 6 of 24' in process.stdout
+    assert 'the study lacks a control' in process.stdout and not process.stderr
+    assert {path.name for path in little_study.glob('*.png')} == {
+        'heat.png', 'widths.png', 'curves.png', 'errors.png', 'random.png'}
+    numbers = pd.read_csv(little_study / 'numbers.csv')
+    cell = numbers[(numbers.share == 20) & (numbers.n_embd == 10) & numbers.test.isna()].set_index('name')
+    for name, value in {'heldout_acc': 0.8, 'gap': 0.2, 'fit_heldout_acc': 1, 'fits': 1, 'above_90': 0, 'peak_prob': 0.9,
+                        'end_prob': 0.8, 'fall_after_peak': 0.1, 'bits': -0.8 * np.log2(0.9) - 0.2 * np.log2(0.05)}.items():
+        assert cell.value[name] == pytest.approx(value, rel=1e-5) and cell.n[name] == 3, name
+    assert numbers[(numbers.name == 'fits') & (numbers.n_embd == 8) & (numbers.study == 'main')].value.tolist() == [0, 0, 0]
+    tables = bare.check('study.py', little_study, '--markdown')
+    assert '| 10 | 80.0 (all, n = 3) | 80.0 (all, n = 3) | 80.0 (all, n = 3) |\n' in tables
+    assert 'There are no runs yet.' in tables and 'nan' not in tables
+
+
+def test_what_is_no_study_is_answered_with_a_sentence(little_study, tmp_path, bare):
+    bare.fails('study.py', tmp_path, '--markdown', says='run study.py without --markdown')
+    with pytest.raises(UserError, match='no answers.csv.gz'):
+        study.read_study(tmp_path)
+    with pytest.raises(UserError, match='holds a run that is not of the study'):  # its datasets are not those of the main runs
+        study.read_study(little_study.with_name('study_random'))
+
+
+def test_controls_are_told_apart_by_their_folder_and_weight_decay():
+    assert study.cell_of('study,n_embd=6,dataset=rounds_5', 'main') == ('main', 50, 6)
+    assert study.cell_of('study,n_embd=14', 'orders') == ('orders', 20, 14)
+    assert study.cell_of('study,n_embd=56,weight_decay=1.0,dataset=rounds_2', 'decay') == ('decay 1.0', 20, 56)
+    assert study.cell_of('study,n_embd=28,dataset=random', 'random') == ('random', 0, 28)
+
+
+def measured(questions, said, prob=0.5):
+    """The measures of one run that said this; what is not named is answered right."""
+    table = pd.DataFrame([q[:4] for q in questions], columns=['task', 'prompt', 'answer', 'group']).assign(prob=prob)
+    table['said'] = [said.get(q.prompt, q.answer) for q in questions]
+    table['error'] = [float(s) - float(a) if s.lstrip('-').isdecimal() else np.nan for s, a in zip(table.said, table.answer)]
+    return study.measure(table.assign(right=table.error == 0))
+
+
+def test_errors_operations_and_neighbours_by_hand():
+    # of 3+4, 4+3, 3+5 and 5+3 each has a neighbour among the others (3+4 and 3+5, 4+3 and 5+3); 0+9 and 9+0 have none
+    questions = arithmetic_questions([(3, 4), (3, 5), (0, 9)])
+    assert sum(q.group == 'held out' for q in questions) == 12
+    m = measured(questions, {'<3+4=': '8', '<5-3=': '5', '<9-0=': '', '<1+1=': '3'})
+    assert m['heldout_acc'] == 9 / 12 and m['seen_acc'] == pytest.approx(187 / 188) and m['bits'] == 1
+    assert m['abs_error'] == pytest.approx((1 + 3) / 11) and m['off_by_one'] == 1 / 12 and m['no_number'] == 1 / 12
+    assert m['add_acc'] == pytest.approx(5 / 6) and m['sub_acc'] == pytest.approx(4 / 6)
+    assert m['near_acc'] == 3 / 4 and m['far_acc'] == 6 / 8 and m['near_minus_far'] == 0
+
+
+def test_bits_memorised_are_those_above_the_frequencies_of_the_answers():
+    questions = arithmetic_questions([])
+    answers = {task: pd.Series([q.answer for q in questions if q.task == task]).value_counts() for task in ('add', 'sub')}
+    entropy = sum(100 * stats.entropy(counts, base=2) for counts in answers.values())
+    assert measured(questions, {}, prob=1.0)['bits_memorised'] == pytest.approx(entropy) and 806 < entropy < 807
+    guessed = np.array([answers[q.task][q.answer] / 100 for q in questions])
+    assert measured(questions, {}, prob=guessed)['bits_memorised'] == pytest.approx(0)
+
+
+def test_the_peak_is_chosen_by_the_other_splits():
+    curves = pd.DataFrame({0: [0.1, 0.5, 0.2], 1: [0.1, 0.3, 0.4], 2: [0.1, 0.3, 0.1]}, index=[0, 250, 500])
+    assert study.fall_after_peak(curves) == pytest.approx({0: 0.3, 1: -0.1, 2: 0.2})  # split 1 has its own peak at the end
+    assert np.isnan(study.fall_after_peak(curves[[0]])[0])
+    noise = pd.DataFrame(np.random.default_rng(0).random((100, 60)))  # no fall: a split's own peak would always show one
+    assert 18 < sum(fall > 0 for fall in study.fall_after_peak(noise).values()) < 42
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (REPO / 'results/study/numbers.csv').exists(), reason='the runs are not committed yet')
+def test_docs_hold_the_tables_that_are_printed():
+    assert Project(REPO).check('study.py', '--markdown', PYTHONPATH='').strip() in (REPO / 'docs/study.md').read_text()
