@@ -137,7 +137,8 @@ def page_row(name, blocks, cell):
     """A row of numbers.csv: Page's test that values grow from the first column to the last, over the complete splits."""
     blocks = blocks.dropna()
     value, p = page(blocks.to_numpy(float))
-    test = f"Page, {LABELS[blocks.columns.name]} {' < '.join(map(str, blocks.columns))}"
+    order = ' < '.join(map(str, blocks.columns)) if blocks.shape[1] >= 3 else '(less than three)'
+    test = f'Page, {LABELS[blocks.columns.name]} {order}'
     return dict(name=name, value=value, n=len(blocks), p=p, test=test) | dict(zip(CELL, cell))
 
 
@@ -215,7 +216,7 @@ def print_table(title, rows, columns):
     if rows.empty:
         print('There are no runs yet.')
         return
-    index = ['study', 'n_embd'] if rows.study.nunique() > 1 else ['n_embd']
+    index = ['study', 'n_embd'][rows.study.nunique() == 1:]
     cells = rows.assign(text=[cell_text(r) for _, r in rows.iterrows()]).pivot(index=index, columns=columns, values='text')
     cells = cells[rows[columns].unique()].fillna('').reset_index().astype({'n_embd': int})
     heads = [f'{column:.0f} %' if isinstance(column, float) else LABELS.get(column, column) for column in cells]
@@ -232,14 +233,14 @@ def counted(numbers):
 def print_markdown(numbers):
     """The tables of docs/study.md."""
     print(counted(numbers) + '.')
-    main, controls = numbers[numbers.study == 'main'], numbers[numbers.study.isin([*CONTROLS][:3])]
+    main, random = numbers[numbers.study == 'main'], numbers[numbers.study == 'random']
+    controls = numbers[~numbers.study.isin(['main', 'random'])]
     for name, title in TITLES.items():
         print_table(f'{title}, by width and share held out', main[main.name == name], 'share')
     others = main[(main.share == 20) & ~main.name.isin([*TITLES, 'n_params', 'fall_after_peak']) & main.test.isna()]
     print_table('Other measures at the end, 20 % held out (%, or bits, or the error)', others, 'name')
     print_table('Controls at the end (%), 20 % held out', controls[controls.name.isin(['heldout_acc', 'seen_acc'])], 'name')
-    random = numbers[(numbers.study == 'random') & ~numbers.name.isin(['runs', 'fits'])]
-    print_table('Random labels at the end (% and bits)', random, 'name')
+    print_table('Random labels at the end (% and bits)', random[~random.name.isin(['runs', 'fits'])], 'name')
     print('\n### Tests\n\n| test | share | width | n | effect | p | p, Holm | how |\n' + '|---' * 8 + '|')
     for r in numbers[numbers.test.notna()].itertuples():
         mean = f'{100 * r.value:.1f} ({100 * r.low:.1f} to {100 * r.high:.1f})'

@@ -15,6 +15,7 @@ import study
 from common.errors import UserError
 from common.questions import arithmetic_questions, round_robin_pairs
 from common.statistics import holm, interval, page, sign_flips, sign_test
+from common.study_figures import draw_curves
 
 ROUNDS = {'pair': 1, 'rounds_1': 1, 'rounds_2': 2, 'rounds_3': 3, 'rounds_5': 5, 'random': 0}
 
@@ -240,6 +241,13 @@ def test_the_peak_is_chosen_by_the_other_splits():
     assert np.isnan(study.fall_after_peak(curves[[0]])[0])
     noise = pd.DataFrame(np.random.default_rng(0).random((100, 60)))  # no fall: a split's own peak would always show one
     assert 18 < sum(fall > 0 for fall in study.fall_after_peak(noise).values()) < 42
+
+
+def test_no_curve_leaves_its_panel():
+    results = pd.DataFrame([dict(study='main', share=20, n_embd=width, split=split, iter=i, heldout_prob=i * width / 56e3)
+                            for width, split, i in product(study.WIDTHS, range(2), (0, 500, 1000))])
+    for ax in draw_curves(results).axes:  # the narrowest comes first and has the lowest curve
+        assert ax.get_ylim()[0] == 0 and ax.get_ylim()[1] >= 100 and len(ax.lines) == 3
 
 
 @pytest.mark.slow
