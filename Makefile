@@ -52,7 +52,7 @@ study: .venv/installed-dev study-data
 	  --dataset=pair_{seed},rounds_1_{seed},rounds_2_{seed},rounds_3_{seed},rounds_5_{seed} || status=1; \
 	$(STUDY)=study_orders --n_embd=14,28,56 --dataset=orders_{seed} --eval_iters=10 || status=1; \
 	$(STUDY)=study_decay --n_embd=14,28,56 --weight_decay=0.1,1.0 --dataset=rounds_2_{seed} || status=1; \
-	$(STUDY)=study_random --n_embd=14,28,56 --dataset=random_{seed} || status=1; exit $$status
+	$(STUDY)=study_random --n_embd=6,8,10,12,14,20,28,56 --dataset=random_{seed} || status=1; exit $$status
 	$(MAKE) results
 
 results: .venv/installed-dev

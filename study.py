@@ -26,7 +26,8 @@ SHARES = {'pair': 2, 'rounds_1': 10, 'rounds_2': 20, 'rounds_3': 30, 'rounds_5':
 CONTROLS = {'orders': 20, 'decay 0.1': 20, 'decay 1.0': 20, 'random': 0}
 CELL = ['study', 'share', 'n_embd']  # what runs have in common that differ in their split only
 PLANNED = [('main', share, width) for share in SHARES.values() for width in WIDTHS]
-PLANNED += [(study, share, width) for study, share in CONTROLS.items() for width in CONTROL_WIDTHS]
+PLANNED += [(study, share, width) for study, share in CONTROLS.items()
+            for width in (WIDTHS if study == 'random' else CONTROL_WIDTHS)]
 SPLITS = 8  # runs of each cell
 LABELS = {'seen_acc': 'seen', 'heldout_acc': 'held out', 'bits': 'bits per answer', 'abs_error': 'mean error',
           'off_by_one': 'wrong by one', 'no_number': 'no number', 'add_acc': 'additions', 'sub_acc': 'subtractions',

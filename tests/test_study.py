@@ -177,7 +177,7 @@ def little_study(tmp_path_factory):
 def test_an_unfinished_study_gives_numbers_figures_and_tables_and_says_what_is_missing(bare, little_study):
     process = bare.run('study.py', little_study)
     assert process.returncode == 0, process.stderr
-    assert 'Runs: main 36 of 320, orders 0 of 24, decay 0.1 0 of 24, decay 1.0 0 of 24, random 6 of 24' in process.stdout
+    assert 'Runs: main 36 of 320, orders 0 of 24, decay 0.1 0 of 24, decay 1.0 0 of 24, random 6 of 64' in process.stdout
     assert 'the study lacks a control' in process.stdout and not process.stderr
     assert {path.name for path in little_study.glob('*.png')} == {
         'heat.png', 'widths.png', 'curves.png', 'errors.png', 'random.png'}
