@@ -1,0 +1,140 @@
+"""
+The authors' learning curves against those of our seeds: where are theirs outside?
+
+$ python dev/authors.py
+
+Reads results/authors_curves.csv, which says for each of their evaluations what the CSV files in their repository say, and
+our runs in results/paper and results/weight_decay. Draws authors.png into each of these folders, with the range of our seeds
+as a band, and results/replay.png from dev/replay.py's losses. Writes results/authors_against_ours.csv and prints it as
+the table of docs/paper.md.
+"""
+
+import sys
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use('Agg')  # this draws into files and needs no screen
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter
+from scipy import stats
+
+REPO = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPO))
+from common.results import read_sweep
+from common.run_folder import write_file
+from plot_results import save, seeds_label
+
+RESULTS = REPO / 'results'
+COLOURS = {'loss': '#555555', 'sums': '#0072B2', 'facts': '#009E73'}
+
+
+def curves(results):
+    """What is compared, by iteration: the training loss, and the accuracies of sums and facts in % if they are asked."""
+    by_iter = results.set_index('iter')
+    sums = (by_iter.add_correct + by_iter.sub_correct) / (by_iter.add_total + by_iter.sub_total)
+    table = pd.DataFrame({'loss': by_iter.train_loss, 'sums': 100 * sums,
+                          'facts': 100 * by_iter.facts_correct / by_iter.facts_total})
+    return table.dropna(axis=1, how='all')
+
+
+def compare(theirs, ours):
+    """One run of the authors against our seeds: dict of its loss at the end and the 95 % prediction of it from ours, which
+    is Student's t for one more seed; the share of evaluations at which its loss is below or above that of all our seeds, and
+    the share that chance gives; and the questions that are answered wrongly at the end.
+    """
+    loss = pd.DataFrame([curves(run).loss for run in ours])
+    n, end = len(loss), loss.iloc[:, -1]
+    half = stats.t.ppf(0.975, n - 1) * end.std() * (1 + 1 / n) ** 0.5
+    authors = curves(theirs).loss
+    outside = (authors < loss.min()) | (authors > loss.max())
+    row = {'seeds': n, 'loss': authors.iloc[-1], 'our_loss': end.mean(), 'low': end.mean() - half, 'high': end.mean() + half,
+           'outside': outside.mean(), 'outside_by_chance': 2 / (n + 1)}
+    for task, parts in (('sums', ['add', 'sub']), ('facts', ['facts'])):
+        wrong = [sum(run[f'{part}_total'].iloc[-1] - run[f'{part}_correct'].iloc[-1] for part in parts) / 10
+                 for run in (theirs, *ours)]
+        if task in curves(theirs):
+            row |= {f'wrong_{task}': wrong[0], f'our_wrong_{task}': f'{min(wrong[1:]):g} to {max(wrong[1:]):g}'}
+    return row
+
+
+def markdown(table):
+    """The rows of authors_against_ours.csv as the table of docs/paper.md."""
+    lines = ['| sweep | config | seeds | loss, theirs | ours, mean | 95 % prediction | theirs outside our seeds | by chance '
+             '| sums wrong, theirs; ours | capitals wrong, theirs; ours |', '|---' * 10 + '|']
+    for r in table.itertuples():
+        wrong = [f'{n:g}; {ours}' if pd.notna(n) else '' for n, ours in ((r.wrong_sums, r.our_wrong_sums),
+                                                                         (r.wrong_facts, r.our_wrong_facts))]
+        cells = (r.sweep, r.config, r.seeds, f'{r.loss:.4f}', f'{r.our_loss:.4f}', f'{r.low:.4f} to {r.high:.4f}',
+                 f'{r.outside:.0%}', f'{r.outside_by_chance:.0%}', *wrong)
+        lines.append('| ' + ' | '.join(map(str, cells)) + ' |')
+    return '\n'.join(lines)
+
+
+def draw(panels):
+    """A figure with accuracies above the loss for each panel: (config, the authors' run, our runs)."""
+    n_rows = -(-len(panels) // 3)
+    figure, axes = plt.subplots(2 * n_rows, 3, figsize=(12, 5 * n_rows), sharex=True, squeeze=False, layout='constrained')
+    for i, (config, theirs, ours) in enumerate(panels):
+        top, bottom = axes[2 * (i // 3):2 * (i // 3) + 2, i % 3]
+        for measure, theirs_curve in curves(theirs).items():
+            ax = bottom if measure == 'loss' else top
+            seeds = pd.DataFrame([curves(run)[measure] for run in ours])
+            ax.fill_between(seeds.columns, seeds.min(), seeds.max(), color=COLOURS[measure], alpha=0.35, linewidth=0)
+            ax.plot(theirs_curve, color=COLOURS[measure], linewidth=1.2)
+            if measure == 'loss':  # the fall from the loss of an untrained model would hide the rest
+                ax.set_ylim(0.95 * min(theirs_curve.min(), seeds.min().min()), 1.1 * theirs_curve[1000])
+        top.set(title=f'{config} ({seeds_label(len(ours))})', ylim=(-3, 103), ylabel='accuracy (%)' if i % 3 == 0 else '')
+        bottom.set_ylabel('training loss' if i % 3 == 0 else '')
+        bottom.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f'{x / 1000:g}k' if x else '0'))
+        for ax in (top, bottom):
+            ax.grid(alpha=0.25)
+    for ax in axes.flat:
+        ax.set_visible(ax.has_data())
+    for ax in axes[-1]:
+        ax.set_xlabel('iteration')
+    handles = [Line2D([], [], color=colour, label=f"{measure}, the authors' run") for measure, colour in COLOURS.items()]
+    handles.append(Patch(color='#555555', alpha=0.35, linewidth=0, label='our seeds, lowest to highest'))
+    figure.legend(handles=handles, loc='outside lower center', ncols=4, frameon=False)
+    return figure
+
+
+def draw_replay(theirs, ours):
+    """The losses that dev/replay.py gives, with the authors' and with those of our seeds."""
+    table = pd.read_csv(RESULTS / 'replay.csv')
+    figure, ax = plt.subplots(figsize=(7, 4.2), layout='constrained')
+    for i, run in enumerate(ours):
+        ax.plot(run.iter, run.train_loss, color='#999999', linewidth=0.8, label='our seeds' if i == 0 else None)
+    ax.plot(theirs.iter, theirs.train_loss, color='black', linewidth=1.8, label='the authors')
+    for (batches, dtype), run in table.groupby(['batches', 'dtype'], sort=False):
+        ax.plot(run.iter, run.train_loss, color={'theirs': '#D55E00', 'other': '#0072B2'}[batches], linewidth=1.8,
+                linestyle='--' if dtype == 'bfloat16' else '-', label=f"{batches.removesuffix('s')} batches, {dtype}")
+    ax.set(xlim=(0, table.iter.max()), ylim=(0.75, 1.7), xlabel='iteration', ylabel='training loss (nats per character)',
+           title='facts_mini_14')
+    ax.grid(alpha=0.25)
+    ax.legend(frameon=False)
+    return figure
+
+
+if __name__ == '__main__':
+    authors, rows = pd.read_csv(RESULTS / 'authors_curves.csv'), []
+    for name in ('paper', 'weight_decay'):
+        panels = []
+        for config, runs in read_sweep(RESULTS / name).items():
+            theirs, ours = authors[(authors.sweep == name) & (authors.config == config)], list(runs.values())
+            panels.append((config, theirs, ours))
+            rows.append({'sweep': name, 'config': config, **compare(theirs, ours)})
+            if (name, config) == ('paper', 'facts_mini_14'):
+                save(draw_replay(theirs, ours), RESULTS / 'replay.png')
+        save(draw(panels), RESULTS / name / 'authors.png')
+    write_file(RESULTS / 'authors_against_ours.csv', pd.DataFrame(rows).to_csv(index=False, float_format='%.6g'))
+    print(markdown(pd.read_csv(RESULTS / 'authors_against_ours.csv')))
+    for task, sign in (('add', '+'), ('sub', '-')):
+        few = authors[authors[f'{task}_total'] - authors[f'{task}_correct'] < 20].query(f'{task}_total > 0')
+        print(f"\nevaluations of the authors with fewer than 20 of 910 samples wrong, so 5{sign}7 or 7{sign}5 was answered:")
+        for (name, config), iters in few.groupby(['sweep', 'config']).iter:
+            listed = f": {', '.join(map(str, iters))}" if len(iters) < 9 else ''
+            print(f"{name} {config}: {len(iters)} of 121{listed}")

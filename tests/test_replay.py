@@ -1,0 +1,66 @@
+"""The authors' published losses, from their initial weights and their order of batches: our model is theirs."""
+
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import REPO
+
+from common.questions import facts_questions, facts_text
+
+sys.path.append(str(REPO / 'dev'))
+from authors import compare, markdown
+from replay import replay
+
+AUTHORS = pd.read_csv(REPO / 'results/authors_curves.csv').set_index(['sweep', 'config', 'iter'])
+TEXT = facts_text(facts_questions())
+CHARS = sorted(set(TEXT))
+IDS = np.array([CHARS.index(ch) for ch in TEXT])
+
+
+@pytest.mark.parametrize('n_embd, tolerance', [(14, 2e-5), (28, 2e-5), (56, 8e-5)])  # theirs is bfloat16, which rounds more
+def test_untrained_models_have_the_authors_losses(n_embd, tolerance):
+    published = AUTHORS.loc[('paper', f'facts_mini_{n_embd}', 0), ['train_loss', 'val_loss']]
+    losses = next(replay(IDS, len(CHARS), n_embd))[1:]
+    assert losses == pytest.approx(published.tolist(), abs=tolerance)
+    assert losses[0] != losses[1]  # two estimates, from other windows of one text: their order is tested as well
+
+
+@pytest.mark.slow
+def test_the_model_has_the_authors_losses_after_250_iterations():
+    published = AUTHORS.loc[('paper', 'facts_mini_14', 250), ['train_loss', 'val_loss']]
+    *_, (iter_num, *losses) = replay(IDS, len(CHARS), max_iters=250)
+    assert iter_num == 250 and losses == pytest.approx(published.tolist(), abs=2e-3)
+
+
+def test_the_committed_replay_is_the_one_that_the_tests_run():
+    table = pd.read_csv(REPO / 'results/replay.csv')
+    assert set(table.batches) == {'theirs', 'other'} and len(table) == 4 * 11
+    for (batches, dtype), rows in table.groupby(['batches', 'dtype']):
+        assert rows.iter.tolist() == list(range(0, 2501, 250))
+        losses = next(replay(IDS, len(CHARS), dtype=dtype, order_seed=1 if batches == 'other' else None))[1:]
+        assert rows.iloc[0, 3:].tolist() == pytest.approx(losses, abs=1e-5)
+
+
+def test_the_values_of_the_paper_are_those_of_its_curves():
+    values = pd.read_csv(REPO / 'results/paper_values.csv').dropna(subset='loss')
+    for _, row in values.iterrows():
+        end = AUTHORS.loc[(row.sweep, row.config, 30000)]
+        assert min(abs(row.loss - end.train_loss), abs(row.loss - end.val_loss)) < 1e-3, row.config
+
+
+def test_a_run_is_outside_if_no_seed_is_as_far():
+    def run(loss, wrong):
+        return pd.DataFrame({'iter': [0, 250], 'train_loss': [3.0, loss], 'add_correct': [0, 1000 - wrong], 'add_total': 1000,
+                             'sub_correct': [0, 1000], 'sub_total': 1000, 'facts_correct': 0, 'facts_total': 0})
+    row = compare(run(0.9, 10), [run(0.5, 0), run(0.6, 20), run(0.7, 0)])
+    assert row['outside'] == 0.5 and row['outside_by_chance'] == 0.5
+    assert (row['wrong_sums'], row['our_wrong_sums']) == (1, '0 to 2')
+    half = 4.302653 * 0.1 * (4 / 3) ** 0.5  # Student's t with two degrees of freedom
+    assert (row['low'], row['high']) == pytest.approx((0.6 - half, 0.6 + half))
+    assert 'wrong_facts' not in row
+
+
+def test_the_docs_have_the_table_of_the_committed_comparison():
+    assert markdown(pd.read_csv(REPO / 'results/authors_against_ours.csv')) in (REPO / 'docs/paper.md').read_text()
