@@ -25,9 +25,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import filelock  # comes with torch
+import numpy as np
 from tqdm import tqdm
 
-from common.dataset import DATA
+from common.dataset import DATA, text_sha256
 from common.errors import UserError, one_line
 from common.run_folder import stop_by_signal
 from configurator import settings_of
@@ -35,12 +36,6 @@ from configurator import settings_of
 HERE = Path(__file__).resolve().parent
 TRAIN = HERE / 'train_with_eval.py'
 stop = SimpleNamespace(code=0)  # becomes a signal's exit code when the sweep should stop
-
-
-def count(text):
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number above 0, not {text}")
-    return int(text)
 
 
 def option(text):
@@ -56,10 +51,10 @@ def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
                                      allow_abbrev=False)
     parser.add_argument('configs', nargs='+', metavar='CONFIG', help='config files of train_with_eval.py')
-    parser.add_argument('--seeds', type=count, default=5, help='seeds per config, from --seed upwards (default: 5)')
+    parser.add_argument('--seeds', type=int, default=5, help='seeds per config, from --seed upwards (default: 5)')
     parser.add_argument('--seed', type=int, help="the first seed (default: the config's own)")
     parser.add_argument('--name', default='main', help='the sweep is in sweeps/NAME (default: main)')
-    parser.add_argument('--jobs', type=count, default=cores,
+    parser.add_argument('--jobs', type=int, default=cores,
                         help='runs that go side by side here and share its cores (default: one per core; with one GPU use 1)')
     parser.add_argument('--cluster', default='here', choices=['here', 'slurm', 'local', 'debug'],
                         help='where to run: here, or through submitit on slurm (local and debug are for testing submitit)')
@@ -68,6 +63,8 @@ def parse_arguments():
     args, rest = parser.parse_known_args()
     if Path(args.name).name != args.name or args.name == '..':
         parser.error(f"--name must be a plain name, not {args.name!r}")
+    if args.seeds < 1 or args.jobs < 1:
+        parser.error("--seeds and --jobs must be above 0")
     args.configs += [arg for arg in rest if not arg.startswith('-')]  # the configs that come after an option
     args.threads = max(1, cores // args.jobs)  # per run, so that runs do not fight for the cores
     overrides = {}
@@ -100,16 +97,15 @@ def combinations(config, overrides, seed):
 def plan_runs(args, overrides):
     """All runs of the sweep: dict of model folder to (arguments of train_with_eval.py, max_iters)."""
     runs = {}
-    first_seeds = [settings_of(TRAIN, [config])['seed'] if args.seed is None else args.seed for config in args.configs]
-    for seed_number in range(args.seeds):  # the seeds are the outer loop, so that an early look sees every config
-        for config, first_seed in zip(args.configs, first_seeds):
-            seed = first_seed + seed_number
-            for label, argv in combinations(config, overrides, seed):
-                settings, folder = settings_of(TRAIN, argv), Path('sweeps', args.name, label, f'seed_{seed}')
-                if folder in runs:
-                    raise UserError(f"two runs are called {folder}: rename a config, or list each value once")
-                check_run(folder, config, settings)
-                runs[folder] = argv, settings['max_iters']
+    # the seeds are the outer loop, so that an early look sees every config
+    for seed_number, config in itertools.product(range(args.seeds), args.configs):
+        seed = seed_number + (settings_of(TRAIN, [config])['seed'] if args.seed is None else args.seed)
+        for label, argv in combinations(config, overrides, seed):
+            settings, folder = settings_of(TRAIN, argv), Path('sweeps', args.name, label, f'seed_{seed}')
+            if folder in runs:
+                raise UserError(f"two runs are called {folder}: rename a config, or list each value once")
+            check_run(folder, config, settings)
+            runs[folder] = argv, settings['max_iters']
     return runs
 
 
@@ -122,38 +118,22 @@ def check_run(folder, config, settings):
         raise UserError(f"data/{settings['dataset']} is not prepared: write it with a prepare.py first")
     if not (folder / 'ckpt_last.pt').exists():
         return
-    import numpy as np  # these take seconds to import, and a new sweep does not need them
-
-    from common.checkpoint import PLACE, changed_settings, load_checkpoint
-    from common.dataset import text_sha256
+    from common.checkpoint import check_resumable, load_checkpoint  # they need torch, which takes seconds to import
     try:
         checkpoint = load_checkpoint(folder / 'ckpt_last.pt', to_resume=True)
     except UserError:
         return  # it is damaged: this run will say so, and the others go on
-    if checkpoint['iter_num'] > settings['max_iters']:
-        raise UserError(f"{folder} is at iteration {checkpoint['iter_num']} already: choose another --name, or a "
-                        "larger --max_iters")
-    for key in changed_settings(checkpoint['config'], settings, may_change=PLACE):
-        raise UserError(f"{folder} was trained with {key}={checkpoint['config'][key]!r}, not {settings[key]!r}: choose "
-                        "another --name, or the settings that it was begun with")
-    if checkpoint.get('data_sha256') != text_sha256(np.fromfile(text, dtype='<u2')):
-        raise UserError(f"{folder} was trained on another text: data/{settings['dataset']} has been prepared with "
-                        "other options since; choose another --name, or prepare it as it was")
+    check_resumable(checkpoint, folder, settings, text_sha256(np.fromfile(text, dtype='<u2')), in_sweep=True)
 
 
 def share_done(folder, max_iters):
-    """How much of a run is done, from 0 to 1, by the last row of its table."""
-    for name in ('temp.csv', 'results.csv'):
-        try:
-            iter_num = int((folder / name).read_text().splitlines()[-1].split(',')[0])
-            return 1.0 if iter_num >= max_iters else iter_num / max_iters
-        except (OSError, ValueError, IndexError):
-            continue
-    return 0.0
-
-
-def is_finished(folder, max_iters):
-    return share_done(folder, max_iters) == 1 and not (folder / 'temp.csv').exists()
+    """How much of a run is done, from 0 to 1, by the last row of its table; 1 only if the run has ended."""
+    goes_on = (folder / 'temp.csv').exists()
+    try:
+        rows = (folder / ('temp.csv' if goes_on else 'results.csv')).read_text().splitlines()
+        return min((int(rows[-1].split(',')[0]) + 1) / (max_iters + 1), 0.99 if goes_on else 1)
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def train(argv, folder, max_iters, threads):
@@ -168,7 +148,7 @@ def train(argv, folder, max_iters, threads):
                 break
         except filelock.Timeout:
             pass
-    if is_finished(folder, max_iters):
+    if share_done(folder, max_iters) == 1:
         return 0
     init_from = 'resume' if (folder / 'ckpt_last.pt').exists() else 'scratch'
     command = [sys.executable, str(TRAIN), *argv, f'--out_dir={folder}', f'--init_from={init_from}']
@@ -234,7 +214,7 @@ def wait_for(futures, runs):
 if __name__ == '__main__':
     args, overrides = parse_arguments()
     runs = plan_runs(args, overrides)
-    todo = {folder: run for folder, run in runs.items() if not is_finished(folder, run[1])}
+    todo = {folder: run for folder, run in runs.items() if share_done(folder, run[1]) < 1}
     print(f"{len(runs)} runs in sweeps/{args.name}, {len(runs) - len(todo)} finished already", flush=True)
     stop = stop_by_signal()
     futures = start(args, todo)

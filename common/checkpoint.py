@@ -135,24 +135,24 @@ def load_model(out_dir, names):
     return model, meta, path, config
 
 
-def changed_settings(before, config, may_change=('out_dir', 'init_from', 'eval_only')):
-    """The settings that differ from those with which a run began, except those that may: list of str."""
-    return [key for key in config if key in before and before[key] != config[key] and key not in may_change]
+def check_resumable(checkpoint, path, config, data_sha256, in_sweep=False):
+    """Raise UserError if a run cannot be resumed with the settings `config` on this text, and print what has changed.
 
-
-def check_resumable(checkpoint, path, config, data_sha256):
-    """Raise UserError if a run cannot be resumed with the settings `config` on this text, and print what has changed."""
+    in_sweep: whether all settings but those of PLACE must be the same, because runs of a sweep are compared; prints nothing.
+    """
+    other = "choose another --name for the sweep" if in_sweep else "start again in another out_dir"
     if checkpoint['iter_num'] > config['max_iters']:
-        raise UserError(f"{path} is at iteration {checkpoint['iter_num']} already: resume with a larger --max_iters")
+        raise UserError(f"{path} is at iteration {checkpoint['iter_num']} already: choose a larger --max_iters, or {other}")
     before = {**checkpoint['config'], **checkpoint['model_args'], 'dropout': checkpoint['config'].get('dropout', 0.0)}
-    for key in changed_settings(before, config):
-        if key == 'dataset' or key in checkpoint['model_args'] and key != 'dropout':
+    may_change = PLACE if in_sweep else ('out_dir', 'init_from', 'eval_only')
+    for key in [key for key in config if key in before and before[key] != config[key] and key not in may_change]:
+        if in_sweep or key == 'dataset' or key in checkpoint['model_args'] and key != 'dropout':
             raise UserError(f"{path} was trained with {key}={before[key]!r}, not {config[key]!r}: resume with the same, or "
-                            "start again in another out_dir")
+                            f"{other}")
         say(f"resuming with {key}={config[key]!r} (was {before[key]!r})")
     if checkpoint.get('data_sha256', data_sha256) != data_sha256:
         raise UserError(f"{path} was trained on another text: data/{config['dataset']} has been prepared with other options "
-                        "since")
+                        f"since; prepare it as it was, or {other}")
 
 
 def load_optimizer(optimizer, checkpoint, path):

@@ -11,9 +11,7 @@ from hypothesis import strategies as st
 from little import little_model, paper_meta
 
 from common.checkpoint import (
-    PLACE,
     build_model,
-    changed_settings,
     check_resumable,
     check_vocabulary,
     find_checkpoint,
@@ -143,10 +141,12 @@ def test_only_gpt2s_vocabulary_may_be_padded_in_the_model():
 def test_what_a_run_may_go_on_with_is_decided_in_one_place(capsys):
     began = dict(n_embd=16, dataset='as_math', seed=1, learning_rate=0.1, out_dir='a', max_iters=10)
     checkpoint = {'config': began, 'model_args': NANOGPT_ARGS, 'iter_num': 8}
-    other = {**began, 'seed': 2, 'out_dir': 'b', 'learning_rate': 0.2, 'new': 1}
-    assert changed_settings(began, other) == ['seed', 'learning_rate']
-    assert changed_settings(began, other, may_change=PLACE) == ['learning_rate']
     checkpoint['data_sha256'] = 'the text'
+    place = {**began, 'seed': 2, 'out_dir': 'b', 'max_iters': 20, 'new': 1}
+    check_resumable(checkpoint, 'ckpt.pt', place, 'the text', in_sweep=True)
+    assert capsys.readouterr().out == ''
+    with pytest.raises(UserError, match='trained with learning_rate=0.1, not 0.2.* another --name'):
+        check_resumable(checkpoint, 'ckpt.pt', {**place, 'learning_rate': 0.2}, 'the text', in_sweep=True)
     check_resumable(checkpoint, 'ckpt.pt', {**began, 'learning_rate': 0.2, 'max_iters': 20, 'dropout': 0.0}, 'the text')
     assert capsys.readouterr().out == 'resuming with learning_rate=0.2 (was 0.1)\nresuming with max_iters=20 (was 10)\n'
     for change, text, says in ((dict(n_embd=32), 'the text', 'trained with n_embd=16, not 32'),
