@@ -56,12 +56,10 @@ study: .venv/installed-dev study-data
 	$(MAKE) results
 
 results: .venv/installed-dev
-	for name in paper weight_decay; do \
-	  if [ -d sweeps/$$name ]; then \
-	    $(VENV) summarize.py sweeps/$$name --output=results/$$name && \
-	    $(VENV) plot_results.py --sweep results/$$name || exit 1; \
-	  fi; \
+	for name in paper weight_decay study study_orders study_decay study_random; do \
+	  [ ! -d sweeps/$$name ] || $(VENV) summarize.py sweeps/$$name --output=results/$$name || exit 1; \
 	done
+	for name in paper weight_decay; do $(VENV) plot_results.py --sweep results/$$name || exit 1; done
 
 bench: .venv/installed-dev
 	for dataset in as_math both_math_and_facts; do $(VENV) data/$$dataset/prepare.py; done

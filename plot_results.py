@@ -89,22 +89,26 @@ def seeds_label(n):
 def read_panels(folders):
     """The panels for model folders, or for folders of seed_N model folders: a (runs, title) for each.
 
-    A title is 'math_mini_14 (1,582 parameters, 3 seeds)', as far as that is known, with as many of the last parts of
-    the path as are needed to tell the folders apart.
+    A title has as many of the last parts of the path as are needed to tell the folders apart.
     """
     panels, paths = [], [Path(folder).resolve() for folder in folders]
     for folder, path in zip(folders, paths):
         seeds = read_seeds(folder)
         if seed_folders(folder) and not seeds:
-            raise UserError(f"no seed of {folder} has finished: wait, or plot one of them: {seed_folders(folder)[0]}")
+            raise UserError(f"no seed of {folder} has finished: wait, or plot one of them: {folder}/seed_N")
         runs = list(seeds.values()) or [read_results(folder)]
-        n = 2 if path in seed_folders(path.parent) else 1
+        n = 2 if path in seed_folders(path.parent).values() else 1
         while any(other.parts[-n:] == path.parts[-n:] for other in paths if other != path):
             n += 1
-        n_params = runs[0].n_params.iloc[-1]
-        known = [f'{n_params:,.0f} parameters'] * pd.notna(n_params) + [seeds_label(len(seeds))] * bool(seeds)
-        panels.append((runs, '/'.join(path.parts[-n:]) + (f" ({', '.join(known)})" if known else '')))
+        panels.append((runs, title_of('/'.join(path.parts[-n:]), runs, len(seeds))))
     return panels
+
+
+def title_of(name, runs, n_seeds):
+    """'math_mini_14 (1,582 parameters, 3 seeds)', as far as that is known; n_seeds: 0 if it is a single run."""
+    n_params = runs[0].n_params.iloc[-1]
+    known = [f'{n_params:,.0f} parameters'] * pd.notna(n_params) + [seeds_label(n_seeds)] * bool(n_seeds)
+    return name + ('\n' if len(name) > 16 else ' ') * bool(known) + f"({', '.join(known)})" * bool(known)
 
 
 def draw_grid(panels, operation):
@@ -143,7 +147,7 @@ def draw_capacity(sweep):
     summary = summarize(sweep)
     for config in summary.config[summary.n_params.isna()]:
         raise UserError(f"capacity.png cannot be drawn: no results.csv of {config} has a column n_params")
-    kinds = summary.config.str.rpartition('_')[0]
+    kinds = summary.config.str.replace(r',n_embd=\d+|^([^,]*)_[^,_]*$', r'\1', regex=True)  # without the width
     figure, axes = plt.subplots(1, kinds.nunique(), figsize=(4.3 * kinds.nunique() + 0.6, 3.8), sharey=True,
                                 squeeze=False, layout='constrained')
     lines = [('seen sums', 'final_seen_sums_acc', '#0072B2', 'o', '-'),
@@ -198,7 +202,7 @@ if __name__ == '__main__':
         parser.error("--sweep draws curves.png and capacity.png in the folder of the sweep: leave --output out")
     elif args.sweep:
         sweep = read_sweep(args.sweep)
-        panels = read_panels([Path(args.sweep, config) for config in sweep])
+        panels = [(list(runs.values()), title_of(config, [*runs.values()], len(runs))) for config, runs in sweep.items()]
         save(draw_grid(panels, args.operation), Path(args.sweep, 'curves.png'))
         save(draw_capacity(sweep), Path(args.sweep, 'capacity.png'))
     else:

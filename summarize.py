@@ -5,10 +5,11 @@ $ python summarize.py sweeps/main
 $ python summarize.py sweeps/main --output=results/main
 $ python summarize.py results/paper --markdown
 
-Writes summary.csv and answers.csv.gz, the answers of all runs at their last evaluation, into the sweep's folder, and
-prints a table. sweep.py runs this script when it ends. --output also copies both, and every results.csv, to another folder:
-these small files are enough to summarise and plot the sweep again, without its checkpoints. --markdown only prints the
-table of the README, together with the paper's numbers.
+Writes summary.csv into the sweep's folder and prints a table. sweep.py runs this script when it ends. --output writes three
+files into another folder, which are enough to summarise and plot the sweep again without its model folders: summary.csv,
+results.csv.gz with the rows of all runs, and answers.csv.gz with what each run answered at its last evaluation (when is
+'last') and at the first that had 99 % of the seen questions right ('fit'). --markdown only prints the table of the README,
+together with the paper's numbers.
 """
 
 import argparse
@@ -18,35 +19,41 @@ from pathlib import Path
 
 import pandas as pd
 
-from common.answers import FILE, read_answers
-from common.errors import UserError
-from common.results import read_sweep, summarize
+from common.answers import FILE, first_fit, read_answers
+from common.errors import UserError, explained
+from common.results import COPY, read_sweep, seed_folders, summarize
 from common.run_folder import write_file
 
 PAPER = Path(__file__).resolve().parent / 'results' / 'paper_values.csv'  # what Barron & White 2025 report
 
 
-def collect_answers(folder, sweep):
-    """Write a sweep's answers.csv.gz: the answers of each run's last evaluation, after the columns config and seed.
-
-    If a run has no answers.csv.gz, its answers in the sweep's file are kept, because a copy of a sweep has no others.
-    """
-    known = read_answers(folder) if (folder / FILE).exists() else pd.DataFrame(columns=['config', 'seed'])
-    tables = []
-    for config, run in [(config, run) for config, runs in sweep.items() for run in runs]:
-        seed = int(run.name.removeprefix('seed_'))
-        if (run / FILE).exists():
-            try:
-                answers = read_answers(run)
-            except UserError as e:  # the other runs are no worse for it
-                print(f"left out: {e}", file=sys.stderr)
-                continue
-            answers = answers[answers.iter == answers.iter.max()].assign(config=config, seed=seed)
-        else:
-            answers = known[(known.config == config) & (known.seed == seed)]
-        tables += [answers.set_index(['config', 'seed'])] if len(answers) else []
-    if tables:
-        write_file(folder / FILE, gzip.compress(pd.concat(tables).to_csv(float_format='%.6g').encode(), mtime=0))
+def write_copy(folder, sweep, output):
+    """Write the results.csv.gz and answers.csv.gz of a sweep into the folder `output`."""
+    if (folder / COPY).exists() or any(map(seed_folders, output.glob('*'))):
+        raise UserError(f"{folder} is a copy already, or {output} holds runs of its own: choose another --output")
+    earlier = read_sweep(output) if (output / COPY).exists() else {}
+    for config in earlier:
+        for seed in earlier[config].keys() - sweep.get(config, {}).keys():
+            raise UserError(f"{output} has {config}, seed {seed}, which is no finished run of {folder}: delete it first, or "
+                            "choose another --output")
+    results, answers = {(config, seed): rows for config, runs in sweep.items() for seed, rows in runs.items()}, {}
+    for config, seed in results:
+        try:
+            asked = read_answers(folder / config / f'seed_{seed}')
+            answers[config, seed, 'last'] = asked[asked.iter == asked.iter.max()]
+            answers[config, seed, 'fit'] = first_fit(asked)
+        except UserError as e:  # the other runs are no worse for it
+            print(f"left out of {FILE}: {e}", file=sys.stderr)
+    with explained(f"cannot write {output}: {{}}", OSError):
+        output.mkdir(parents=True, exist_ok=True)
+    tables = {COPY: pd.concat(results, names=['config', 'seed']).convert_dtypes()}  # whole numbers are written as such
+    if answers:
+        tables[FILE] = pd.concat(answers, names=['config', 'seed', 'when'])
+    elif (output / FILE).exists():
+        (output / FILE).unlink()  # it would be of other runs
+    for name, table in tables.items():
+        content = table.droplevel(-1).to_csv(float_format='%.6g' if name == FILE else None)
+        write_file(output / name, gzip.compress(content.encode(), mtime=0))
 
 
 def cell(rows, metric):
@@ -101,26 +108,10 @@ def print_markdown(summary, name):
         print('| ' + ' | '.join(map(str, cells)) + ' |')
 
 
-def copy_files(folder, output, sweep):
-    """Copy the small files of a sweep (results.csv, summary.csv and answers.csv.gz) to the folder `output`."""
-    runs = [run.relative_to(folder) for runs in sweep.values() for run in runs]
-    others = [path for path in output.glob('*/seed_*/results.csv') if path.parent.relative_to(output) not in runs]
-    if others:  # they would be summarised with this sweep's
-        raise UserError(f"{others[0]} belongs to no finished run of {folder}: delete it first, or choose another --output")
-    for path in ['summary.csv', FILE, *(run / 'results.csv' for run in runs)]:
-        if (folder / path).exists():
-            try:
-                (output / path).parent.mkdir(parents=True, exist_ok=True)
-            except OSError as e:
-                raise UserError(f"cannot write {output / path}: {e.strerror}")
-            write_file(output / path, (folder / path).read_bytes())
-    print(f"copied to {output}")
-
-
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('folder', type=Path, help='the folder of a sweep')
-    parser.add_argument('--output', type=Path, metavar='FOLDER', help='also copy the small files there')
+    parser.add_argument('--output', type=Path, metavar='FOLDER', help='also write the three files there')
     parser.add_argument('--markdown', action='store_true', help='print the table of the README, and write nothing')
     args = parser.parse_args()
     sweep = read_sweep(args.folder)
@@ -128,8 +119,8 @@ if __name__ == '__main__':
     if args.markdown:
         print_markdown(summary, args.folder.resolve().name)
     else:
-        write_file(args.folder / 'summary.csv', summary.to_csv(index=False, float_format='%.6g'))
-        collect_answers(args.folder, sweep)
-        print_table(summary)
         if args.output:
-            copy_files(args.folder, args.output, sweep)
+            write_copy(args.folder, sweep, args.output)
+        for folder in filter(None, [args.folder, args.output]):
+            write_file(folder / 'summary.csv', summary.to_csv(index=False, float_format='%.6g'))
+        print_table(summary)

@@ -64,3 +64,13 @@ def read_answers(folder):
     with explained(f"{path} cannot be read ({{}}): it is damaged"):
         answers = pd.read_csv(path, keep_default_na=False, dtype={'prompt': str, 'answer': str, 'said': str})
         return answers.astype({'iter': int, 'samples': int, 'correct': int, 'prob': float})
+
+
+def first_fit(answers):
+    """Those of read_answers' rows that are of the first evaluation with 99 % of the seen questions right; none if none has.
+
+    A question is right if most of its samples are.
+    """
+    seen = answers[answers.group == 'seen']
+    right = (2 * seen.correct > seen.samples).groupby(seen.iter).mean()
+    return answers[answers.iter == right.index[right >= 0.99].min()]  # of no evaluation, min is NaN

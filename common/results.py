@@ -1,17 +1,20 @@
 """
 Reads the results.csv of one run or of a whole sweep, and says what was found: means and 95 % intervals over the seeds.
 
-A sweep is a folder of CONFIG/seed_N model folders, as sweep.py makes it.
+A sweep is a folder of CONFIG/seed_N model folders, as sweep.py makes it, or a copy of its results in one table with the
+columns config and seed, results.csv.gz, as summarize.py --output makes it.
 """
 
 import os
+import re
 import sys
 from pathlib import Path
 
 import pandas as pd
 
-from common.errors import UserError, one_line
+from common.errors import UserError, explained
 
+COPY = 'results.csv.gz'
 CLASSIC_COLUMNS = ('iter add_correct add_total sub_correct sub_total math_acc facts_correct facts_total facts_acc '
                    'train_loss val_loss').split()
 
@@ -21,28 +24,26 @@ def read_results(folder):
 
     The eleven classic columns are enough. n_params is NaN if the file is too old to have it.
     """
-    folder = Path(folder)
-    if not os.path.isdir(folder):
-        raise UserError(f"model folder {folder} not found: check its name, or train it with train_with_eval.py first")
-    path = next((folder / name for name in ('temp.csv', 'results.csv') if (folder / name).exists()), None)
+    path = next((path for name in ('temp.csv', 'results.csv') if os.path.exists(path := Path(folder, name))), None)
     if path is None:
-        raise UserError(f"no results.csv in {folder}: train it with train_with_eval.py first")
-    try:
-        lines = path.read_text().splitlines()
-        if lines and len(lines[-1].split(',')) < len(lines[0].split(',')):
+        raise UserError(f"no results.csv in {folder}: check its name, or train it with train_with_eval.py first")
+    with explained(f"{path} cannot be read ({{}}): train again, or wait for the first evaluation"):
+        lines = path.read_text().splitlines() or ['']
+        if len(lines[-1].split(',')) < len(lines[0].split(',')):
             raise UserError(f"{path} is cut off in its last line: delete that line, or train again")
-        results = pd.read_csv(path)
-        missing = [column for column in CLASSIC_COLUMNS if column not in results]
-        if missing:
-            raise UserError(f"{path} has no column {missing[0]}: it is not a results.csv of train_with_eval.py")
-        results = results.astype(float).assign(n_params=results.get('n_params', float('nan')))
-    except (ValueError, OSError) as e:  # pandas' parser errors are ValueErrors
-        reason = 'it is empty' if isinstance(e, pd.errors.EmptyDataError) else one_line(e)
-        raise UserError(f"{path} cannot be read ({reason}): train again, or wait for the first evaluation")
-    if not results.iter.abs().lt(2**53).all():
-        raise UserError(f"{path} has an iteration that is not a number: train again")
+        return check_rows(pd.read_csv(path) if lines[0] else pd.DataFrame())
+
+
+def check_rows(results):
+    """A run's rows as float, with n_params; raises ValueError if train_with_eval.py did not write them."""
     if results.empty:
-        raise UserError(f"{path} has no rows: train again, or wait for the first evaluation")
+        raise ValueError("it has no rows" if len(results.columns) else "it is empty")
+    missing = [column for column in CLASSIC_COLUMNS if column not in results]
+    if missing:
+        raise ValueError(f"it has no column {missing[0]}, so train_with_eval.py did not write it")
+    results = results.assign(n_params=results.get('n_params', float('nan'))).astype(float)
+    if not results.iter.abs().lt(2**53).all():
+        raise ValueError("it has an iteration that is not a number")
     return results
 
 
@@ -53,37 +54,50 @@ def own_tasks(results):
 
 
 def seed_folders(folder):
-    """The model folders seed_N of a config in a sweep, in the order of the seeds; [] for any other folder."""
-    folders = [path for path in Path(folder).glob('seed_*') if path.name[5:].isdecimal() and path.is_dir()]
-    return sorted(folders, key=lambda path: int(path.name[5:]))
+    """The model folders seed_N of a config in a sweep, {N: path}, in the order of the seeds; {} for any other folder."""
+    return dict(sorted((int(path.name[5:]), path) for path in Path(folder).glob('seed_*')
+                       if path.name[5:].isdecimal() and path.is_dir()))
 
 
 def read_seeds(folder):
-    """The finished runs of a config: dict of model folder to its read_results; {} if the folder does not belong to a config.
+    """The finished runs of a config: dict of seed to its read_results; {} if the folder does not belong to a config.
 
     Runs that are still going on, or have not reached the last iteration of the config's longest run, are left out.
     """
-    runs = {run: read_results(run) for run in seed_folders(folder)
+    runs = {seed: read_results(run) for seed, run in seed_folders(folder).items()
             if (run / 'results.csv').exists() and not (run / 'temp.csv').exists()}
     end = max((results.iter.iloc[-1] for results in runs.values()), default=0)
-    return {run: results for run, results in runs.items() if results.iter.iloc[-1] == end}
+    return {seed: results for seed, results in runs.items() if results.iter.iloc[-1] == end}
 
 
 def read_sweep(folder):
     """All finished runs of a sweep, {config: read_seeds}, in the paper's order: by dataset, then by width, mlt last."""
     def order(path):
-        kind, _, size = path.name.rpartition('_')
-        datasets = ['math', 'facts', 'both', kind.split('_')[0]]
-        return datasets.index(kind.split('_')[0]), kind, int(size) if size.isdecimal() else 10**9, size
+        kinds = ['math', 'facts', 'both', kind := path.name.split('_')[0]]
+        words = re.split(r'(\d+)', path.name)  # every second one is a number
+        return kinds.index(kind), [int(word) if i % 2 else word for i, word in enumerate(words)]
+    if (Path(folder) / COPY).exists():
+        return read_copy(Path(folder) / COPY)
     sweep = {}
     for path in sorted(Path(folder).glob('*'), key=order):
         runs = read_seeds(path)
         if runs:
             sweep[path.name] = runs
-            for run in [run for run in seed_folders(path) if run not in runs]:
+            for run in [run for seed, run in seed_folders(path).items() if seed not in runs]:
                 print(f"left out: {run} has not reached the end of the others, or has diverged", file=sys.stderr)
     if not sweep:
-        raise UserError(f"no runs in {folder}: it must hold CONFIG/seed_N/results.csv, as sweep.py makes them")
+        raise UserError(f"no runs in {folder}: it must hold CONFIG/seed_N/results.csv, as sweep.py makes them, or {COPY}")
+    return sweep
+
+
+def read_copy(path):
+    """The runs of a results.csv.gz, like read_sweep's; a column that is empty for a run was not in its results.csv."""
+    sweep = {}
+    with explained(f"{path} cannot be read ({{}}): delete it, and write it again with summarize.py --output"):
+        table = pd.read_csv(path, dtype={'config': str}).set_index(['config', 'seed'])
+        for (config, seed), rows in table.groupby(['config', 'seed'], sort=False):
+            there = rows.columns[rows.notna().any() | rows.columns.isin(CLASSIC_COLUMNS)]
+            sweep.setdefault(config, {})[seed] = check_rows(rows[there].reset_index(drop=True))
     return sweep
 
 

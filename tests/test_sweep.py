@@ -1,6 +1,7 @@
 """Sweeps: each run is an ordinary model folder, nothing is trained twice, and the statistics are the textbook's."""
 
 import gzip
+import io
 import math
 import os
 import shutil
@@ -14,6 +15,7 @@ import pytest
 import torch
 from conftest import REPO, TIMING, TINY, Project
 
+from common.answers import append_answers
 from common.errors import UserError
 from common.results import interval, measure, read_results, read_seeds, read_sweep, summarize
 
@@ -26,8 +28,9 @@ def summary(project, name):
 
 
 def answers(project, name):
-    """The bytes of the answers of a sweep's runs at their last evaluation."""
-    return gzip.decompress((project.folder / 'sweeps' / name / 'answers.csv.gz').read_bytes())
+    """The bytes of the answers in the copy of a sweep, results/NAME, which is made."""
+    project.check('summarize.py', f'sweeps/{name}', f'--output=results/{name}')
+    return gzip.decompress((project.folder / 'results' / name / 'answers.csv.gz').read_bytes())
 
 
 @pytest.fixture(scope='module')
@@ -41,19 +44,20 @@ def swept(prepared, tmp_path_factory):
     return project
 
 
-def test_a_sweep_trains_what_a_user_would_and_collects_what_each_run_answers_at_its_end(swept):
+def test_a_sweep_trains_what_a_user_would_and_its_copy_has_what_each_run_answers_at_its_end(swept):
     swept.check('train_with_eval.py', CONFIGS[1], *QUICK, '--seed=1338', '--out_dir=alone', '--num_threads=1')
     run = swept.folder / 'sweeps/whole/both_mini_28/seed_1338'
     alone, swept_one = (pd.read_csv(folder / 'results.csv').drop(columns=TIMING)
                         for folder in (swept.folder / 'alone', run))
     pd.testing.assert_frame_equal(alone, swept_one, check_exact=True)
     assert set(summary(swept, 'whole').seeds) == {2}
-    collected = pd.read_csv(swept.folder / 'sweeps/whole/answers.csv.gz', keep_default_na=False)
-    assert list(collected.columns[:2]) == ['config', 'seed'] and set(collected.iter) == {4}
+    collected = pd.read_csv(io.BytesIO(answers(swept, 'whole')), keep_default_na=False)
+    assert list(collected.columns[:4]) == ['config', 'seed', 'when', 'iter'] and set(collected.iter) == {4}
+    assert set(collected.when) == {'last'}, 'a run of four iterations never fits'
     assert dict(collected.groupby(['config', 'seed']).size()) == {
         (config, seed): 250 for config in ('both_mini_14', 'both_mini_28') for seed in (1337, 1338)}
     own = pd.read_csv(run / 'answers.csv.gz', keep_default_na=False)
-    of_run = collected[(collected.config == 'both_mini_28') & (collected.seed == 1338)].drop(columns=['config', 'seed'])
+    of_run = collected[(collected.config == 'both_mini_28') & (collected.seed == 1338)].drop(columns=['config', 'seed', 'when'])
     pd.testing.assert_frame_equal(of_run.reset_index(drop=True), own[own.iter == 4].reset_index(drop=True))
 
 
@@ -170,26 +174,30 @@ def test_the_same_runs_go_through_submitit(swept):
 
 
 def test_a_summary_is_the_same_from_the_small_files_alone_and_is_plotted(swept):
-    out = swept.check('summarize.py', 'sweeps/whole', '--output=results/whole')
-    assert 'both_mini_28' in out
-    copy = swept.folder / 'results/whole'
-    before = {name: (copy / name).read_bytes() for name in ('summary.csv', 'answers.csv.gz')}
-    assert not list(copy.glob('**/*.pt'))
+    copy, command = swept.folder / 'results/whole', ['summarize.py', 'sweeps/whole', '--output=results/whole']
+    assert 'both_mini_28' in swept.check(*command)
+    before = files_of(copy)
+    assert {str(path) for path in before} == {'summary.csv', 'results.csv.gz', 'answers.csv.gz'}
     swept.check('summarize.py', 'results/whole')
-    assert before == {name: (copy / name).read_bytes() for name in before}
+    swept.check(*command)
+    assert before == files_of(copy) and before[Path('summary.csv')] == (swept.folder / 'sweeps/whole/summary.csv').read_bytes()
+    swept.check('plot_results.py', '--sweep=sweeps/whole')
     (copy / 'summary.csv').unlink()  # plots need no more than the results
     swept.check('plot_results.py', '--sweep=results/whole')
     for name in ('curves.png', 'capacity.png'):
-        assert (copy / name).read_bytes().startswith(b'\x89PNG')
-    swept.check('plot_results.py', '--model_folder', 'results/whole/both_mini_14', 'both_mini_14')
-    stray = copy / 'both_mini_14/seed_7'  # of another sweep: not to be summed up with this one
-    shutil.copytree(swept.folder / 'sweeps/whole/both_mini_14/seed_1337', stray)
-    swept.fails('summarize.py', 'sweeps/whole', '--output=results/whole',
-                says='seed_7/results.csv belongs to no finished run')
-    old = pd.read_csv(copy / 'both_mini_28/seed_1337/results.csv').drop(columns='n_params')
-    for run in (copy / 'both_mini_28').iterdir():
-        old.to_csv(run / 'results.csv', index=False)
-    swept.fails('plot_results.py', '--sweep=results/whole', says='no results.csv of both_mini_28 has a column n_params')
+        assert (copy / name).read_bytes() == (swept.folder / 'sweeps/whole' / name).read_bytes()
+    swept.check('plot_results.py', '--model_folder', 'sweeps/whole/both_mini_14', 'both_mini_14')
+    swept.fails('summarize.py', 'sweeps/whole', '--output=sweeps/whole', says='holds runs of its own')
+    swept.fails('summarize.py', 'results/whole', '--output=results/more', says='is a copy already')
+    table = pd.read_csv(copy / 'results.csv.gz')
+    table[table.seed == 1337].assign(seed=7).to_csv(copy / 'results.csv.gz', index=False)
+    swept.fails(*command, says='seed 7, which is no finished run of')
+    table.drop(columns='n_params').to_csv(copy / 'results.csv.gz', index=False)
+    swept.fails('plot_results.py', '--sweep=results/whole', says='no results.csv of both_mini_14 has a column n_params')
+    table.drop(columns='math_acc').to_csv(copy / 'results.csv.gz', index=False)
+    swept.fails('summarize.py', 'results/whole', says='no column math_acc')
+    (copy / 'results.csv.gz').write_bytes(b'half a copy')
+    swept.fails('summarize.py', 'results/whole', says='results.csv.gz cannot be read')
     (swept.folder / 'going_on/seed_1').mkdir(parents=True)
     swept.fails('plot_results.py', '--model_folder=going_on', says='no seed of going_on has finished')
     swept.fails('summarize.py', 'config', says='no runs in config')
@@ -282,21 +290,45 @@ def write_runs(folder, runs):
 def test_a_run_that_stopped_short_is_left_out_and_named(tmp_path, capsys):
     config = tmp_path / 'math_mini_14'
     write_runs(config, {1: [0, 250, 500], 2: [0, 250], 10: [0, 250, 500]})
-    assert [run.name for run in read_seeds(config)] == ['seed_1', 'seed_10']
+    assert list(read_seeds(config)) == [1, 10]
     table = summarize(read_sweep(tmp_path))
     assert set(table.seeds) == {2} and set(table.iters) == {500}
     assert capsys.readouterr().err.count('left out') == 1
     shutil.move(config / 'seed_10/results.csv', config / 'seed_10/temp.csv')  # it goes on
-    assert [run.name for run in read_seeds(config)] == ['seed_1']
+    assert list(read_seeds(config)) == [1]
 
 
 def test_configs_are_in_the_papers_order(tmp_path):
     names = ['math_mini_14', 'math_mini_28', 'math_mini_mlt', 'facts_mini_56', 'both_mini_8', 'both_mini_14',
-             'own_thing']
+             'own_thing', 'study,n_embd=6,dataset=pair', 'study,n_embd=6,dataset=rounds_2', 'study,n_embd=14,dataset=pair']
     for name in sorted(names):
         write_runs(tmp_path / name, {1: [0, 250]})
     (tmp_path / 'summary.csv').write_text('not a config')
     assert list(read_sweep(tmp_path)) == names
+
+
+def test_a_copy_keeps_every_row_exactly_and_the_answers_at_the_first_fit(bare, tmp_path):
+    runs = {'math_mini_14': run_of([0, 250, 500], [0, 4, 3]).assign(train_loss=0.1 + 0.2, n_params=1582),
+            'own,n_embd=6': run_of([0, 250, 500], [0, 0, 0]).assign(mod_correct=[1.0, 2.0, 3.0], mod_total=30.0)}
+    for config, rows in runs.items():
+        folder = tmp_path / 'sweep' / config / 'seed_3'
+        folder.mkdir(parents=True)
+        rows.to_csv(folder / 'results.csv', index=False)
+    for it, n_right in ((0, 98), (250, 99), (500, 100)):
+        append_answers(it, pd.DataFrame(dict(
+            task='add', prompt=[f'<{i}=' for i in range(101)], answer='1', group=['held out'] + ['seen'] * 100, samples=10,
+            correct=[0] + [6] * n_right + [5] * (100 - n_right), prob=1 / 3, said='1', completions=None)),
+            tmp_path / 'sweep/math_mini_14/seed_3')
+    process = bare.run('summarize.py', tmp_path / 'sweep', f'--output={tmp_path}/copy')
+    assert process.returncode == 0 and process.stderr.count('left out of answers.csv.gz') == 1
+    sweep, copy = read_sweep(tmp_path / 'sweep'), read_sweep(tmp_path / 'copy')
+    assert list(copy) == list(sweep) == list(runs)
+    for config in runs:
+        pd.testing.assert_frame_equal(copy[config][3], sweep[config][3], check_exact=True)
+    pd.testing.assert_frame_equal(summarize(copy), summarize(sweep), check_exact=True)
+    collected = pd.read_csv(tmp_path / 'copy/answers.csv.gz', keep_default_na=False)
+    assert dict(collected.groupby(['config', 'seed', 'when', 'iter']).size()) == {
+        ('math_mini_14', 3, 'last', 500): 101, ('math_mini_14', 3, 'fit', 250): 101}
 
 
 def test_a_datasets_own_tasks_are_measured_and_not_taken_for_sums():
@@ -312,5 +344,5 @@ def test_an_old_results_csv_is_read_without_n_params(tmp_path):
     assert read_results(tmp_path).n_params.isna().all()
     table.assign(n_params=1582).to_csv(tmp_path / 'temp.csv', index=False)
     assert set(read_results(tmp_path).n_params) == {1582}, 'of a run that goes on, temp.csv is newer'
-    with pytest.raises(UserError, match='not found'):
+    with pytest.raises(UserError, match='no results.csv in .*nowhere'):
         read_results(tmp_path / 'nowhere')
