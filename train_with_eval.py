@@ -194,7 +194,8 @@ if __name__ == '__main__':
 
     # the training step: in C++ for small models on a CPU, and nanoGPT's with torch.compile for all others
     raw_model = model  # the one that is saved and asked
-    fused_step = None if eval_only else load_fused_step(fused, model, optimizer, device, dtype, torch.get_num_threads())
+    fused_step = None if eval_only else load_fused_step(
+        fused, model, optimizer, device, dtype, gradient_accumulation_steps * batch_size // world_size, torch.get_num_threads())
     if compile and not fused_step and not eval_only:
         batch = get_batch(train_ids, draw_starts(len(train_ids), 0, rank, world_size)).to(device)
         model = compile_model(raw_model, batch.chunk(micro_steps)[0], autocast)

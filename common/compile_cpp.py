@@ -18,6 +18,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+# without -O3 loops are not unrolled, and the two last flags let sqrt and comparisons be vectors
 FLAGS = ['-O3', '-std=c++17', '-shared', '-fPIC', '-fno-math-errno', '-fno-trapping-math']
 EXTRAS = (['-march=native', '-fopenmp'], ['-march=native'], ['-fopenmp'], [])  # the first that works is taken
 
@@ -26,7 +27,8 @@ def cache_folder():
     """The user's folder of compiled libraries; if that cannot be written, a temporary one, removed at the end."""
     usual = {'darwin': '~/Library/Caches', 'win32': os.environ.get('LOCALAPPDATA', '~')}.get(sys.platform, '~/.cache')
     try:
-        folder = Path(os.environ.get('XDG_CACHE_HOME') or usual).expanduser() / 'fused_step'
+        named = Path(os.environ.get('XDG_CACHE_HOME', ''))  # which is to be ignored if it is relative
+        folder = (named if named.is_absolute() else Path(usual).expanduser()) / 'fused_step'
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except (OSError, RuntimeError):  # RuntimeError if the user has no home
@@ -57,10 +59,13 @@ def build(source):
     key = hashlib.sha256(repr([text, FLAGS, EXTRAS, compiler, cpu_model()]).encode()).hexdigest()[:16]
     library = cache_folder() / f'{source.stem}_{key}.so'
     digest = library.with_suffix('.sha256')  # a damaged library would crash the process that loads it
-    if library.is_file() and digest.is_file() and digest.read_text() == hashlib.sha256(library.read_bytes()).hexdigest():
-        return str(library)
+    try:
+        if digest.read_bytes() == hashlib.sha256(library.read_bytes()).hexdigest().encode():
+            ctypes.CDLL(str(library))  # another machine that shares this folder may have made it for other libraries
+            return str(library)
+    except OSError:
+        pass
     ours = str(library.with_suffix(f'.{os.getpid()}'))  # processes that build at once do not write into one file
-    problem = ''
     for extra in EXTRAS:
         try:
             subprocess.run([*compiler, *FLAGS, *extra, source, '-o', ours], capture_output=True, check=True, text=True,
@@ -72,7 +77,7 @@ def build(source):
             return str(library)
         except subprocess.CalledProcessError as error:
             lines = [line for line in error.stderr.splitlines() if 'error' in line]
-            problem = problem or (lines or [f'it ended with status {error.returncode}'])[0]
+            problem = (lines or [f'it ended with status {error.returncode}'])[0]
         except (OSError, subprocess.TimeoutExpired) as error:
-            problem = problem or str(error)
+            problem = str(error)
     raise RuntimeError(f"the C++ compiler {shlex.join(compiler)} did not compile {source.name}: {problem}")

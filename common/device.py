@@ -82,12 +82,14 @@ def all_reduce_max(number, device):
     return int(number)
 
 
-def load_fused_step(fused, model, optimizer, device, dtype, n_threads):
+def load_fused_step(fused, model, optimizer, device, dtype, batch_size, n_threads):
     """The training step in C++ for this model, or None for nanoGPT's. fused: 'auto', 'True' or 'False'.
+
+    batch_size: windows of this process in an iteration.
 
     Raises UserError if it is 'True' and cannot be had. If there is no compiler, 'auto' prints a sentence.
     """
-    can = supports(model.config, device, dtype)
+    can = supports(model.config, device, dtype, batch_size)
     if fused == 'True' and not can:
         raise UserError("fused=True is for small float32 models on a CPU, without dropout and biases: leave it out")
     if fused == 'False' or not can:

@@ -2,7 +2,7 @@
 // hold the same number of different windows of a batch, so each operation is the scalar formula, written with `vec` for
 // `float`, and no lane is idle, however narrow the model is.
 //
-// Letters as in nanoGPT: L layers, H heads, width C, MLP of hidden width F, T positions in a window, vocabulary V. A
+// Letters: L layers, H heads, width C, MLP of hidden width F, T positions in a window, vocabulary V. A
 // lane of a block holds W windows laid end to end, because products are quicker over more positions: P = W * T. Only
 // attention and the table see where a window ends. d_x is the gradient of x.
 
@@ -32,7 +32,7 @@ typedef int32_t ivec __attribute__((vector_size(BYTES)));
 // 1e-7 of the value. Below -87 it is exp(-87), about 1e-38, because 2^n must not leave the range of float.
 static inline vec exp_negative(vec x) {
     x = x < -87.0f ? vec{} - 87.0f : x;
-    const ivec n = __builtin_convertvector(x * 1.44269504f - 0.5f, ivec);  // truncated towards 0: the nearest integer
+    const ivec n = __builtin_convertvector(x * 1.44269504f - 0.5f, ivec);  // truncated: the nearest integer, because x <= 0
     const vec z = __builtin_convertvector(n, vec);
     const vec r = x - z * 0.693359375f - z * -2.12194440e-4f;  // log 2 in two parts, because the first one is exact
     vec y = 1.9875691500e-4f * r + 1.3981999507e-3f;
@@ -68,8 +68,9 @@ template <int... I> [[gnu::always_inline]] inline void interleave(vec a, vec b, 
     out[1] = vec{(I % 2 ? b : a)[(LANES + I) / 2]...};
 }
 
-// LANES rows of LANES floats become columns. The number of a row has as many binary digits as that of a lane, and to
-// interleave the first half of the rows with the second moves one digit from the one number to the other.
+// LANES rows of LANES floats become columns. To interleave rows i and i + LANES / 2 moves the top digit of the row's
+// number, written in binary, to the end of the lane's, and the top digit of the lane's to the end of the row's. After
+// log2(LANES) rounds the two numbers have changed places.
 static inline void transpose(vec* x) {
     vec y[LANES];
     for (int size = 1; size < LANES; size *= 2) {
@@ -79,9 +80,33 @@ static inline void transpose(vec* x) {
     }
 }
 
+// Take x, which has C features, and qkv, which has 3 C, from LANES rows of floats
+static void load(const float* const* row, vec* x, vec* qkv, int C) {
+    for (int j = 0; j < 4 * C; j += LANES) {
+        vec square[LANES];
+        for (int l = 0; l < LANES; l++) std::memcpy(&square[l], row[l] + j, BYTES);
+        transpose(square);
+        for (int i = j; i < std::min(4 * C, j + LANES); i++) (i < C ? x[i] : qkv[i - C]) = square[i - j];
+    }
+}
+
+// Add x and qkv to the rows
+static void add(float* const* row, const vec* x, const vec* qkv, int C) {
+    for (int j = 0; j < 4 * C; j += LANES) {
+        vec square[LANES] = {}, sum;
+        for (int i = j; i < std::min(4 * C, j + LANES); i++) square[i - j] = i < C ? x[i] : qkv[i - C];
+        transpose(square);
+        for (int l = 0; l < LANES; l++) {
+            std::memcpy(&sum, row[l] + j, BYTES);
+            sum += square[l];
+            std::memcpy(row[l] + j, &sum, BYTES);
+        }
+    }
+}
+
 struct Shape {  // fused_step.py passes these numbers as an array
     int L, H, C, F, T, V;
-    int W() const { return std::max(1, 18 / T); }  // measured: fewer than 18 positions are slower, more are no quicker
+    int W() const { return std::max(1, 18 / T); }  // measured: up to 18 positions are quicker together, more are not
     int P() const { return W() * T; }
     int row() const { return (4 * C + LANES - 1) / LANES * LANES; }  // floats of a row of the table
     int table_blocks() const { return (T * V + P() * LANES - 1) / (P() * LANES); }
@@ -109,7 +134,7 @@ using Features = View<vec, false>;  // features x positions, stored position by 
     return (q[0][0] + q[0][1]) + (q[0][2] + q[0][3]);
 }
 
-// What goes into a matrix: all lanes, or their sum where it is of floats, as the gradients of weights are
+// Writes an element of a matrix: all lanes into one of vec, their sum into one of floats, as the gradients of weights are
 [[gnu::always_inline]] inline void put(vec& out, vec x, bool add) { out = add ? out + x : x; }
 [[gnu::always_inline]] inline void put(float& out, vec x, bool add) { out = add ? out + sum_lanes(x) : sum_lanes(x); }
 
@@ -127,7 +152,8 @@ template <int R, int S, class Out, class A, class B>
         for (int s = 0; s < S; s++) put(out(r, s), sum[r][s], add);
 }
 
-enum Triangle { NONE, LOWER_OUT, LOWER_A, UPPER_A };  // of causal attention: half of this matrix is not needed, or zero
+// Of causal attention: only this half of out is needed, or a is zero outside this half.
+enum Triangle { NONE, LOWER_OUT, LOWER_A, UPPER_A };
 
 // S columns of a product from column j on: tiles of R rows, and for the rest a smaller one
 template <int R, int S, class Out, class A, class B>
@@ -169,9 +195,9 @@ static void normalize(const vec* x, const Norm& n, int P, int C) {
         for (int c = 0; c < C; c++) mean += x[c];
         mean /= (float)C;
         for (int c = 0; c < C; c++) y[c] = x[c] - mean, var += y[c] * y[c];
-        vec std = var / (float)C + 1e-5f;
-        for (int l = 0; l < LANES; l++) std[l] = std::sqrt(std[l]);
-        n.rstd[p] = 1.0f / std;
+        vec deviation = var / (float)C + 1e-5f;
+        for (int l = 0; l < LANES; l++) deviation[l] = std::sqrt(deviation[l]);
+        n.rstd[p] = 1.0f / deviation;
         for (int c = 0; c < C; c++) y[c] *= n.rstd[p];
     }
 }

@@ -16,14 +16,15 @@
 #include "fused_ops.h"
 
 // The batch is summed in this many parts, and a thread that has finished one takes the next one. The parts are added in
-// their order, so that the result is the same to the bit, however many threads there are and whichever is slower.
+// their order, so that the result is the same to the bit, however many threads there are and whichever is slower. More
+// parts would keep more threads busy, but each has a table of gradients, which is slow if it is large.
 constexpr int PARTS = 4;
 
 // --------------------------------------------------------------------------------------------------------------------
 // What is kept in memory
 
 struct Layer { float *ln_1, *qkv, *proj, *ln_2, *fc, *proj_2; };
-struct AfterNorm { float *matrix, *ln; int rows; };
+struct AfterNorm { float *matrix, *ln; int rows; };  // a matrix that follows a LayerNorm, and that LayerNorm's weights
 
 struct Tensors {  // parameters or gradients, one after another
     float *wte, *wpe, *ln_f, *head, *table;  // head is the output layer, which nanoGPT ties to wte
@@ -67,8 +68,9 @@ struct Activations {  // of a block: features x positions
 // --------------------------------------------------------------------------------------------------------------------
 // The network, forward and backward
 
-// The table's rows that stand in the lanes of one position: of a block of windows, or of a block of the table itself
-template <class Float> struct Rows {
+// Where the rows begin that stand in the lanes of one position: those of the windows' tokens, or consecutive ones while
+// the table itself is made
+template <class Float> struct Rows {  // of floats, or const floats to read
     Float* row[LANES];
     Rows(const Shape& s, Float* table, const Activations& a, int p) {
         const int t = p % s.T;
@@ -79,31 +81,8 @@ template <class Float> struct Rows {
     }
 };
 
-// Take x, which has C features, and qkv, which has 3 C, from the rows
-static void load(const Shape& s, const Rows<const float>& rows, vec* x, vec* qkv) {
-    for (int j = 0; j < 4 * s.C; j += LANES) {
-        vec tile[LANES];
-        for (int l = 0; l < LANES; l++) std::memcpy(&tile[l], rows.row[l] + j, BYTES);
-        transpose(tile);
-        for (int i = j; i < std::min(4 * s.C, j + LANES); i++) (i < s.C ? x[i] : qkv[i - s.C]) = tile[i - j];
-    }
-}
-
-// Add x and qkv to the rows
-static void add(const Shape& s, const Rows<float>& rows, const vec* x, const vec* qkv) {
-    for (int j = 0; j < 4 * s.C; j += LANES) {
-        vec tile[LANES] = {}, sum;
-        for (int i = j; i < std::min(4 * s.C, j + LANES); i++) tile[i - j] = i < s.C ? x[i] : qkv[i - s.C];
-        transpose(tile);
-        for (int l = 0; l < LANES; l++) {
-            std::memcpy(&sum, rows.row[l] + j, BYTES);
-            sum += tile[l];
-            std::memcpy(rows.row[l] + j, &sum, BYTES);
-        }
-    }
-}
-
-// The first LayerNorm of a block of the table: row t * V + v is that of token v at position t
+// The first LayerNorm of a block of the table: row t * V + v is that of token v at position t. The last block is filled up
+// with the last row; these copies get no gradient.
 static void normalize_table(const Shape& s, const Tensors& w, const Activations& a, int block) {
     for (int i = 0; i < s.P() * LANES; i++) {
         const int row = std::min(block * s.P() * LANES + i, s.T * s.V - 1);
@@ -118,16 +97,15 @@ static void make_table(const Shape& s, const Tensors& w, const Activations& a, i
     normalize_table(s, w, a, block);
     linear(a.layers[0].qkv, w.layers[0].qkv, a.layers[0].ln_1.y, 3 * C, C, P);
     std::fill_n(w.table + block * P * LANES * s.row(), P * LANES * s.row(), 0.0f);
-    for (int p = 0; p < P; p++)
-        add(s, {s, w.table, block * P + p}, a.x + p * C, a.layers[0].qkv + p * 3 * C);
+    for (int p = 0; p < P; p++) add(Rows(s, w.table, block * P + p).row, a.x + p * C, a.layers[0].qkv + p * 3 * C, C);
 }
 
-// From the gradients of the table's rows, those of the embeddings and of the first layer's LayerNorm, q, k and v
+// Turns the gradients of the table's rows into those of the embeddings and of the first layer's folded qkv matrix
 static void table_backward(const Shape& s, const Tensors& w, const Activations& a, const Tensors& g, const float* d_table,
                            int block) {
     const int C = s.C, P = s.P();
     normalize_table(s, w, a, block);
-    for (int p = 0; p < P; p++) load(s, {s, d_table, block * P + p}, a.d_x + p * C, a.d_qkv + p * 3 * C);
+    for (int p = 0; p < P; p++) load(Rows(s, d_table, block * P + p).row, a.d_x + p * C, a.d_qkv + p * 3 * C, C);
     linear_backward(a.x, g.layers[0].qkv, a.d_qkv, w.layers[0].qkv, a.layers[0].ln_1.y, 3 * C, C, P);
     normalize_backward(a.d_x, a.x, a.layers[0].ln_1, P, C, true);
     for (int i = 0; i < P * LANES; i++) {
@@ -141,7 +119,7 @@ static void table_backward(const Shape& s, const Tensors& w, const Activations& 
 
 static void forward(const Shape& s, const Tensors& w, const Activations& a) {
     const int C = s.C, F = s.F, P = s.P();
-    for (int p = 0; p < P; p++) load(s, {s, w.table, a, p}, a.x + p * C, a.layers[0].qkv + p * 3 * C);
+    for (int p = 0; p < P; p++) load(Rows(s, w.table, a, p).row, a.x + p * C, a.layers[0].qkv + p * 3 * C, C);
     for (int i = 0; i < s.L; i++) {
         const Layer& m = w.layers[i];
         const LayerActivations& l = a.layers[i];
@@ -198,13 +176,14 @@ static void backward(const Shape& s, const Tensors& w, const Activations& a, con
             normalize_backward(a.d_x, d_y, l.ln_1, P, C, true);
         }
     }
-    for (int p = 0; p < P; p++) add(s, {s, g.table, a, p}, a.d_x + p * C, a.d_qkv + p * 3 * C);
+    for (int p = 0; p < P; p++) add(Rows(s, g.table, a, p).row, a.d_x + p * C, a.d_qkv + p * 3 * C, C);
 }
 
 // --------------------------------------------------------------------------------------------------------------------
 // What fused_step.py calls
 
-// From the gradient d of a product W diag(w), those of w, and of W in the place of d; and wte's, in both of its places
+// d is the gradient of W diag(w). That of w is the sum of d * W over the rows, and that of W is d diag(w), which takes d's
+// place. wte is used twice, so its two gradients are added.
 static void unfold(const Shape& s, const Tensors& w, const Tensors& g) {
     for (size_t k = 0; k < g.after_norms.size(); k++) {
         const AfterNorm &d = g.after_norms[k], &m = w.after_norms[k];
@@ -238,11 +217,13 @@ struct Step {
     }
 };
 
-extern "C" Step* step_new(const Shape* s, int n_threads, int64_t n_parameters) {
-    const std::vector<float> zeros(n_parameters + s->V * s->C + s->table());
-    Step* step = new Step{*s, zeros, zeros, std::vector<std::vector<float>>(PARTS, zeros), {}};
-    for (int k = 0; k < n_threads; k++) step->threads.emplace_back(*s);
+extern "C" Step* step_new(const Shape* s, int n_threads, int64_t n_parameters) try {
+    const std::vector<float> weights(n_parameters + s->V * s->C), zeros(weights.size() + s->table());
+    Step* step = new Step{*s, weights, zeros, std::vector<std::vector<float>>(PARTS, zeros), {}};
+    for (int k = 0; k < std::min(n_threads, PARTS); k++) step->threads.emplace_back(*s);
     return step;
+} catch (const std::bad_alloc&) {
+    return nullptr;
 }
 
 extern "C" void step_delete(Step* step) { delete step; }
@@ -275,7 +256,7 @@ extern "C" float step_gradients(Step* step, int n_tensors, const int64_t* size, 
     float* end = step->weights.data();
     for (int i = 0; i < n_tensors; i++) end = std::copy_n(param[i], size[i], end);
     std::copy_n(param[0], size[0], end);
-    step->folded = step->weights;
+    std::copy(step->weights.begin(), step->weights.end(), step->folded.begin());
     const Tensors w(s, step->weights), folded(s, step->folded), g(s, step->parts[0]);
     for (const AfterNorm& m : folded.after_norms)
         for (int i = 0; i < m.rows * s.C; i += s.C)

@@ -1,6 +1,6 @@
 """The training step of a tiny GPT on a CPU, in C++ (fused_step.cpp), because PyTorch's is many times slower.
 
-    if supports(model.config, 'cpu', 'float32'):
+    if supports(model.config, 'cpu', 'float32', batch_size):
         step = FusedStep(model, optimizer, n_threads=1)  # RuntimeError if there is no C++ compiler
         loss = step.gradients(ids, starts)  # instead of the forward and backward pass: fills every p.grad
         step.update(lr, grad_clip)  # instead of clip_grad_norm_ and optimizer.step()
@@ -18,16 +18,18 @@ import torch
 
 from common import compile_cpp
 
-MAX_WIDTH = 96  # measured: 1.6 times as fast as the compiled plain step there, and as fast as it near 200
+MAX_WIDTH, MAX_EXPANSION = 96, 4  # wider models gain less and less over the compiled step, see dev/LOG.md
 MAX_BLOCK = 64  # every lane of a register has its own activations, so large models need much memory
-MAX_TABLE = 64 * 66  # pairs of a position and a token, see fused_step.cpp: more do not stay in the cache
+MAX_TABLE = 64 * 66  # pairs of a position and a token, for which q, k and v are computed: more need much memory, too
 
 
-def supports(config, device, dtype):
-    """Whether the fused step can compute this model, and is faster than PyTorch."""
+def supports(config, device, dtype, batch_size):
+    """Whether the fused step can compute this model, and is faster than PyTorch. batch_size: windows of a process."""
     return (device == 'cpu' and dtype == 'float32' and config.dropout == 0 and not config.bias
-            and config.activation == 'gelu' and config.n_embd <= MAX_WIDTH and config.block_size <= MAX_BLOCK
-            and config.vocab_size * config.block_size <= MAX_TABLE)
+            and config.activation == 'gelu' and config.n_embd <= MAX_WIDTH and config.mlp_expansion <= MAX_EXPANSION
+            and config.block_size <= MAX_BLOCK and config.vocab_size * config.block_size <= MAX_TABLE
+            # the table of all pairs must not outweigh the windows
+            and (config.n_embd <= 32 or batch_size >= config.vocab_size))
 
 
 def build():
@@ -36,16 +38,18 @@ def build():
 
 
 class FusedStep:
-    """The steps of one model with one optimizer, that of model.configure_optimizers."""
+    """The steps of one model with one optimizer, that of model.configure_optimizers.
+
+    n_threads: more than four are not used. A process that is forked after a step with several threads cannot take another.
+    """
 
     def __init__(self, model, optimizer, n_threads):
         if n_threads < 1:
             raise ValueError(f"the fused step needs at least one thread, not {n_threads}")
         c = model.config
         self.params, self.optimizer, self.config = list(model.parameters()), optimizer, c
-        self.groups = [next(g for g in optimizer.param_groups if any(p is q for q in g['params'])) for p in self.params]
         self.sizes = (ctypes.c_int64 * len(self.params))(*[p.numel() for p in self.params])
-        self.ids, self.known = None, {}
+        self.ids, self.checked = object(), {}
         for p in self.params:
             if not optimizer.state[p]:  # as AdamW makes it in its first step
                 optimizer.state[p].update(step=torch.tensor(0.0), exp_avg=torch.zeros_like(p),
@@ -55,26 +59,29 @@ class FusedStep:
         shape = c.n_layer, c.n_head, c.n_embd, c.mlp_expansion * c.n_embd, c.block_size, c.vocab_size
         self.step = ctypes.c_void_p(self.library.step_new((ctypes.c_int * 6)(*shape), n_threads,
                                                           ctypes.c_int64(sum(self.sizes))))
+        if not self.step:
+            raise MemoryError("for the fused step")
         weakref.finalize(self, self.library.step_delete, self.step)
 
     def pointers(self, name, tensors):
         """The addresses of one tensor for each parameter, which are checked if they are not those of the last time."""
-        addresses = [0 if t is None else t.data_ptr() for t in tensors]
-        known, array = self.known.get(name, (None, None))
-        if addresses != known:
+        places = [(t.data_ptr(), t.stride()) if t is not None else None for t in tensors]
+        checked, array = self.checked.get(name, (None, None))
+        if places != checked:
             sizes = [1] * len(tensors) if name == 'step' else self.sizes
             if not all(t is not None and t.dtype == torch.float32 and t.device.type == 'cpu' and t.is_contiguous()
                        and t.numel() == size for t, size in zip(tensors, sizes)):
                 raise ValueError(f"the fused step needs every {name} as a contiguous float32 tensor on the CPU")
-            array = (ctypes.c_void_p * len(addresses))(*addresses)
-            self.known[name] = addresses, array
+            array = (ctypes.c_void_p * len(places))(*[address for address, _ in places])
+            self.checked[name] = places, array
         return array
 
     def gradients(self, ids, starts):
         """Fill every p.grad with the gradient of the mean loss of windows of a text; returns the loss.
 
-        ids: (n,) whole numbers, the text. starts: (N,) int64, where in it windows of block_size ids and their targets begin.
-        A window drawn more than once is computed once, with more weight. Raises ValueError if the input is not that.
+        ids: (n,) whole numbers, the text. It is copied when it is first given, so it must not change afterwards. starts: (N,)
+        int64, where in it windows of block_size ids and their targets begin. A window drawn more than once is computed once,
+        with more weight. Raises ValueError if the input is not that.
         """
         if ids is not self.ids:
             text = np.array(np.asarray(ids))  # a copy, so that nobody changes what has been checked
@@ -85,11 +92,10 @@ class FusedStep:
         starts = np.asarray(starts)
         if starts.dtype != np.int64 or starts.ndim != 1 or not len(starts):
             raise ValueError("starts must be an int64 vector that is not empty")
-        if starts.min() < 0 or starts.max() >= len(self.text) - self.config.block_size:
-            raise ValueError(f"windows must lie in the text, but they start at {starts.min()} to {starts.max()}")
-        counts = np.bincount(starts)
-        first = np.flatnonzero(counts)
-        weights = (counts[first] / len(starts)).astype(np.float32)
+        first, counts = np.unique(starts, return_counts=True)
+        if first[0] < 0 or first[-1] >= len(self.text) - self.config.block_size:
+            raise ValueError(f"windows must lie in the text, but they start at {first[0]} to {first[-1]}")
+        weights = (counts / len(starts)).astype(np.float32)
         for p in self.params:
             if p.grad is None:
                 p.grad = torch.empty_like(p)
@@ -100,10 +106,12 @@ class FusedStep:
 
     def update(self, lr, grad_clip):
         """Clip the gradients' norm to grad_clip, never if it is 0, and take AdamW's step at learning rate lr."""
+        decay_of = {}
         for group in self.optimizer.param_groups:
             group['lr'] = lr
-        (beta1, beta2), eps = self.groups[0]['betas'], self.groups[0]['eps']
-        decay = (ctypes.c_double * len(self.params))(*[group['weight_decay'] for group in self.groups])
+            decay_of |= dict.fromkeys(group['params'], group['weight_decay'])
+        (beta1, beta2), eps = group['betas'], group['eps']
+        decay = (ctypes.c_double * len(self.params))(*[decay_of[p] for p in self.params])
         state = [self.optimizer.state[p] for p in self.params]
         self.library.step_update(
             len(self.params), self.sizes, self.pointers('parameter', self.params),

@@ -113,7 +113,7 @@ def bench_step(name, threads):
 
     def build():
         return build_model(vocab_size=meta.tokenizer.vocab_size, **args)
-    known = [key for key in STEPS if key != 'fused' or supports(build().config, 'cpu', 'float32')]
+    known = [key for key in STEPS if key != 'fused' or supports(build().config, 'cpu', 'float32', config['batch_size'])]
     steps = {key: STEPS[key](build(), config, ids) for key in known}
     iters, repeats = (1, 3) if config['n_embd'] > 100 else (20, 15)
     times = {key: [] for key in steps}

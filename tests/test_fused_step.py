@@ -3,6 +3,7 @@ The fused step in C++: its gradients and updates against PyTorch's, its reproduc
 """
 
 import copy
+import hashlib
 import platform
 import shutil
 import subprocess
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.skipif(not any(map(shutil.which, ('g++', 'clang++', 'c+
 SHAPES = [  # block_size, vocab_size, n_layer, n_head, n_embd, mlp_expansion, windows
     (9, 17, 1, 1, 14, 1, 693), (9, 17, 1, 1, 28, 1, 101), (9, 17, 1, 1, 56, 1, 64), (24, 66, 1, 1, 14, 1, 57),
     (24, 51, 1, 1, 58, 1, 33), (7, 30, 3, 4, 24, 4, 19), (10, 11, 2, 2, 14, 2, 5), (8, 20, 2, 1, 16, 4, 9),
-    (1, 3, 1, 1, 5, 1, 8), (2, 3, 2, 5, 5, 3, 1), (40, 12, 1, 3, 6, 1, 17), (5, 100, 4, 2, 4, 1, 40)]
+    (1, 3, 1, 1, 5, 1, 8), (2, 3, 2, 5, 5, 3, 1), (40, 12, 1, 3, 6, 1, 17), (5, 100, 4, 2, 4, 1, 40), (64, 66, 1, 96, 96, 1, 3)]
 
 
 def make(block_size=9, vocab_size=17, n_layer=1, n_head=1, n_embd=14, mlp_expansion=1, windows=100, scale=3.0, seed=0):
@@ -102,8 +103,10 @@ def test_the_moments_are_those_of_the_optimizer_so_that_either_step_goes_on_from
     one, two = fused(first), fused(second)
     for i in range(10):
         if i == 5:  # as when a run is resumed: the moments come from a checkpoint
-            one.optimizer.load_state_dict(copy.deepcopy(one.optimizer.state_dict()))
-            two.optimizer.load_state_dict(copy.deepcopy(two.optimizer.state_dict()))
+            for optimizer in (one.optimizer, two.optimizer):
+                state = copy.deepcopy(optimizer.state_dict())
+                state['param_groups'][0]['weight_decay'] = 0.5
+                optimizer.load_state_dict(state)
         for model, step, is_fused in ((first, one, i < 5), (second, two, i >= 5)):
             if is_fused:
                 fused_iteration(step, ids, starts, 1e-3, 1.0)
@@ -115,7 +118,7 @@ def test_the_moments_are_those_of_the_optimizer_so_that_either_step_goes_on_from
 
 def test_one_seed_gives_one_result_to_the_bit_with_any_number_of_threads():
     results = []
-    for n_threads in (1, 1, 2, 2, 3):
+    for n_threads in (1, 1, 2, 2, 3, 7):
         model, ids, _ = make(windows=0, n_embd=28)
         step = fused(model, n_threads)
         for i in range(20):
@@ -177,10 +180,12 @@ def test_gradients_of_the_wrong_kind_are_an_error_before_they_reach_the_c_code()
     with pytest.raises(ValueError, match='gradient'):
         step.update(1e-3, 1.0)  # there are none yet
     step.gradients(ids, starts)
-    weight = model.transformer.h[0].attn.c_attn.weight
-    weight.grad = torch.zeros(14, 42).t()
-    with pytest.raises(ValueError, match='gradient'):
-        step.update(1e-3, 1.0)
+    wide, square = model.transformer.h[0].attn.c_attn.weight, model.transformer.h[0].attn.c_proj.weight
+    for weight, grad in ((wide, torch.zeros(14, 42).t()), (square, square.grad.t())):  # the second is at the same address
+        whole, weight.grad = weight.grad, grad
+        with pytest.raises(ValueError, match='gradient'):
+            step.update(1e-3, 1.0)
+        weight.grad = whole
 
 
 def test_weights_that_are_not_numbers_give_a_loss_that_is_none():
@@ -194,11 +199,13 @@ def test_weights_that_are_not_numbers_give_a_loss_that_is_none():
 
 def test_only_models_that_it_can_compute_are_supported():
     config = dict(block_size=9, vocab_size=17, n_layer=2, n_head=2, n_embd=14, bias=False)
-    assert supports(GPTConfig(**config), 'cpu', 'float32')
-    for other in (dict(bias=True), dict(dropout=0.1), dict(activation='gelu_new'), dict(n_embd=1024)):
-        assert not supports(GPTConfig(**config | other), 'cpu', 'float32')
-    assert not supports(GPTConfig(**config), 'cuda', 'float32')
-    assert not supports(GPTConfig(**config), 'cpu', 'bfloat16')
+    assert supports(GPTConfig(**config), 'cpu', 'float32', 1)
+    for other in (dict(bias=True), dict(dropout=0.1), dict(activation='gelu_new'), dict(n_embd=1024), dict(vocab_size=1000),
+                  dict(mlp_expansion=8)):
+        assert not supports(GPTConfig(**config | other), 'cpu', 'float32', 882)
+    assert not supports(GPTConfig(**config), 'cuda', 'float32', 882)
+    assert not supports(GPTConfig(**config), 'cpu', 'bfloat16', 882)
+    assert not supports(GPTConfig(**config | dict(n_embd=56)), 'cpu', 'float32', 16), 'the table outweighs the windows'
 
 
 @pytest.fixture
@@ -258,9 +265,10 @@ def test_processes_that_build_at_once_do_not_disturb_each_other(cache):
 def test_a_damaged_library_is_compiled_anew_and_not_loaded(cache):
     path = Path(build())
     whole = path.read_bytes()
-    for damaged in (whole[:5000], b''):
+    for damaged, digest in ((whole[:5000], b''), (b'', b'\xff'), (b'other', hashlib.sha256(b'other').hexdigest().encode())):
         path.unlink()  # this process has loaded it, and would die of a change in place
         path.write_bytes(damaged)
+        path.with_suffix('.sha256').write_bytes(digest or path.with_suffix('.sha256').read_bytes())
         assert Path(build()) == path and len(path.read_bytes()) == len(whole)
 
 
