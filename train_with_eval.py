@@ -82,13 +82,9 @@ RANGES = dict(
     choices={'dtype': 'auto float32 bfloat16', 'backend': 'auto nccl gloo', 'fused': 'auto True False'})
 if __name__ == '__main__':
     config, given = configure(globals(), **RANGES)
-    if int(os.environ.get('RANK', 0)) > 0:
+    if os.environ.get('RANK', '0') != '0':
         sys.stdout = open(os.devnull, 'w')  # only the master of torchrun's processes prints anything
     os.environ.setdefault('OMP_WAIT_POLICY', 'passive')  # threads that spin make a run ten times slower beside other work
-    if decay_lr and lr_decay_iters <= warmup_iters:
-        raise UserError(f"lr_decay_iters ({lr_decay_iters}) must be greater than warmup_iters ({warmup_iters})")
-    if decay_lr and min_lr < learning_rate and max_iters < lr_decay_iters:
-        say(f"max_iters ({max_iters}) is below lr_decay_iters ({lr_decay_iters}): the learning rate stays high")
     if init_from not in ('scratch', 'resume') and not init_from.startswith('gpt2') and not os.path.isdir(init_from):
         raise UserError(f"init_from must be scratch, resume, gpt2 or a folder with GPT-2's weights, not {init_from!r}")
     if wandb_log:
@@ -104,19 +100,18 @@ from tqdm import tqdm
 from common.answers import append_answers, keep_answers_before
 from common.checkpoint import (build_model, check_resumable, check_vocabulary, find_checkpoint, load_checkpoint,
                                load_optimizer, model_from_checkpoint, update_best)
-from common.dataset import DATA, load_dataset, text_sha256
+from common.dataset import keep_vocabulary, load_dataset, text_sha256
 from common.device import all_reduce_gradients, all_reduce_max, compile_model, compute_init, load_fused_step, pick_dtype
 from common.evaluate import estimate_losses, grade, results_row
 from common.gpt2 import load_gpt2
 from common.report import describe, next_commands, status
-from common.run_folder import claim_folder, copy_vocabulary, end_results, stop_by_signal, write_file
+from common.run_folder import claim_folder, end_results, stop_by_signal, write_file
 
 
 def draw_starts(n_tokens, iter_num, rank=0, world_size=1):
     """Where the windows of one iteration begin in a text of n_tokens: int64 (windows / world_size,).
 
-    They depend only on the seed and the iteration, so a resumed run needs no random state. Every process draws those of the
-    whole batch and keeps its own slice, so any number of processes computes the same gradient.
+    They depend only on seed and iteration, so no random state is kept; every process takes its slice of the whole batch.
     """
     n_windows = gradient_accumulation_steps * batch_size
     starts = np.random.default_rng([seed, iter_num]).integers(n_tokens - block_size, size=n_windows)
@@ -167,6 +162,10 @@ if __name__ == '__main__':
     elif init_from != 'scratch':
         model, vocabulary_folder = load_gpt2(init_from, dropout, block_size), init_from
         config = adopt(globals(), config, (), model.config.model_args(), **RANGES)
+    if decay_lr and lr_decay_iters <= warmup_iters:
+        raise UserError(f"lr_decay_iters ({lr_decay_iters}) must be greater than warmup_iters ({warmup_iters})")
+    if decay_lr and min_lr < learning_rate and max_iters < lr_decay_iters:
+        say(f"max_iters ({max_iters}) is below lr_decay_iters ({lr_decay_iters}): the learning rate stays high")
     meta, train_ids, val_ids = load_dataset(dataset, block_size, vocabulary_folder)
     if init_from == 'scratch':
         model = build_model(n_layer=n_layer, n_head=n_head, n_embd=n_embd, block_size=block_size, bias=bias,
@@ -209,7 +208,7 @@ if __name__ == '__main__':
     n_params = raw_model.get_num_params(non_embedding=False)
     if writes:
         lock = claim_folder(out_dir, resume=init_from == 'resume')
-        copy_vocabulary(DATA / dataset, vocabulary_folder, out_dir)
+        keep_vocabulary(meta, vocabulary_folder, out_dir)
         keep_answers_before(iter_num, out_dir)
     wandb_run = start_wandb(config, checkpoint.get('wandb_id')) if wandb_log and writes else None
     way = 'fused in C++' if fused_step else 'eager' if model is raw_model else 'compiled'
@@ -309,7 +308,8 @@ if __name__ == '__main__':
     except RuntimeError as e:  # what gloo and nccl raise when the other end is gone
         if not ddp:
             raise
-        raise UserError(f"process {rank} lost another one ({one_line(e)}): start again with --init_from=resume")
+        saved = os.path.exists(os.path.join(out_dir, 'ckpt_last.pt'))
+        raise UserError(f"process {rank} lost another one ({one_line(e)})" + ": start again with --init_from=resume" * saved)
     finally:
         bar.close()
         if writes:

@@ -25,12 +25,17 @@ def append_answers(iter_num, table, out_dir):
     path = os.path.join(out_dir, FILE)
     table = table.drop(columns='completions')
     table.insert(0, 'iter', iter_num)
-    header = not os.path.exists(path) or not os.path.getsize(path)
-    content = gzip.compress(table.to_csv(index=False, header=header, float_format='%.6g').encode(), mtime=0)
-    with explained(f"cannot write {path}: {{}}", OSError), open(path, 'ab') as f:
-        f.write(content)
-        f.flush()
-        os.fsync(f.fileno())
+    before = os.path.getsize(path) if os.path.exists(path) else 0
+    content = gzip.compress(table.to_csv(index=False, header=not before, float_format='%.6g').encode(), mtime=0)
+    with explained(f"cannot write {path}: {{}}", OSError):
+        try:
+            with open(path, 'ab') as f:
+                f.write(content)
+                f.flush()
+                os.fsync(f.fileno())
+        except OSError:
+            os.truncate(path, before)  # pandas could not read a file that ends in half a member
+            raise
 
 
 def keep_answers_before(iter_num, out_dir):

@@ -20,7 +20,7 @@ from common.errors import UserError, explained, say
 from common.questions import (FACT_END, Question, arithmetic_questions, arithmetic_text, check_question, paper_questions,
                               round_robin_pairs, shuffle_answers)
 from common.run_folder import write_file
-from common.tokenizer import Tokenizer, char_tokenizer, gpt2_tokenizer
+from common.tokenizer import GPT2_VOCABULARY, Tokenizer, char_tokenizer, gpt2_tokenizer
 
 DATA = Path(__file__).resolve().parents[1] / 'data'
 CASE_OF = {'seen': False, 'held out': True, 'beyond': None}  # a question's group as the held_out of a case in meta.pkl
@@ -241,3 +241,21 @@ def load_dataset(dataset, block_size=None, gpt2_folder=None):
             say(f"block_size {block_size} cannot hold a question of {longest} characters: set --block_size={longest}, or the "
                 "model never sees the whole of it")
     return meta, *splits
+
+
+def keep_vocabulary(meta, gpt2_folder, out_dir):
+    """Put what load_dataset has loaded into the model folder, so that the model can be evaluated even if the data changes.
+
+    It is a meta.pkl; for GPT-2's encoding, the files of that in gpt2_folder, if it has them. Raises UserError if the folder,
+    which is that of a resumed run, has other questions.
+    """
+    path = Path(out_dir) / 'meta.pkl'
+    if not meta.tokenizer.bpe:
+        if path.exists() and load_meta(path).questions != meta.questions:
+            raise UserError(f"{path} has other questions than the dataset has now: prepare it as it was, or start again in "
+                            "another out_dir")
+        chars = [meta.tokenizer.decode([i]) for i in range(meta.tokenizer.vocab_size)]
+        write_file(path, meta_bytes(chars, meta.questions))
+    elif all((Path(gpt2_folder or '') / name).exists() for name in GPT2_VOCABULARY):
+        for name in GPT2_VOCABULARY:
+            write_file(Path(out_dir) / name, (Path(gpt2_folder or '') / name).read_bytes())

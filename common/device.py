@@ -45,14 +45,19 @@ def compute_init(device, n_embd, num_threads, backend):
     except OSError as e:
         say(f"TORCHINDUCTOR_CACHE_DIR={cache} cannot be used ({e.strerror}), so torch uses its default")
         del os.environ['TORCHINDUCTOR_CACHE_DIR']
-    rank, world_size = int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))
+    rank, world_size, ddp = 0, 1, 'RANK' in os.environ
+    if ddp:
+        with explained("RANK, WORLD_SIZE or another of torchrun's variables is missing or wrong ({}): start with torchrun, or "
+                       "unset RANK"):
+            rank, world_size = int(os.environ['RANK']), int(os.environ['WORLD_SIZE'])
     device = pick_device(device, n_embd)
     if device == 'cuda' and 'LOCAL_RANK' in os.environ:  # torchrun starts a process for each GPU
         device = f"cuda:{os.environ['LOCAL_RANK']}"
     if device.startswith('cuda'):
         torch.cuda.set_device(device)
-    if 'RANK' in os.environ:
-        with explained(f"torchrun's processes cannot talk through backend {backend!r} ({{}}): leave it out"):
+    if ddp:
+        with explained(f"torchrun's processes cannot talk through backend {backend!r} ({{}}): start with torchrun, and leave "
+                       "--backend out"):
             torch.distributed.init_process_group(backend if backend != 'auto' else 'nccl' if 'cuda' in device else 'gloo')
     if device == 'cpu':
         # this is a fixed rule, because sums round differently with another number of threads

@@ -5,6 +5,7 @@ Code in common/ raises UserError with a whole sentence for the user: what is wro
 imports this file and does not catch the error, it ends with `error: sentence` on stderr and exit code 1, and no traceback.
 """
 
+import errno
 import os
 import sys
 from contextlib import contextmanager
@@ -20,8 +21,10 @@ def print_error(kind, error, traceback):
         print(f"error: {error}", file=sys.stderr)
     elif issubclass(kind, MemoryError) or issubclass(kind, RuntimeError) and 'memory' in str(error):  # numpy's, torch's
         print(f"error: not enough memory ({one_line(error)[:150]}): choose smaller sizes", file=sys.stderr)
-    elif issubclass(kind, BrokenPipeError):  # e.g. after `| head`; Python would complain when it flushes at the end
-        sys.stdout = open(os.devnull, 'w')
+    elif issubclass(kind, OSError) and error.errno in (errno.EPIPE, errno.ENOSPC):  # `| head`, or a full disk behind `>`
+        sys.stdout = open(os.devnull, 'w')  # Python would complain again when it flushes at the end
+        if error.errno == errno.ENOSPC:
+            print(f"error: the output cannot be written: {error.strerror}", file=sys.stderr)
     elif not issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error, traceback)
 

@@ -3,19 +3,20 @@ Files that are written whole or not at all, and the model folder of a training r
 and stopping by signal. Every script that writes something uses it.
 """
 
+import atexit
 import os
 import re
 import signal
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import SimpleNamespace
 
 from common.errors import UserError, explained, say
-from common.tokenizer import GPT2_VOCABULARY
 
 # the names that training, evaluation and plotting give to the files of a model folder
 RUN_FILE = r'(ckpt\w*\.pt|results\.csv|temp\.csv|answers\.csv\.gz(\.damaged)?|meta\.pkl|vocab\.json|merges\.txt)'
-OURS = {'.lock', '.gitignore'}  # they stay when an earlier run is moved aside
+OURS = {'.lock', '.gitignore'}  # a folder that holds nothing else is empty
+VOCABULARY = {'meta.pkl', 'vocab.json', 'merges.txt'}
 OUTPUT_FILE = r'wandb|\w+\.(png|pdf|svg|gif|json)'
 
 
@@ -43,7 +44,8 @@ def atomic_open(path, mode='w'):
             os.unlink(temporary)
         if isinstance(e, OSError):
             intact = "; what was there before is intact" if os.path.exists(target) else ""
-            raise UserError(f"cannot write {path}: {e.strerror}{intact}")
+            problem = e.strerror if os.path.isdir(os.path.dirname(target)) else "its folder is not there"
+            raise UserError(f"cannot write {path}: {problem}{intact}")
         raise
 
 
@@ -80,7 +82,9 @@ def claim_folder(out_dir, resume):
     with explained(f"cannot use {out_dir} as out_dir: {{}}", OSError):
         if not resume:
             check_is_run(folder, out_dir)
-        os.makedirs(folder, exist_ok=True)
+        if not os.path.isdir(folder):
+            os.makedirs(folder)
+            atexit.register(remove_unused, folder)
         lock = lock_folder(folder)
         for name in os.listdir(folder):
             if re.fullmatch(RUN_FILE + r'\.\d+\.tmp', name):
@@ -110,26 +114,28 @@ def move_aside(folder, out_dir, lock):
     shown = folder if os.path.islink(out_dir) else out_dir
     say(f"moved the earlier run in {out_dir} to {shown}.{n}\n(to resume a run instead: --init_from=resume)")
     os.mkdir(folder)
+    atexit.register(remove_unused, folder)
     return lock_folder(folder)
 
 
-def copy_vocabulary(dataset_folder, vocabulary_folder, out_dir):
-    """Put the dataset's meta.pkl into the model folder, so that the model can be evaluated even if the data changes.
-
-    If it has none, the files of GPT-2's encoding are copied from vocabulary_folder, if it has them.
-    """
-    meta = os.path.join(dataset_folder, 'meta.pkl')
-    found = [meta] if os.path.exists(meta) else [os.path.join(vocabulary_folder or '', name) for name in GPT2_VOCABULARY]
-    if all(map(os.path.exists, found)):
-        for path in found:
-            with open(path, 'rb') as f:
-                write_file(os.path.join(out_dir, os.path.basename(path)), f.read())
+def remove_unused(folder):
+    """Remove a model folder that this process has made, if it ends before the run has saved anything."""
+    with suppress(OSError):
+        names = set(os.listdir(folder))
+        if names <= OURS | VOCABULARY:
+            for name in names:
+                os.unlink(os.path.join(folder, name))
+            os.rmdir(folder)
 
 
 def end_results(out_dir):
     """The run is over, however it ended: temp.csv, if there is one, becomes results.csv."""
-    if os.path.exists(os.path.join(out_dir, 'temp.csv')):
+    try:
         os.replace(os.path.join(out_dir, 'temp.csv'), os.path.join(out_dir, 'results.csv'))
+    except FileNotFoundError:
+        pass
+    except OSError as e:  # this must not hide the error that ended the run
+        say(f"{out_dir}/temp.csv is not called results.csv, because it cannot be renamed: {e.strerror}")
 
 
 def stop_by_signal():

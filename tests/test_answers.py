@@ -1,6 +1,9 @@
 """answers.csv.gz: every evaluation's questions, none lost, none twice, whatever became of the run that wrote them."""
 
 import gzip
+import os
+import resource
+import signal
 import zlib
 from collections import Counter
 
@@ -94,3 +97,24 @@ def test_answers_that_are_damaged_are_kept_aside_with_a_word(tmp_path, capsys):
     path.write_bytes(content)
     keep_answers_before(4, tmp_path)
     assert (tmp_path / 'answers.csv.gz.damaged').read_bytes() == bytes(content) and 'is damaged' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('earlier', [0, 1])
+def test_a_full_disk_leaves_the_answers_as_they_were(tmp_path, earlier):
+    """Files may not grow beyond a limit, so half of the last evaluation is written before the disk is full."""
+    for iter_num in range(earlier):
+        append_answers(iter_num, graded(iter_num), tmp_path)
+    before = (tmp_path / FILE).read_bytes() if earlier else b''
+    process = os.fork()
+    if not process:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 20,) * 2)
+        try:
+            append_answers(earlier, graded(earlier), tmp_path)
+        except UserError as e:
+            os._exit(7 if 'cannot write' in str(e) else 1)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 7
+    assert (tmp_path / FILE).read_bytes() == before
+    append_answers(earlier, graded(earlier), tmp_path)
+    assert list(read_answers(tmp_path).iter.unique()) == list(range(earlier + 1))

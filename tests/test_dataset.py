@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from little import paper_meta, paper_text
 
-from common.dataset import find_meta, load_dataset, load_meta, text_sha256, write_dataset
+from common.dataset import Meta, find_meta, keep_vocabulary, load_dataset, load_meta, text_sha256, write_dataset
 from common.errors import UserError
 from common.questions import FACT_END, Question, arithmetic_questions, arithmetic_text, facts_questions, paper_questions
+from common.tokenizer import Tokenizer
 
 SIZES = {'as_math': (1764, 17, 196, 200), 'facts_char': (1547, 51, 50, 50), 'both_math_and_facts': (3311, 66, 246, 250)}
 
@@ -257,3 +258,29 @@ def test_every_fact_is_a_line_of_its_own_that_ends_as_the_paper_ends_it():
     text = paper_text()
     for q in facts_questions():
         assert text.count(q.prompt) == 1 and q.terminator == FACT_END and q.prompt + q.answer + FACT_END in text
+
+
+def test_a_model_folder_keeps_what_was_loaded_whatever_the_files_have_become_since(data, tmp_path):
+    questions = arithmetic_questions(max_operand=3)
+    write_dataset(data / 'sums', arithmetic_text(questions), questions)
+    before = pickle.loads((data / 'sums/meta.pkl').read_bytes())
+    meta, *_ = load_dataset('sums')
+    write_dataset(data / 'sums', arithmetic_text(questions[:9]), questions[:9])
+    out = tmp_path / 'out'
+    out.mkdir()
+    keep_vocabulary(meta, None, out)
+    assert pickle.loads((out / 'meta.pkl').read_bytes()) == before != pickle.loads((data / 'sums/meta.pkl').read_bytes())
+
+
+def test_gpt2s_vocabulary_goes_into_the_model_folder_if_it_is_there(tmp_path):
+    meta = Meta(Tokenizer(3, None, None, bpe=True), [], own=False)
+    for folder in ('bpe', 'half', 'out'):
+        (tmp_path / folder).mkdir()
+    for path in ('bpe/vocab.json', 'bpe/merges.txt', 'half/vocab.json'):
+        (tmp_path / path).write_text(path)
+    for folder in (None, tmp_path / 'half'):
+        keep_vocabulary(meta, folder, tmp_path / 'out')
+        assert not list((tmp_path / 'out').iterdir())
+    keep_vocabulary(meta, tmp_path / 'bpe', tmp_path / 'out')
+    assert {path.name: path.read_text() for path in (tmp_path / 'out').iterdir()} == {
+        'vocab.json': 'bpe/vocab.json', 'merges.txt': 'bpe/merges.txt'}

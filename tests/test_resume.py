@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import pickle
 import random
 import re
 import shutil
@@ -184,6 +185,14 @@ def test_a_shorter_run_that_is_lengthened_equals_one_that_was_never_stopped(runs
     assert table.train_s.is_monotonic_increasing and table.eval_s.is_monotonic_increasing, 'the parts are added'
 
 
+def test_a_resumed_runs_schedule_is_judged_by_its_own_settings(runs):
+    runs.check('train_with_eval.py', MATH, *TINY, '--warmup_iters=5', '--lr_decay_iters=60', '--out_dir=schedule')
+    resume = ['train_with_eval.py', '--init_from=resume', '--out_dir=schedule', '--max_iters=5']
+    runs.fails(*resume, '--lr_decay_iters=4', says='lr_decay_iters (4) must be greater than warmup_iters (5)')
+    out = runs.check(*resume, '--lr_decay_iters=50')  # the default of warmup_iters would be too long for it
+    assert 'max_iters (5) is below lr_decay_iters (50)' in out and '25000' not in out
+
+
 def test_resuming_refuses_what_changes_the_model_or_the_data(project):
     resume = ['train_with_eval.py', '--init_from=resume', '--out_dir=math_mini_14']
     project.fails(*resume, '--n_embd=28', says='trained with n_embd=14, not 28')
@@ -191,6 +200,10 @@ def test_resuming_refuses_what_changes_the_model_or_the_data(project):
     project.fails(*resume, '--bias=True', says='bias=False')
     project.fails(*resume, '--max_iters=3', says='is at iteration 4 already')
     project.fails(*resume, '--out_dir=none', says='none not found')
+    path = project.folder / 'data/as_math/meta.pkl'
+    meta = pickle.loads(path.read_bytes())
+    path.write_bytes(pickle.dumps({**meta, 'cases': [case for case in meta['cases'] if case[:2] != ('add', '<5+7=')]}))
+    project.fails(*resume, '--max_iters=6', says='other questions than the dataset')
     project.check('data/as_math/prepare.py', '--seed=2')
     project.fails(*resume, says='another text')
     project.check('data/as_math/prepare.py', '--max_operand=3', '--held_out')

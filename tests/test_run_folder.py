@@ -11,7 +11,7 @@ import pytest
 
 from common import run_folder
 from common.errors import UserError
-from common.run_folder import atomic_open, claim_folder, copy_vocabulary, lock_folder, write_file
+from common.run_folder import atomic_open, claim_folder, end_results, lock_folder, remove_unused, write_file
 
 
 def test_an_error_leaves_the_old_file_and_no_temporary_one(tmp_path):
@@ -26,7 +26,7 @@ def test_an_error_leaves_the_old_file_and_no_temporary_one(tmp_path):
     assert path.read_bytes() == b'new' and [p.name for p in tmp_path.iterdir()] == ['file']
     with pytest.raises(UserError, match='^cannot write [^\n]*: Is a directory[^\n]*$'):
         write_file(tmp_path, 'x')
-    with pytest.raises(UserError, match='^cannot write [^\n]*: No such file or directory$'):
+    with pytest.raises(UserError, match='^cannot write [^\n]*: its folder is not there$'):
         write_file(tmp_path / 'nowhere/file', 'x')
 
 
@@ -177,19 +177,31 @@ def test_a_folder_that_cannot_be_made_is_refused_and_leaves_nothing(runs):
     assert (runs / 'file').read_text() == 'precious'
 
 
-def test_the_vocabulary_goes_into_the_folder_whichever_it_is(tmp_path):
-    for folder in ('characters', 'bpe', 'nothing', 'out'):
-        (tmp_path / folder).mkdir()
-    (tmp_path / 'characters/meta.pkl').write_text('meta')
-    for name in ('vocab.json', 'merges.txt'):
-        (tmp_path / 'bpe' / name).write_text(name)
-    copy_vocabulary(tmp_path / 'nothing', None, tmp_path / 'out')
-    copy_vocabulary(tmp_path / 'nothing', tmp_path / 'nothing', tmp_path / 'out')
-    assert not contents(tmp_path / 'out')
-    copy_vocabulary(tmp_path / 'nothing', tmp_path / 'bpe', tmp_path / 'out')
-    assert contents(tmp_path / 'out') == contents(tmp_path / 'bpe')
-    copy_vocabulary(tmp_path / 'characters', tmp_path / 'bpe', tmp_path / 'out')
-    assert (tmp_path / 'out/meta.pkl').read_text() == 'meta'
+def test_a_folder_in_which_nothing_was_saved_is_removed_and_any_other_stays(tmp_path):
+    for name in ('meta.pkl', '.gitignore', '.lock'):
+        write_file(tmp_path / name, 'ours')
+    (tmp_path / 'saved').mkdir()
+    for name in ('meta.pkl', 'ckpt_last.pt'):
+        write_file(tmp_path / 'saved' / name, 'ours')
+    remove_unused(tmp_path / 'saved')
+    remove_unused(tmp_path / 'nowhere')
+    remove_unused(tmp_path)
+    assert len(contents(tmp_path)) == 4
+    (tmp_path / 'saved/ckpt_last.pt').unlink()
+    remove_unused(tmp_path / 'saved')
+    remove_unused(tmp_path)
+    assert not tmp_path.exists()
+
+
+def test_a_table_that_cannot_be_renamed_does_not_hide_what_ended_the_run(tmp_path, capsys):
+    end_results(tmp_path)
+    (tmp_path / 'temp.csv').write_text('a row')
+    (tmp_path / 'results.csv').mkdir()
+    end_results(tmp_path)
+    assert 'temp.csv is not called results.csv, because' in capsys.readouterr().out
+    (tmp_path / 'results.csv').rmdir()
+    end_results(tmp_path)
+    assert (tmp_path / 'results.csv').read_text() == 'a row'
 
 
 @pytest.mark.parametrize('signum', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
