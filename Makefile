@@ -27,7 +27,7 @@ test-fast: .venv/installed-dev
 
 test-faults: .venv/installed-dev
 	bash -o pipefail -c '$(VENV) -m pytest -m faults -s | tee faults.log'
-	grep -E '^(SIG|full disk|truncated|meta.pkl|ckpt.pt)' faults.log > results/faults.txt
+	grep -E '^(SIG|full disk|truncated|meta.pkl|ckpt.pt|answers)' faults.log > results/faults.txt
 
 paper: .venv/installed-dev
 	for dataset in as_math facts_char both_math_and_facts; do $(VENV) data/$$dataset/prepare.py || exit 1; done

@@ -31,24 +31,26 @@ KILLS = int(os.environ.get('FAULTS', 200))
 CONFIG = 'config/train_both_mini_14.py'
 RUN = ['--max_iters=60', '--eval_interval=5', '--full_eval_interval=5', '--batch_size=32', '--num_samples=1',
        '--num_threads=1', '--dropout=0.1', '--gradient_accumulation_steps=2', '--warmup_iters=5', '--lr_decay_iters=60']
+WAYS = {'eager': ['--compile=False'], 'compiled': ['--compile=True'], 'in C++': ['--fused=True', '--dropout=0.0']}
 
 
 @pytest.fixture(scope='module')
 def whole(prepared):
-    """Runs that were never stopped, eager and compiled: dict of compile to (folder, seconds)."""
+    """Runs that were never stopped, one for each way to compute a step: dict of way to (folder, seconds)."""
     runs = {}
-    for compile in (False, True):
-        for _ in range(2 if compile else 1):  # the second time, the compiler's cache is warm, as for a resumed run
+    for way, options in WAYS.items():
+        for _ in range(1 if way == 'eager' else 2):  # the second time, the compiler's cache is warm, as for a resumed run
             start = time.perf_counter()
-            prepared.check('train_with_eval.py', CONFIG, *RUN, f'--compile={compile}', f'--out_dir=whole_{compile}')
-        runs[compile] = prepared.folder / f'whole_{compile}', time.perf_counter() - start
+            prepared.check('train_with_eval.py', CONFIG, *RUN, *options, f'--out_dir=whole {way}')
+        runs[way] = prepared.folder / f'whole {way}', time.perf_counter() - start
     return runs
 
 
-@pytest.mark.parametrize('signum, compile, share', [(signal.SIGKILL, False, 0.85), (signal.SIGKILL, True, 0.15),
-                                                    (signal.SIGTERM, False, 0.1), (signal.SIGINT, False, 0.1)])
-def test_random_kills_lose_nothing(prepared, whole, signum, compile, share):
-    folder, seconds = whole[compile]
+@pytest.mark.parametrize('signum, way, share', [
+    (signal.SIGKILL, 'in C++', 0.6), (signal.SIGKILL, 'eager', 0.25), (signal.SIGKILL, 'compiled', 0.15),
+    (signal.SIGTERM, 'in C++', 0.1), (signal.SIGINT, 'eager', 0.1)])
+def test_random_kills_lose_nothing(prepared, whole, signum, way, share):
+    folder, seconds = whole[way]
     rng = random.Random(int(signum))
     wanted = max(1, round(KILLS * share))
     kills = runs = from_scratch = 0
@@ -58,7 +60,7 @@ def test_random_kills_lose_nothing(prepared, whole, signum, compile, share):
         while True:
             resumable = (out_dir / 'ckpt_last.pt').exists()
             from_scratch += not resumable
-            args = ['--init_from=resume'] if resumable else [CONFIG, *RUN, f'--compile={compile}']
+            args = ['--init_from=resume'] if resumable else [CONFIG, *RUN, *WAYS[way]]
             process = context.Process(target=child, args=(prepared.folder / 'train_with_eval.py',
                                                           [*args, f'--out_dir={out_dir.name}'], str(prepared.folder),
                                                           str(prepared.folder / 'log')))
@@ -74,7 +76,7 @@ def test_random_kills_lose_nothing(prepared, whole, signum, compile, share):
             assert process.exitcode in (-signum, 128 + signum) and 'Traceback' not in stderr, (process.exitcode, stderr)
         runs += 1
         assert_same_run(folder, out_dir)
-    print(f"\n{signal.Signals(signum).name}, {'compiled' if compile else 'eager'}: {kills} random kills in {runs} runs "
+    print(f"\n{signal.Signals(signum).name}, {way}: {kills} random kills in {runs} runs "
           f"({from_scratch - runs} before the first checkpoint), each resumed run ended bit-identical to an "
           "uninterrupted one; lost: nothing")
 
@@ -100,7 +102,7 @@ def test_a_full_disk_keeps_the_old_checkpoint(prepared, whole):
         assert list(pd.read_csv(out_dir / 'results.csv').iter)[:4] == [0, 5, 10, 15]
         assert not list(out_dir.glob('*.tmp'))
         prepared.check('train_with_eval.py', CONFIG, *run, '--init_from=resume')
-        assert_same_run(whole[False][0], out_dir)
+        assert_same_run(whole['eager'][0], out_dir)
         tried += 1
     print(f"\nfull disk: {tried} limits, old checkpoints intact, resumed to the same end; lost: nothing")
 
@@ -161,7 +163,7 @@ def test_files_with_random_bytes_changed_are_read_or_refused(prepared, tmp_path,
 
 def test_answers_truncated_anywhere_go_on_as_if_nothing_had_happened(prepared, whole, tmp_path):
     """A power cut may leave any part of what was appended last, or of the file."""
-    folder, _ = whole[False]
+    folder, _ = whole['eager']
     shutil.copytree(prepared.folder, tmp_path, dirs_exist_ok=True)
     project, cut, rng = Project(tmp_path), tmp_path / 'cut', random.Random(1)
     shutil.copytree(folder, cut)
