@@ -308,8 +308,7 @@ if __name__ == '__main__':
     except RuntimeError as e:  # what gloo and nccl raise when the other end is gone
         if not ddp:
             raise
-        saved = os.path.exists(os.path.join(out_dir, 'ckpt_last.pt'))
-        raise UserError(f"process {rank} lost another one ({one_line(e)})" + ": start again with --init_from=resume" * saved)
+        raise UserError(f"process {rank} lost another one ({one_line(e)}): go on with --init_from=resume if anything was saved")
     finally:
         bar.close()
         if writes:
