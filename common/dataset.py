@@ -101,6 +101,11 @@ def check_text(text, questions, name):
             raise UserError(f"the text of {name} {found} {q.line!r} of its questions: fix its prepare.py and run it again")
 
 
+def longest_line(questions):
+    """Characters of the longest line of a question, its newline included."""
+    return max((len(q.line.rstrip('\n')) + 1 for q in questions), default=0)
+
+
 def meta_bytes(chars, questions):
     """A meta.pkl: the vocabulary, in the order of its ids, and the questions."""
     return pickle.dumps({
@@ -133,13 +138,12 @@ def write_dataset(folder, text, questions):
         write_file(folder / name, content)
     held_out = [q.prompt.strip('<=') for q in questions if q.group == 'held out']
     listed = ', '.join(held_out[:8]) + (f" and {len(held_out) - 8} more" if len(held_out) > 8 else '')
-    longest = max((len(q.prompt + q.answer) + 1 for q in questions), default=0)
     print(f"length of dataset in characters: {len(text):,}\nall the unique characters: {''.join(chars)!r}\n"
           f"vocab size: {len(chars):,}\ntrain has {len(text):,} tokens\n"
           f"val has {len(text):,} tokens (the same text, on purpose)\n"
           f"questions: {len(questions):,}, held out of the text: {listed or 'none'}\n"
-          f"the longest question with its answer takes {longest} characters: with a smaller\n--block_size the model sees only "
-          "its end")
+          f"the longest line of a question takes {longest_line(questions)} characters: with a smaller\n--block_size the model "
+          "sees only a part of it")
 
 
 # -----------------------------------------------------------------------------
@@ -236,10 +240,10 @@ def load_dataset(dataset, block_size=None, gpt2_folder=None):
         splits.append(ids)
     if meta.own:  # evaluation must never disagree with the data
         check_text(meta.tokenizer.decode(splits[0].tolist()), meta.questions, f'data/{dataset}')
-        longest = max((len(q.prompt + q.answer) for q in meta.questions if q.kind == 'math'), default=0)
+        longest = longest_line([q for q in meta.questions if q.kind == 'math'])
         if block_size and longest > block_size:
-            say(f"block_size {block_size} cannot hold a question of {longest} characters: set --block_size={longest}, or the "
-                "model never sees the whole of it")
+            say(f"block_size {block_size} cannot hold a question's line of {longest} characters: set --block_size={longest}, "
+                "or the model seldom sees the whole of it")
     return meta, *splits
 
 

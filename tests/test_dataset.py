@@ -81,7 +81,7 @@ def test_options_change_text_and_questions(fresh):
     meta = pickle.loads((fresh.folder / 'data/both_math_and_facts/meta.pkl').read_bytes())
     assert len(meta['cases']) == 2 * 13 * 13 + 50 and sum(case[3] for case in meta['cases']) == 8
     out = fresh.check('data/as_math/prepare.py', '--max_operand=19', '--held_out')
-    assert 'the longest question with its answer takes 10 characters' in out and 'held out of the text: none' in out
+    assert 'the longest line of a question takes 11 characters' in out and 'held out of the text: none' in out
 
 
 @pytest.mark.parametrize('rounds', [1, 9])
@@ -168,10 +168,10 @@ def test_a_context_too_short_for_a_sum_is_said_and_one_longer_than_the_text_refu
     text = arithmetic_text(arithmetic_questions(max_operand=19))
     write_dataset(data / 'sums', text, arithmetic_questions(max_operand=19))
     capsys.readouterr()
-    load_dataset('sums', block_size=9)
+    load_dataset('sums', block_size=11)
     assert capsys.readouterr().out == ''
-    load_dataset('sums', block_size=8)
-    assert 'set --block_size=9' in capsys.readouterr().out
+    load_dataset('sums', block_size=9)  # the config's
+    assert '9 cannot' in (out := capsys.readouterr().out) and 'set --block_size=11' in out
     with pytest.raises(UserError, match='block_size [0-9]+ is too large'):
         load_dataset('sums', block_size=len(text))
     load_dataset('sums', block_size=len(text) - 1)
