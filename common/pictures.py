@@ -6,6 +6,8 @@ The eval scripts draw one graded table with it, plot_results.py all tables of a 
 
 import math
 import os
+import shutil
+import subprocess
 import tempfile
 from pathlib import Path
 
@@ -15,12 +17,13 @@ matplotlib.use('Agg')  # this draws into files and needs no screen
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib import animation
+from matplotlib.collections import PatchCollection
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter
+from PIL import Image
 
-from common.errors import UserError
+from common.errors import UserError, explained
 from common.questions import EXPRESSION, LABELS
 from common.run_folder import atomic_open, write_file
 
@@ -72,18 +75,17 @@ def draw_grid(ax, rows, pairs):
     every = 1 if n <= 20 else math.ceil(n / 10)
     ax.set(xticks=range(0, n, every), yticks=range(0, n, every))
     ax.tick_params(length=0, labelsize=min(10, 140 / n))
-    for (a, b), row in zip(pairs, rows.itertuples()):
-        if row.group == 'held out':
-            for width, colour in ((3.5, 'white'), (1.8, 'black')):  # it shows on light and on dark cells
-                ax.add_patch(Rectangle((b - 0.43, a - 0.43), 0.86, 0.86, fill=False, linewidth=width * min(1, 11 / n),
-                                       edgecolor=colour))
-        if n <= 20:  # in smaller cells nobody could read it
-            style = dict(color='white' if row.prob > 0.55 else 'black')
-            if is_wrong(row):
-                box = dict(boxstyle='round,pad=0.2', facecolor='white', edgecolor=WRONG, linewidth=min(1.3, 13 / n))
-                style = dict(color=WRONG, weight='bold', bbox=box)
-            ax.text(b, a, row.said.strip()[:3].replace('-', '−') or ' ', ha='center', va='center', fontsize=min(9, 100 / n),
-                    parse_math=False, **style)
+    frames = [Rectangle((b - 0.43, a - 0.43), 0.86, 0.86) for a, b in pairs[(rows.group == 'held out').to_numpy()]]
+    for width, colour in ((3.5, 'white'), (1.8, 'black')):  # they show on light and on dark cells
+        ax.add_collection(PatchCollection(frames, facecolor='none', edgecolor=colour, linewidth=width * min(1, 11 / n)))
+    for (a, b), row in zip(pairs, rows.itertuples()) if n <= 20 else ():  # in smaller cells nobody could read it
+        style = dict(color='white' if row.prob > 0.55 else 'black')
+        if is_wrong(row):
+            box = dict(boxstyle='round,pad=0.2', facecolor='white', edgecolor=WRONG, linewidth=min(1.3, 13 / n))
+            style = dict(color=WRONG, weight='bold', bbox=box)
+        said = row.said.strip()[:3].replace('-', '−') or ' '
+        size = min(9, 100 / n) * (0.75 if len(said) > 2 else 1)
+        ax.text(b, a, said, ha='center', va='center', fontsize=size, parse_math=False, **style)
 
 
 def draw_bars(ax, rows):
@@ -122,9 +124,11 @@ def model_figure(models):
         colours = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(0, 1), KNOWS)
         figure.colorbar(colours, ax=axes, location='bottom', shrink=0.6, aspect=40, pad=0.02,
                         label=f'a down, b across; {PROBABILITY};\nbox: what the model says is wrong; frame: held out')
+    suptitle = figure.suptitle(' ', parse_math=False)
 
     def draw(tables, heading):
-        figure.suptitle(heading, fontsize=11, parse_math=False)
+        size = min(11, 125 * figure.get_figwidth() / len(heading))  # so that a long path fits
+        suptitle.set(text=heading, fontsize=size)
         for i, ((title, _), table) in enumerate(zip(models, tables)):
             for ax, task in zip(axes[:, i], tasks):
                 part = table[table.task == task]
@@ -205,21 +209,31 @@ def film(models, output):
 
     It begins with the last evaluation, so that whatever shows only the first frame shows what has been learnt.
     """
-    if output.suffix not in ('.gif', '.mp4') or output.suffix == '.mp4' and not animation.writers.is_available('ffmpeg'):
+    if output.suffix not in ('.gif', '.mp4') or output.suffix == '.mp4' and not shutil.which('ffmpeg'):
         raise UserError(f"cannot write {output}: use .gif" + ", or install ffmpeg to write .mp4" * (output.suffix == '.mp4'))
     iters = sorted({i for _, answers in models for i in answers.iter})
-    frames = [iters[-1]] * 12 + [iters[i] for i in sorted({*np.linspace(0, len(iters) - 1, 61, dtype=int)})]  # ten seconds
-    def at(i):
-        return [answers[answers.iter == answers.iter[answers.iter <= i].max()] for _, answers in models]
-    figure, draw = model_figure([(title, table) for (title, _), table in zip(models, at(iters[-1]))])
-    draw(at(iters[-1]), f'iteration {iters[-1]:,}')
-    save(figure, output.with_suffix('.png'))
-    figure.set_layout_engine('none')  # so that nothing moves
+    figure, draw = model_figure([(title, answers[answers.iter == answers.iter.max()]) for title, answers in models])
+    shown = (len(iters) * np.linspace(0, 0.999, 46) ** 1.5).astype(int)  # at most 46, dense at first, when most is learnt
+    ramps = [KNOWS, *(LinearSegmentedColormap.from_list('', ['white', colour]) for colour in ('black', WRONG))]
+    palette, frames = Image.new('P', (1, 1)), []
+    palette.putpalette(np.vstack([ramp(np.linspace(0, 1, 24), bytes=True)[:, :3] for ramp in ramps]).tobytes())
+    for i in [iters[-1], *[iters[j] for j in sorted({*shown})]]:
+        draw([answers[answers.iter == answers.iter[answers.iter <= i].max()] for _, answers in models], f'iteration {i:,}')
+        if not frames:
+            save(figure, output.with_suffix('.png'))
+            figure.set_layout_engine('none')  # so that nothing moves
+            figure.set_dpi(100)
+        figure.canvas.draw()
+        frame = Image.fromarray(np.array(figure.canvas.buffer_rgba())[:, :, :3])
+        frames.append(frame.quantize(palette=palette, dither=Image.Dither.NONE))
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, output.name)
-        animation.FuncAnimation(figure, lambda i: draw(at(i), f'iteration {i:,}'), frames).save(
-            path, writer='pillow' if output.suffix == '.gif' else 'ffmpeg', fps=6, dpi=100)
-        write_file(output, path.read_bytes())
+        gif, mp4 = Path(folder, 'film.gif'), Path(folder, 'film.mp4')
+        frames[0].save(gif, save_all=True, append_images=frames[1:], duration=[2500] + [160] * len(frames[1:]), loop=0)
+        if output.suffix == '.mp4':
+            even = 'crop=iw-mod(iw\\,2):ih-mod(ih\\,2)'  # players want an even number of pixels
+            with explained("ffmpeg cannot write the film ({}): use .gif"):
+                subprocess.run(['ffmpeg', '-loglevel', 'error', '-i', gif, '-pix_fmt', 'yuv420p', '-vf', even, mp4], check=True)
+        write_file(output, (mp4 if output.suffix == '.mp4' else gif).read_bytes())
     print(f"wrote {output}")
 
 

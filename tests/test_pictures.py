@@ -7,11 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import TINY
+from conftest import REPO, TINY
 from little import little_model, paper_meta
 from PIL import Image
 
 from common import pictures
+from common.checkpoint import load_model
+from common.gpt2 import save_gpt2
 from common.questions import arithmetic_questions
 from common.results import CLASSIC_COLUMNS
 
@@ -29,6 +31,14 @@ def table_of(questions, said, prob=0.5):
     """A graded table in which the model always says said[i]."""
     rows = [(q.task, q.prompt, q.answer, q.group, 10, 10 * (text == q.answer), prob, text) for q, text in zip(questions, said)]
     return pd.DataFrame(rows, columns='task prompt answer group samples correct prob said'.split())
+
+
+def attention():
+    """The function of plot_model.py, which cannot be imported, because it is a script that runs from top to bottom."""
+    namespace = {'torch': torch}
+    source = (REPO / 'plot_model.py').read_text()
+    exec(re.search(r'^def attention.*?(?=\n\n\n)', source, re.DOTALL | re.MULTILINE)[0], namespace)
+    return namespace['attention']
 
 
 # -----------------------------------------------------------------------------
@@ -49,7 +59,8 @@ def test_a_grid_says_what_the_model_says_where_it_is_asked_and_marks_what_is_wro
         assert cells[b, a].get_text() == text.replace('-', '−')
         assert (cells[b, a].get_bbox_patch() is not None) == ((a, b) == (4, 6))
     assert np.allclose(axes.images[0].get_array(), np.arange(100).reshape(10, 10) / 100)
-    assert {(round(p.get_x() + 0.43), round(p.get_y() + 0.43)) for p in axes.patches} == {(3, 8), (8, 3)}
+    frames = {tuple(path.vertices[:4].mean(0).round()) for collection in axes.collections for path in collection.get_paths()}
+    assert frames == {(3, 8), (8, 3)}
     assert axes.get_title() == 'subtraction: seen 97 of 98 right, held out 2 of 2'
     pictures.plt.close(figure)
 
@@ -116,9 +127,6 @@ def test_seen_sums_are_drawn_apart_from_those_held_out(project):
 
 def test_attention_is_that_of_the_model():
     """The attention that plot_model.py draws, multiplied with the values, is what the attention module computes."""
-    namespace = {}
-    source = (pictures.Path(__file__).parents[1] / 'plot_model.py').read_text()
-    exec(re.search(r'^def attention.*?(?=\n\n\n)', source, re.DOTALL | re.MULTILINE)[0], {'torch': torch}, namespace)
     model, ids = little_model(17, std=0.3, n_head=1), [3, 1, 4, 1, 5]
     seen = []
     hooks = [block.attn.c_proj.register_forward_pre_hook(lambda module, args: seen.append(args[0][0]))
@@ -127,7 +135,7 @@ def test_attention_is_that_of_the_model():
     hooks += [block.attn.c_attn.register_forward_hook(lambda module, args, out: values.append(out[0, :, -16:]))
               for block in model.transformer.h]
     with torch.no_grad():
-        maps = namespace['attention'](model, ids)
+        maps = attention()(model, ids)
     assert len(maps) == 2
     for weights, value, y in zip(maps, values, seen):
         torch.testing.assert_close(weights @ value, y)
@@ -139,34 +147,28 @@ def test_attention_is_that_of_the_model():
 
 def test_every_kind_of_picture_of_a_tiny_run(project):
     project.check('eval_as_math.py', f'--out_dir={MATH}', '--plot')
-    project.check('eval_as_math.py', f'--out_dir={MATH}', '--max_operand=19', f'--output={MATH}/large.svg')
+    project.check('eval_as_math.py', f'--out_dir={MATH}', '--max_operand=19', '--num_samples=1', f'--output={MATH}/large.svg')
     project.check('eval_capitals.py', f'--out_dir={BOTH}', '--plot')
-    for folder in (MATH, FACTS, BOTH):
-        project.check('plot_model.py', f'--out_dir={folder}')
-        project.check('plot_results.py', '--answers', '--model_folder', folder)
-        for name in ('model.png', 'answers.png'):
-            shows(project.folder / folder / name)
-    shows(project.folder / MATH / 'grid.png')
-    shows(project.folder / BOTH / 'facts.png')
+    project.check('plot_model.py', f'--out_dir={FACTS}')
+    project.check('plot_results.py', '--answers', '--model_folder', BOTH)
+    project.check('plot_results.py', '--answers', '--logx', '--model_folder', MATH, FACTS, '--output=all.pdf')
+    for picture in (f'{MATH}/grid.png', f'{BOTH}/facts.png', f'{FACTS}/model.png', f'{BOTH}/answers.png'):
+        shows(project.folder / picture)
     assert (project.folder / MATH / 'large.svg').read_text().rstrip().endswith('</svg>')
-    out = project.check('plot_results.py', '--answers', '--logx', '--model_folder', MATH, FACTS, BOTH, '--output=all.pdf')
-    assert 'wrote all.pdf' in out and (project.folder / 'all.pdf').read_bytes().startswith(b'%PDF')
-    project.check('plot_results.py', '--logx', '--model_folder', MATH, BOTH)
-    project.check('train_with_eval.py', f'config/train_{MATH}.py', *TINY)  # a folder with pictures is moved aside as a whole
-    assert (project.folder / f'{MATH}.1/model.png').exists()
+    assert (project.folder / 'all.pdf').read_bytes().startswith(b'%PDF')
 
 
 def test_a_film_begins_with_the_end_and_goes_through_all_evaluations(project):
-    out = project.check('plot_results.py', '--film', '--model_folder', MATH, FACTS)
-    assert 'wrote film.gif' in out and 'wrote film.png' in out
-    with Image.open(project.folder / 'film.gif') as gif:
+    out = project.check('plot_results.py', '--film', '--model_folder', MATH)
+    assert f'wrote {MATH}/film.gif' in out and f'wrote {MATH}/film.png' in out
+    with Image.open(project.folder / MATH / 'film.gif') as gif:
         assert gif.n_frames == 4  # the end at first, then 0, 2, 4
         frames = []
         for i in range(4):
             gif.seek(i)
             frames.append(np.asarray(gif.convert('RGB'), dtype=int))
     assert np.abs(frames[0] - frames[3]).mean() < np.abs(frames[0] - frames[1]).mean()
-    shows(project.folder / 'film.png')
+    shows(project.folder / MATH / 'film.png')
     project.fails('plot_results.py', '--film', '--model_folder', MATH, '--output=x.png', says='cannot write x.png: use .gif')
     project.fails('plot_results.py', '--film', '--answers', '--model_folder', MATH, says='not allowed with')
 
@@ -177,7 +179,7 @@ def test_the_first_evaluation_of_a_run_that_goes_on_can_be_drawn(project):
     pd.read_csv(folder / 'results.csv').head(1).to_csv(folder / 'temp.csv', index=False)
     answers = pd.read_csv(folder / 'answers.csv.gz')
     answers[answers.iter == 0].to_csv(folder / 'answers.csv.gz', index=False)
-    for options in ([], ['--answers'], ['--logx']):
+    for options in ([], ['--answers', '--logx']):
         project.check('plot_results.py', *options, '--model_folder', 'going_on', f'--output={len(options)}.png')
         shows(project.folder / f'{len(options)}.png')
 
@@ -193,11 +195,26 @@ def test_the_eleven_classic_columns_give_curves_and_a_clear_sentence_for_the_res
     project.fails('plot_model.py', '--out_dir=classic', says='no ckpt.pt in classic')
 
 
-@pytest.mark.parametrize('n_layer, n_head', [(1, 1), (2, 2)])
-def test_the_inside_of_one_layer_and_of_several(project, n_layer, n_head):
-    """The images are there, and a second layer adds a row."""
-    project.check('train_with_eval.py', f'config/train_{BOTH}.py', *TINY, f'--n_layer={n_layer}', f'--n_head={n_head}',
-                  '--out_dir=deep')
+def test_the_inside_of_several_layers_has_a_row_for_each(project):
+    project.check('train_with_eval.py', f'config/train_{BOTH}.py', *TINY, '--n_layer=2', '--n_head=2', '--out_dir=deep')
     project.check('plot_model.py', '--out_dir=deep', '--output=deep.png')
-    width, height = shows(project.folder / 'deep.png')
-    assert height == pytest.approx(150 * (3.4 + 2.1 * n_layer), abs=1)
+    assert shows(project.folder / 'deep.png')[1] == pytest.approx(150 * (3.4 + 2.1 * 2), abs=1)
+
+
+# -----------------------------------------------------------------------------
+# tools of others
+
+
+def test_an_exported_folder_opens_in_transformerlens_with_equal_logits_and_attention(project):
+    """Its hooks see the attention that plot_model.py draws. That it opens in transformers is in test_gpt2.py."""
+    bridge = pytest.importorskip('transformer_lens.model_bridge', reason='pip install transformer_lens').TransformerBridge
+    pytest.importorskip('transformers', reason='pip install transformers')
+    model, meta, _, _ = load_model(project.folder / MATH, ['ckpt_last.pt'])
+    save_gpt2(model, meta, project.folder / 'exported')
+    theirs = bridge.boot_transformers(str(project.folder / 'exported'))
+    ids = torch.tensor([meta.tokenizer.encode('<5+7=12>\n')])
+    assert theirs.tokenizer('<5+7=12>\n')['input_ids'] == ids[0].tolist()
+    with torch.no_grad():
+        logits, cache = theirs.run_with_cache(ids)
+        torch.testing.assert_close(logits, model(ids, ids)[0], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(cache['blocks.0.attn.hook_pattern'][0, 0], attention()(model, ids[0].tolist())[0])
