@@ -4,14 +4,16 @@
 # `make paper`: train the paper's runs with several seeds, which takes hours. `make study`: train those of the study, which
 # takes a day. If you stop them and run them again, they continue where they were. `make results`: write the tables and
 # figures of the runs that are finished so far into results/. `make study-data`: write the datasets of the study.
+# `make pictures`: draw the pictures of results/ anew, from the runs there. `make pictures-data`: train these runs again.
 
 PYTHON ?= python3
 VENV := .venv/bin/python
 PAPER := $(foreach kind,math facts both,$(foreach size,14 28 56,config/train_$(kind)_mini_$(size).py))
 SMALL := config/train_math_mini_14.py config/train_math_mini_28.py
+PICTURED := math_mini_14 math_mini_28 math_mini_56
 STUDY := $(VENV) sweep.py config/train_study.py --seeds=8 --name
 
-.PHONY: all test test-fast test-faults paper study-data study results bench
+.PHONY: all test test-fast test-faults paper study-data study results bench pictures pictures-data
 all: .venv/installed
 	$(VENV) data/as_math/prepare.py
 	$(VENV) train_with_eval.py config/train_math_mini_14.py
@@ -60,6 +62,26 @@ results: .venv/installed-dev
 	  [ ! -d sweeps/$$name ] || $(VENV) summarize.py sweeps/$$name --output=results/$$name || exit 1; \
 	done
 	for name in paper weight_decay; do $(VENV) plot_results.py --sweep results/$$name || exit 1; done
+
+pictures: .venv/installed
+	$(VENV) eval_as_math.py --out_dir=results/math_mini_14 --plot > results/math_mini_14/report.txt
+	$(VENV) eval_capitals.py --out_dir=results/facts_mini_14 --plot
+	for run in $(PICTURED); do $(VENV) plot_model.py --out_dir=results/$$run || exit 1; done
+	$(VENV) plot_results.py --model_folder results/math_mini_14
+	$(VENV) plot_results.py --model_folder $(PICTURED:%=results/%) --output=results/widths.png
+	$(VENV) plot_results.py --answers --model_folder $(PICTURED:%=results/%) --output=results/answers.png
+	$(VENV) plot_results.py --film --model_folder results/math_mini_14 results/math_mini_28 --output=results/film.gif
+
+pictures-data: .venv/installed
+	$(VENV) data/as_math/prepare.py
+	$(VENV) data/facts_char/prepare.py
+	for run in $(PICTURED) facts_mini_14; do \
+	  $(VENV) train_with_eval.py config/train_$$run.py && mkdir -p results/$$run && \
+	  cp $$run/results.csv $$run/meta.pkl results/$$run && \
+	  gzip -cd $$run/answers.csv.gz | gzip -9n > results/$$run/answers.csv.gz && \
+	  $(VENV) -c "import torch; c = torch.load('$$run/ckpt.pt', weights_only=True); \
+	    torch.save({key: c[key] for key in ('model', 'model_args', 'config', 'iter_num')}, 'results/$$run/ckpt.pt')" || exit 1; \
+	done
 
 bench: .venv/installed-dev
 	for dataset in as_math both_math_and_facts; do $(VENV) data/$$dataset/prepare.py; done

@@ -4,6 +4,7 @@ How well does a model add and subtract, and does it know the sums that were held
 $ python eval_as_math.py --out_dir=math_mini_14
 $ python eval_as_math.py --out_dir=math_mini_14 --operation=subtraction --checkpoint=ckpt_last.pt --json report.json
 $ python eval_as_math.py --out_dir=math_mini_14 --max_operand=19
+$ python eval_as_math.py --out_dir=math_mini_14 --plot
 $ python eval_as_math.py --init_from=gpt2
 
 Prints a grid for each operation, wrong answers, and the totals; the exit code is 0 whatever the score. It asks every question
@@ -11,7 +12,7 @@ that has a number as its answer, also those of your own dataset. --max_operand a
 lie beyond the training text form a group of their own, `beyond`.
 """
 
-import re
+import os
 
 from common.errors import UserError
 from configurator import adopt, configure
@@ -29,16 +30,17 @@ top_k = 10  # sample from the k likeliest tokens only; if it is not given, as in
 seed = 1337  # seed of the sampling
 device = 'auto'  # 'cpu', 'cuda', 'mps'; auto: a GPU if there is one and the model is at least 128 wide
 json = ''  # also write all answers and totals to this file
+plot = False  # also draw each operation as a grid of what the model says, and how sure it is of the right answer
+output = ''  # the .png, .pdf or .svg file to draw; '': grid.png in the model folder
 RANGES = dict(positive='num_samples top_k', not_negative='temperature max_operand', seeds='seed',
               choices={'operation': 'addition subtraction both'})
 config, given = configure(globals(), **RANGES)
 # -----------------------------------------------------------------------------
 
 from common.evaluate import grade, summed  # torch takes seconds to import, so the settings are checked first
-from common.questions import LABELS, arithmetic_questions
+from common.questions import EXPRESSION, LABELS, arithmetic_questions
 from common.report import answered, load_evaluated, mark, print_totals, write_json
 
-EXPRESSION = re.compile(r'<(\d+)[+-](\d+)=')  # the prompts for which a grid has a place
 MAX_LINES = 25  # at most this many wrong answers are printed, which fills a screen
 
 
@@ -111,3 +113,7 @@ if len(wrong) > MAX_LINES:
 print()
 print_totals(table)
 write_json(json, path, sampling, table)
+if plot or output:
+    from common.pictures import picture
+    picture(table, f"{path}{own['when']} ({model.get_num_params(non_embedding=False):,} parameters)",
+            output or os.path.join(out_dir, 'grid.png'))

@@ -3,12 +3,15 @@ How many capitals does a model know by heart?
 
 $ python eval_capitals.py --out_dir=facts_mini_28
 $ python eval_capitals.py --out_dir=both_mini_28 --checkpoint=ckpt_last.pt --json report.json
+$ python eval_capitals.py --out_dir=facts_mini_28 --plot
 $ python eval_capitals.py --init_from=gpt2
 
 Prints a line for each capital, with what the model said instead if it was wrong, and the totals; the exit code is 0
 whatever the score. It asks every question that has a text as its answer, also those of your own dataset. The original
 GPT-2 cannot know that the line ends after the capital, so it counts as right if it begins with the capital.
 """
+
+import os
 
 from configurator import adopt, configure
 
@@ -23,6 +26,8 @@ top_k = 10  # sample from the k likeliest tokens only; if it is not given, as in
 seed = 1337  # seed of the sampling
 device = 'auto'  # 'cpu', 'cuda', 'mps'; auto: a GPU if there is one and the model is at least 128 wide
 json = ''  # also write all answers and totals to this file
+plot = False  # also draw how sure the model is of each right answer, and what it says instead
+output = ''  # the .png, .pdf or .svg file to draw; '': facts.png in the model folder
 RANGES = dict(positive='num_samples top_k', not_negative='temperature', seeds='seed')
 config, given = configure(globals(), **RANGES)
 # -----------------------------------------------------------------------------
@@ -43,3 +48,7 @@ for row in table.itertuples():
 print("\n. right, x wrong, a number: right in that many samples;\n% is the probability of the right answer\n")
 print_totals(table)
 write_json(json, path, sampling, table)
+if plot or output:
+    from common.pictures import picture
+    picture(table.sort_values('prob', ascending=False), f"{path}{own['when']} ({model.get_num_params(non_embedding=False):,} "
+            "parameters)", output or os.path.join(out_dir, 'facts.png'))

@@ -1,82 +1,96 @@
 """
-Plot what a run learnt: accuracies and loss over the iterations, from the results.csv of a model folder.
+Plot what a run learnt, and when: from results.csv and answers.csv.gz of model folders.
 
 $ python plot_results.py --model_folder math_mini_14
 $ python plot_results.py --model_folder math_mini_14 math_mini_28 math_mini_56 --output=widths.png
+$ python plot_results.py --answers --model_folder math_mini_14 math_mini_28
+$ python plot_results.py --film --model_folder math_mini_14 math_mini_28
 $ python plot_results.py --sweep sweeps/main
 
-One folder gives plot.png in that folder, also while it is still training. Several folders give one grid with shared axes,
-comparison.png in the current folder. A folder of seed_N folders, as sweep.py makes it, is drawn as the mean over its
-finished seeds with a band, and the seeds as thin lines. --sweep draws curves.png, a grid of all configs of a sweep, and
-capacity.png, accuracies against the number of parameters. Both go into the sweep's folder.
+One folder gives plot.png in that folder, also while it is still training: accuracies and loss over the iterations. Several
+folders give one grid with shared axes, comparison.png in the current folder. A folder of seed_N folders, as sweep.py makes
+it, is drawn as the mean over its finished seeds with a band, and the seeds as thin lines. --sweep draws curves.png, a grid of
+all configs of a sweep, and capacity.png, accuracies against the number of parameters. Both go into the sweep's folder.
+
+--answers draws answers.png instead: every question's probability at each evaluation. --film draws film.gif, what the model
+says to every question through the training, and film.png, the first frame. Several folders are drawn side by side.
 """
 
 import argparse
 import math
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use('Agg')  # this draws into files and needs no screen
-import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import NullLocator
 
+from common.answers import read_answers
 from common.errors import UserError
+from common.pictures import draw_answers, film, plt, save, set_iterations
 from common.results import own_tasks, read_results, read_seeds, read_sweep, seed_folders, summarize
-from common.run_folder import atomic_open
 
-# label, task (prefix of the columns _correct and _total), colour and dashes: Okabe & Ito's colours, which colour-blind
-# readers tell apart, and dashes for those who print in grey
-CURVES = {
-    'math': [('addition', 'add', '#0072B2', '-'), ('subtraction', 'sub', '#E69F00', '--'),
-             ('held out', 'heldout', '#D55E00', '-.')],
-    'facts': [('facts', 'facts', '#009E73', (0, (5, 1, 1, 1, 1, 1)))],
-}
-CURVES['both'] = CURVES['math'] + CURVES['facts']
-OWN_COLOURS = ['#56B4E9', '#8C564B', '#CC79A7', '#999999']  # for tasks that are not the paper's
+# colour, dashes and width of each curve, in the order of the legend: Okabe & Ito's colours, which colour-blind readers tell
+# apart. Wide and light ones lie below dark and narrow ones, so that curves that coincide stay tellable, in grey as well.
+STYLES = {'addition': ('#56B4E9', '-', 3.5), 'subtraction': ('#E69F00', (0, (3, 1.5)), 2.5), 'seen sums': ('#56B4E9', '-', 3.5),
+          'facts': ('#009E73', (0, (2, 1)), 2.5), 'held out': ('#D55E00', '', 0),
+          'held out, probability': ('#D55E00', '-', 1.3)}
+OWN_COLOURS = ['#0072B2', '#8C564B', '#CC79A7', '#999999']  # for tasks that are not the paper's
 
 
-def own_curves(tables):
-    """The curves of the tasks in these DataFrames that are not the paper's, under their own names."""
+def own_styles(tables):
+    """The styles of the tasks in these DataFrames that are not the paper's."""
     tasks = dict.fromkeys(task for results in tables for task in own_tasks(results))
-    return [(task, task, OWN_COLOURS[i % len(OWN_COLOURS)], '-') for i, task in enumerate(tasks)]
+    return {task: (OWN_COLOURS[i % len(OWN_COLOURS)], '-', 1.8) for i, task in enumerate(tasks)}
 
 
-def draw(ax, runs, title, curves):
-    """Accuracies of the curves on `ax`, the validation loss on a second axis; returns that axis.
+def curves_of(results, operation):
+    """The curves of a run, in per cent: a DataFrame with a column for each, and the iteration as its index."""
+    results = results.set_index('iter')
+    own = own_tasks(results)
+    columns = {'addition': 'add', 'subtraction': 'sub', 'held out': 'heldout', 'facts': 'facts', **dict(zip(own, own))}
+    asked = {name: task for name, task in columns.items() if f'{task}_total' in results and results[f'{task}_total'].max() > 0}
+    curves = {name: results[f'{task}_correct'] / results[f'{task}_total'] for name, task in asked.items()}
+    if 'held out' in curves:
+        curves['held out, probability'] = results.heldout_prob
+    if 'addition' in curves and 'held out' in curves and not own and operation != 'math':  # then all that is held out is sums
+        correct, total = (results[f'add_{what}'] + results[f'sub_{what}'] - results[f'heldout_{what}']
+                          for what in ('correct', 'total'))
+        curves = {'seen sums': correct / total, **curves}
+        del curves['addition'], curves['subtraction']
+    if 'facts' in curves and results.facts_total.max() == sum(results[f'{task}_total'].max() for task in own):
+        del curves['facts']  # all facts are of tasks with curves of their own
+    left_out = {'math': ['facts', *own], 'facts': ['seen sums', 'addition', 'subtraction', 'held out', 'held out, probability',
+                                                   *own], 'both': []}[operation]
+    return 100 * pd.DataFrame({name: curve for name, curve in curves.items() if name not in left_out})
+
+
+def draw(ax, runs, title, operation, styles, logx):
+    """The curves of runs on `ax`, the validation loss on a second axis; returns that axis.
 
     runs: DataFrames of read_results. If there are several seeds, their mean, their standard deviation and a thin line for
     each are drawn.
     """
-    everything = pd.concat(runs)
-    own_facts = everything.facts_total.max() == sum(everything[f'{task}_total'].max() for task in own_tasks(everything)) > 0
-    for label, task, colour, dashes in curves:
-        if f'{task}_total' not in everything or everything[f'{task}_total'].max() == 0 or task == 'facts' and own_facts:
-            continue  # nothing is asked, or all facts are of tasks with curves of their own
-        by_iter = [run.set_index('iter') for run in runs]
-        accuracy = pd.concat([100 * run[f'{task}_correct'] / run[f'{task}_total'] for run in by_iter], axis=1)
-        mean = accuracy.mean(axis=1)
-        ax.plot(mean.index, mean, color=colour, linestyle=dashes, linewidth=1.8, label=label, zorder=3,
-                marker='o' if len(mean) < 3 else None)
-        if len(runs) > 1:
-            ax.plot(accuracy.index, accuracy, color=colour, linewidth=0.4, alpha=0.35, zorder=1)
-            std = accuracy.std(axis=1)
+    curves = pd.concat({i: curves_of(run, operation) for i, run in enumerate(runs)}, names=['run'])
+    for label, (colour, dashes, width) in styles.items():
+        if label not in curves:
+            continue
+        by_run = curves[label].unstack('run')
+        mean = by_run.mean(axis=1)
+        ax.plot(mean, color=colour, linestyle=dashes, linewidth=width, label=label, zorder=3, markersize=2.5,
+                marker='o' if len(mean) < 3 or not dashes else None)
+        if len(runs) > 1 and dashes:
+            ax.plot(by_run, color=colour, linewidth=0.4, alpha=0.35, zorder=1)
+            std = by_run.std(axis=1)
             ax.fill_between(mean.index, (mean - std).clip(0), (mean + std).clip(upper=100), color=colour, alpha=0.15,
                             linewidth=0, zorder=2)
-    all_right = everything.iter[everything.math_acc == 1.0]
-    if len(runs) == 1 and len(all_right) and curves != CURVES['facts']:
-        ax.scatter(all_right, [100] * len(all_right), s=70, facecolors='none', edgecolors='#CC79A7', linewidths=1.5,
-                   zorder=4, clip_on=False, label='all sums right')
-    ax.set(ylim=(-3, 103), title=title.replace('$', r'\$'))  # otherwise matplotlib reads mathematics
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f'{x / 1000:g}k' if x >= 1000 else f'{x:g}'))
+    ax.set_ylim(-4, 104)
+    ax.set_title(title.replace(' (', '\n('), fontsize=10, parse_math=False)
     ax.grid(alpha=0.25)
-    loss = everything.groupby('iter').val_loss.mean()
+    loss = pd.concat(runs).groupby('iter').val_loss.mean()
+    set_iterations(ax, loss.index, logx)
     loss_ax = ax.twinx()
-    loss_ax.plot(loss.index, loss, color='#555555', linestyle=':', linewidth=1.4, label='validation loss')
-    loss_ax.set_ylim(bottom=0)
+    loss_ax.plot(loss, color='#444444', linestyle=':', linewidth=1.4, label='validation loss')
     ax.set_zorder(loss_ax.get_zorder() + 1)  # accuracies above the loss
     ax.patch.set_visible(False)
     return loss_ax
@@ -111,34 +125,34 @@ def title_of(name, runs, n_seeds):
     return name + ('\n' if len(name) > 16 else ' ') * bool(known) + f"({', '.join(known)})" * bool(known)
 
 
-def draw_grid(panels, operation):
+def draw_grid(panels, operation, logx=False):
     """A figure with a panel for each (runs, title), all with the same axes."""
-    own = own_curves([run for runs, _ in panels for run in runs]) if operation == 'both' else []
+    styles = STYLES | own_styles([run for runs, _ in panels for run in runs])
     columns = min(3, len(panels))
     rows = math.ceil(len(panels) / columns)
-    figsize = (8, 4.8) if len(panels) == 1 else (4.4 * columns + 0.8, 3.3 * rows + 0.9)
+    figsize = (7, 4.4) if len(panels) == 1 else (3.3 * columns + 1, 2.6 * rows + 0.8)
     figure, axes = plt.subplots(rows, columns, figsize=figsize, sharex=True, sharey=True, squeeze=False,
                                 layout='constrained')
-    loss_axes = [draw(ax, runs, title, CURVES[operation] + own) for ax, (runs, title) in zip(axes.flat, panels)]
-    labels = {label: handle for ax in [a for pair in zip(axes.flat, loss_axes) for a in pair]
-              for handle, label in zip(*ax.get_legend_handles_labels())}
+    loss_axes = [draw(ax, runs, title, operation, styles, logx) for ax, (runs, title) in zip(axes.flat, panels)]
+    labels = {label: handle for ax in [*axes.flat, *loss_axes] for handle, label in zip(*ax.get_legend_handles_labels())}
+    labels = {label: labels[label] for label in [*styles, 'validation loss'] if label in labels}
+    if len(labels) == 1 and operation != 'both':
+        raise UserError(f"no run asks questions of {operation}: leave --operation out")
     for ax in axes.flat[len(panels):]:
         ax.set_visible(False)
-    highest = max(loss_ax.get_ylim()[1] for loss_ax in loss_axes)
+    highest = max(run.val_loss.max() for runs, _ in panels for run in runs)
     for i, (ax, loss_ax) in enumerate(zip(axes.flat, loss_axes)):
         left, right = i % columns == 0, i % columns == columns - 1 or i == len(panels) - 1
         bottom = i + columns >= len(panels)
-        ax.set(xlabel='iteration' if bottom else '', ylabel='accuracy (%)' if left else '')
+        ax.set(xlabel='iteration' if bottom else '', ylabel='right, or probability (%)' if left else '')
         ax.tick_params(labelbottom=bottom)
-        loss_ax.set(ylim=(0, highest), ylabel='loss (nats per character)' if right else '')
+        loss_ax.set(ylim=(-0.04 * highest, 1.04 * highest), ylabel='loss (nats per character)' if right else '')
         loss_ax.tick_params(labelright=right)
     if any(len(runs) > 1 for runs, _ in panels):
         labels['one seed'] = Line2D([], [], color='#555555', linewidth=0.6)
         labels['mean ± standard deviation'] = Patch(color='#555555', alpha=0.2, linewidth=0)
-    if not set(labels) - {'validation loss', 'one seed', 'mean ± standard deviation'} and operation != 'both':
-        raise UserError(f"no run asks questions of {operation}: leave --operation out")
-    ncols = len(labels) if len(labels) <= 5 else math.ceil(len(labels) / 2)
-    figure.legend(labels.values(), labels.keys(), loc='outside lower center', ncols=ncols, frameon=False)
+    figure.legend(labels.values(), labels.keys(), loc='outside lower center', ncols=len(labels), frameon=False,
+                  handlelength=1.8, columnspacing=1.2, fontsize=9)
     return figure
 
 
@@ -153,8 +167,8 @@ def draw_capacity(sweep):
     lines = [('seen sums', 'final_seen_sums_acc', '#0072B2', 'o', '-'),
              ('facts', 'final_facts_acc', '#009E73', 's', '--'),
              ('held out', 'final_heldout_acc', '#D55E00', '^', '-.')]
-    lines += [(label, f'final_{task}_acc', colour, 'D', dashes) for label, task, colour, dashes in
-              own_curves([run for runs in sweep.values() for run in runs.values()])]
+    lines += [(task, f'final_{task}_acc', colour, 'D', dashes) for task, (colour, dashes, _) in
+              own_styles([run for runs in sweep.values() for run in runs.values()]).items()]
     labels = {}
     for ax, kind in zip(axes.flat, kinds.unique()):
         panel = summary[kinds == kind]
@@ -180,31 +194,34 @@ def draw_capacity(sweep):
     return figure
 
 
-def save(figure, output):
-    image_format = output.suffix[1:].lower() or 'png'
-    if image_format not in figure.canvas.get_supported_filetypes():
-        raise UserError(f"cannot write a .{image_format} file: use .png, .pdf or .svg")
-    with atomic_open(output, 'wb') as f:
-        figure.savefig(f, format=image_format, dpi=150)
-    print(f"wrote {output}")
-
-
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
                                      allow_abbrev=False)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument('--model_folder', nargs='+', metavar='F', help='model folders')
     what.add_argument('--sweep', metavar='F', help='the folder of a sweep')
-    parser.add_argument('--operation', choices=list(CURVES), default='both', help='curves to draw (default: all)')
-    parser.add_argument('--output', metavar='FILE', help='where to save (default: plot.png or comparison.png)')
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument('--answers', action='store_true', help="draw every question's probability at each evaluation")
+    kind.add_argument('--film', action='store_true', help='draw what the model says to every question, as a .gif or .mp4')
+    parser.add_argument('--operation', choices=['math', 'facts', 'both'], default='both', help='curves to draw (default: all)')
+    parser.add_argument('--logx', action='store_true', help='draw the iterations on a logarithmic scale')
+    parser.add_argument('--output', metavar='FILE', help='where to save (default: see above)')
     args = parser.parse_args()
-    if args.sweep and args.output:
-        parser.error("--sweep draws curves.png and capacity.png in the folder of the sweep: leave --output out")
+    if args.sweep and (args.output or args.answers or args.film):
+        parser.error("--sweep draws curves.png and capacity.png in the folder of the sweep: leave --output, --answers and "
+                     "--film out")
     elif args.sweep:
         sweep = read_sweep(args.sweep)
         panels = [(list(runs.values()), title_of(config, [*runs.values()], len(runs))) for config, runs in sweep.items()]
-        save(draw_grid(panels, args.operation), Path(args.sweep, 'curves.png'))
+        save(draw_grid(panels, args.operation, args.logx), Path(args.sweep, 'curves.png'))
         save(draw_capacity(sweep), Path(args.sweep, 'capacity.png'))
     else:
-        default = Path(args.model_folder[0], 'plot.png') if len(args.model_folder) == 1 else 'comparison.png'
-        save(draw_grid(read_panels(args.model_folder), args.operation), Path(args.output or default))
+        one, panels = len(args.model_folder) == 1, read_panels(args.model_folder)
+        name = 'answers.png' if args.answers else 'film.gif' if args.film else 'plot.png' if one else 'comparison.png'
+        output = Path(args.output or Path(args.model_folder[0] if one else '', name))
+        if args.answers or args.film:
+            models = [(title, read_answers(folder)) for folder, (_, title) in zip(args.model_folder, panels)]
+        if args.film:
+            film(models, output)
+        else:
+            save(draw_answers(models, args.logx) if args.answers else draw_grid(panels, args.operation, args.logx), output)

@@ -8,6 +8,7 @@ import random
 import re
 from typing import NamedTuple
 
+EXPRESSION = re.compile(r'<(\d+)[+-](\d+)=')  # the prompts of sums for which a grid has a place
 GROUPS = ('seen', 'held out', 'beyond')  # in the training text; kept out of it on purpose; simply not in it
 LABELS = {'add': 'addition', 'sub': 'subtraction'}  # what people read; any other task is called by its own name
 RESERVED = {'math', 'heldout', 'addition', 'subtraction', *GROUPS}  # names of other things in results.csv and reports

@@ -17,7 +17,7 @@ from common.errors import UserError, explained, say
 RUN_FILE = r'(ckpt\w*\.pt|results\.csv|temp\.csv|answers\.csv\.gz(\.damaged)?|meta\.pkl|vocab\.json|merges\.txt)'
 OURS = {'.lock', '.gitignore'}  # a folder that holds nothing else is empty
 VOCABULARY = {'meta.pkl', 'vocab.json', 'merges.txt'}
-OUTPUT_FILE = r'wandb|\w+\.(png|pdf|svg|gif|json)'
+OUTPUT_FILE = r'wandb|\w+\.(png|pdf|svg|gif|mp4|json)'
 
 
 @contextmanager
