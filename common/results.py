@@ -5,11 +5,11 @@ A sweep is a folder of CONFIG/seed_N model folders, as sweep.py makes it, or a c
 columns config and seed, results.csv.gz, as summarize.py --output makes it.
 """
 
-import os
 import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from common.errors import UserError, explained
@@ -24,8 +24,8 @@ def read_results(folder):
 
     The eleven classic columns are enough. n_params is NaN if the file is too old to have it.
     """
-    path = next((path for name in ('temp.csv', 'results.csv') if os.path.exists(path := Path(folder, name))), None)
-    if path is None:
+    path = Path(folder, 'temp.csv' if Path(folder, 'temp.csv').exists() else 'results.csv')
+    if not path.exists():
         raise UserError(f"no results.csv in {folder}: check its name, or train it with train_with_eval.py first")
     with explained(f"{path} cannot be read ({{}}): train again, or wait for the first evaluation"):
         lines = path.read_text().splitlines() or ['']
@@ -135,16 +135,11 @@ def interval(metric, values):
     Shares of seeds (*_all_*) get Wilson's, which suits small counts. Everything else gets Student's t, clipped to the
     possible range: 0 to 1 for accuracies and probabilities, and at least 0 for losses and iterations.
     """
-    from scipy import stats  # takes a second to import, and single runs are plotted without it
-    n, mean = len(values), values.mean()
+    from common.statistics import stats, wilson  # scipy takes a second to import, and single runs are plotted without it
     if metric.startswith(('final_all_', 'ever_all_')):  # 1 or 0 for each seed
-        wilson = stats.binomtest(int(values.sum()), n).proportion_ci(method='wilson')
-        return wilson.low, wilson.high
-    if n < 2:
-        return float('nan'), float('nan')
-    half = stats.t.ppf(0.975, n - 1) * values.std() / n ** 0.5
-    low, high = max(mean - half, 0.0), mean + half  # no metric is negative
-    return low, min(high, 1.0) if metric.endswith(('_acc', '_prob')) else high
+        return wilson(values)
+    mean, half = values.mean(), stats.t.ppf(0.975, len(values) - 1) * values.sem()  # sem is NaN for a single seed
+    return tuple(np.clip([mean - half, mean + half], 0, 1 if metric.endswith(('_acc', '_prob')) else None))
 
 
 def summarize(sweep):
@@ -155,12 +150,11 @@ def summarize(sweep):
     """
     rows = []
     for config, runs in sweep.items():
-        n_params, iters = pd.concat(runs.values()).n_params.max(), int(next(iter(runs.values())).iter.iloc[-1])
-        table = pd.DataFrame(map(measure, runs.values()))
+        everything, table = pd.concat(runs.values()), pd.DataFrame(map(measure, runs.values()))
         for metric in table:
             values = table[metric].dropna()
             if len(values):
                 low, high = interval(metric, values)
-                rows.append(dict(config=config, n_params=n_params, iters=iters, metric=metric, seeds=len(values),
-                                 mean=values.mean(), std=values.std(), low=low, high=high))
+                rows.append(dict(config=config, n_params=everything.n_params.max(), iters=int(everything.iter.max()),
+                                 metric=metric, seeds=len(values), mean=values.mean(), std=values.std(), low=low, high=high))
     return pd.DataFrame(rows).astype({'n_params': 'Int64'})

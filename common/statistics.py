@@ -6,13 +6,18 @@ import numpy as np
 from scipy import stats
 
 
+def wilson(values):
+    """Wilson's 95 % interval of a share, which suits small counts; values: a Series of True and False, or of 1 and 0."""
+    return tuple(stats.binomtest(int(values.sum()), len(values)).proportion_ci(method='wilson'))
+
+
 def interval(values):
     """95 % interval of the mean of a Series: Wilson's if it holds True and False, else the percentile interval of a bootstrap.
 
     The bootstrap draws 10,000 samples of the values, the same whenever it is asked. NaN for a single number.
     """
     if values.dtype == bool:
-        return tuple(stats.binomtest(int(values.sum()), len(values)).proportion_ci(method='wilson'))
+        return wilson(values)
     if len(values) < 2:
         return np.nan, np.nan
     means = np.random.default_rng(0).choice(values.to_numpy(float), (10_000, len(values))).mean(axis=1)
