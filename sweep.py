@@ -21,6 +21,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -29,7 +30,7 @@ import numpy as np
 from tqdm import tqdm
 
 from common.dataset import DATA, text_sha256
-from common.errors import UserError, one_line
+from common.errors import UserError, explained, one_line
 from common.run_folder import stop_by_signal
 from configurator import settings_of
 
@@ -142,12 +143,10 @@ def train(argv, folder, max_iters, threads):
     This is called in a thread of this process, or on another machine of a cluster. The output is appended to FOLDER.log.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder / '.lock')
     while folder.is_dir() and not stop.code:  # if a sweep was killed, its runs may still be training: wait for them
-        try:
-            with filelock.FileLock(folder / '.lock', timeout=0.5):
-                break
-        except filelock.Timeout:
-            pass
+        with suppress(filelock.Timeout), lock.acquire(timeout=0.5):
+            break
     if share_done(folder, max_iters) == 1:
         return 0
     init_from = 'resume' if (folder / 'ckpt_last.pt').exists() else 'scratch'
@@ -173,20 +172,18 @@ def last_line(folder):
 
 def start(args, runs):
     """Submit runs to a pool of threads, each of which waits for a process here, or to submitit: dict of futures."""
-    try:
+    # submitit raises nearly anything, e.g. if sbatch exists but there is no cluster behind it
+    with explained(f"--cluster={args.cluster} cannot be used here: {{}}"):
         if args.cluster == 'here':
             executor = ThreadPoolExecutor(args.jobs)
         else:
-            import submitit
+            with explained("--cluster needs submitit: pip install -r requirements-dev.txt", ImportError):
+                import submitit
             executor = submitit.AutoExecutor(folder=f'sweeps/{args.name}/submitit', cluster=args.cluster)
             options = {'name': args.name, 'cpus_per_task': args.threads, 'timeout_min': 24 * 60}
             executor.update_parameters(**options | dict(args.cluster_options))
         return {folder: executor.submit(train, argv, folder, max_iters, args.threads)
                 for folder, (argv, max_iters) in runs.items()}
-    except ImportError:
-        raise UserError("--cluster needs submitit: pip install -r requirements-dev.txt")
-    except Exception as e:  # submitit raises nearly anything, e.g. if sbatch exists but there is no cluster behind it
-        raise UserError(f"--cluster={args.cluster} cannot be used here: {one_line(e)}")
 
 
 def wait_for(futures, runs):
