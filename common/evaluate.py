@@ -14,6 +14,7 @@ import torch
 
 from common.errors import UserError
 from common.questions import GROUPS, LABELS, completion_of, is_correct
+from common.results import CLASSIC_COLUMNS
 
 NEW_TOKENS = {'math': 4, 'facts': 20}  # the paper's length of an answer, exceeded only if a dataset's own answers are longer
 ROWS = 512  # contexts that go through the model at once, to bound the memory that it takes
@@ -135,8 +136,8 @@ def grade(model, meta, questions=None, num_samples=10, temperature=0.01, top_k=1
     questions = meta.questions if questions is None else questions
     was_training = model.training
     model.eval()
-    completions = ask(model, meta.tokenizer, questions, num_samples, temperature, top_k, seed) if questions else []
-    probs = answer_probs(model, meta.tokenizer, questions, terminated) if questions else []
+    completions = ask(model, meta.tokenizer, questions, num_samples, temperature, top_k, seed)
+    probs = answer_probs(model, meta.tokenizer, questions, terminated)
     model.train(was_training)
     if not terminated:
         completions = [cut_after_answer(q, counter) for q, counter in zip(questions, completions)]
@@ -209,13 +210,12 @@ def parts(table):
 def results_row(iter_num, table, questions, train_loss, val_loss):
     """A row of results.csv, as a dict, from a graded table of `questions`; tasks other than the paper's come last."""
     is_math = np.array([q.kind == 'math' for q in questions], dtype=bool)
-    tasks = {task: summed(table[table.task == task]) for task in dict.fromkeys(['add', 'sub', 'facts', *table.task.unique()])}
-    math, facts = summed(table[is_math]), summed(table[~is_math])
-    seen, held_out = (summed(table[table.group == group]) for group in GROUPS[:2])
-    row = {'iter': iter_num}
-    row |= {f'{task}_{what}': tasks[task][what] for task in ('add', 'sub') for what in ('correct', 'total')}
-    row |= {'math_acc': math['acc'], 'facts_correct': facts['correct'], 'facts_total': facts['total'],
-            'facts_acc': facts['acc'], 'train_loss': train_loss, 'val_loss': val_loss, 'seen_acc': seen['acc'],
-            'heldout_correct': held_out['correct'], 'heldout_total': held_out['total'], 'heldout_acc': held_out['acc'],
-            'seen_prob': seen['prob'], 'heldout_prob': held_out['prob'], 'math_total': math['total']}
-    return row | {f'{task}_{what}': tasks[task][what] for task in list(tasks)[3:] for what in ('correct', 'total')}
+    own = [task for task in table.task.unique() if task not in ('add', 'sub', 'facts')]
+    cut = {task: table[table.task == task] for task in ('add', 'sub', *own)}
+    cut |= {'math': table[is_math], 'facts': table[~is_math], 'seen': table[table.group == 'seen'],
+            'heldout': table[table.group == 'held out']}
+    scores = {f'{name}_{key}': value for name, rows in cut.items() for key, value in summed(rows).items()}
+    scores |= {'iter': iter_num, 'train_loss': train_loss, 'val_loss': val_loss}
+    ours = 'seen_acc heldout_correct heldout_total heldout_acc seen_prob heldout_prob math_total'.split()
+    columns = CLASSIC_COLUMNS + ours + [f'{task}_{key}' for task in own for key in ('correct', 'total')]
+    return {column: scores[column] for column in columns}
