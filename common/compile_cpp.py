@@ -1,6 +1,6 @@
-"""Compile a C++ file for this CPU into a library, once: it is kept in a folder of the user's cache.
+"""Compile fused_step.cpp for this CPU into a library, once: it is kept in a folder of the user's cache.
 
-    library = ctypes.CDLL(build(Path('fused_step.cpp')))
+    library = ctypes.CDLL(build())
 
 CXX in the environment names another compiler than g++, clang++ or c++, with arguments if need be, such as
 CXX='python -m ziglang c++' where pip has installed ziglang.
@@ -18,6 +18,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+SOURCE = Path(__file__).with_name('fused_step.cpp')
 # without -O3 loops are not unrolled, and the two last flags let sqrt and comparisons be vectors
 FLAGS = ['-O3', '-std=c++17', '-shared', '-fPIC', '-fno-math-errno', '-fno-trapping-math']
 EXTRAS = (['-march=native', '-fopenmp'], ['-march=native'], ['-fopenmp'], [])  # the first that works is taken
@@ -46,8 +47,8 @@ def cpu_model():
     return sorted({line for line in lines if line.startswith(('model', 'flags', 'CPU', 'Features'))})
 
 
-def build(source):
-    """Compile source if need be; returns the library's path. Raises RuntimeError with one sentence if that fails."""
+def build():
+    """Compile the step if need be; returns the library's path. Raises RuntimeError with one sentence if that fails."""
     try:
         named = shlex.split(os.environ.get('CXX', ''))
     except ValueError as error:
@@ -55,9 +56,9 @@ def build(source):
     compiler = named or [c for c in ('g++', 'clang++', 'c++') if shutil.which(c)][:1]
     if not compiler:
         raise RuntimeError("no C++ compiler was found: install g++ or clang++, or let CXX name another one")
-    text = [path.read_bytes() for path in (source, *sorted(source.parent.glob('*.h')))]
+    text = [path.read_bytes() for path in (SOURCE, *sorted(SOURCE.parent.glob('*.h')))]
     key = hashlib.sha256(repr([text, FLAGS, EXTRAS, compiler, cpu_model()]).encode()).hexdigest()[:16]
-    library = cache_folder() / f'{source.stem}_{key}.so'
+    library = cache_folder() / f'{SOURCE.stem}_{key}.so'
     digest = library.with_suffix('.sha256')  # a damaged library would crash the process that loads it
     try:
         if digest.read_bytes() == hashlib.sha256(library.read_bytes()).hexdigest().encode():
@@ -68,7 +69,7 @@ def build(source):
     ours = str(library.with_suffix(f'.{os.getpid()}'))  # processes that build at once do not write into one file
     for extra in EXTRAS:
         try:
-            subprocess.run([*compiler, *FLAGS, *extra, source, '-o', ours], capture_output=True, check=True, text=True,
+            subprocess.run([*compiler, *FLAGS, *extra, SOURCE, '-o', ours], capture_output=True, check=True, text=True,
                            errors='replace', timeout=600)
             ctypes.CDLL(ours)  # some compilers accept -fopenmp although they do not have its library
             Path(f'{ours}.sha256').write_text(hashlib.sha256(Path(ours).read_bytes()).hexdigest())
@@ -80,4 +81,4 @@ def build(source):
             problem = (lines or [f'it ended with status {error.returncode}'])[0]
         except (OSError, subprocess.TimeoutExpired) as error:
             problem = str(error)
-    raise RuntimeError(f"the C++ compiler {shlex.join(compiler)} did not compile {source.name}: {problem}")
+    raise RuntimeError(f"the C++ compiler {shlex.join(compiler)} did not compile {SOURCE.name}: {problem}")

@@ -11,12 +11,11 @@ where the other stopped, and processes can share their gradients in between.
 
 import ctypes
 import weakref
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from common import compile_cpp
+from common.compile_cpp import build
 
 MAX_WIDTH, MAX_EXPANSION = 96, 4  # wider models gain less and less over the compiled step, see dev/LOG.md
 MAX_BLOCK = 64  # every lane of a register has its own activations, so large models need much memory
@@ -30,11 +29,6 @@ def supports(config, device, dtype, batch_size):
             and config.block_size <= MAX_BLOCK and config.vocab_size * config.block_size <= MAX_TABLE
             # the table of all pairs must not outweigh the windows
             and (config.n_embd <= 32 or batch_size >= config.vocab_size))
-
-
-def build():
-    """The path of the compiled step. Raises RuntimeError with one sentence if it cannot be compiled."""
-    return compile_cpp.build(Path(__file__).with_suffix('.cpp'))
 
 
 class FusedStep:
