@@ -81,7 +81,7 @@ def parse_arithmetic(parser):
         if number is not None:
             if operands % 2 or not 0 <= number <= most:
                 parser.error(f"--{option} must be from 0 to {most}, and the number of operands, {operands}, even")
-            args.held_out = round_robin_pairs(operands - 1, args.split_seed, operands)[:number * pairs_each]
+            args.held_out = round_robin_pairs(args.split_seed, operands)[:number * pairs_each]
     for a, b in args.held_out:
         if not (0 <= a < operands and 0 <= b < operands):
             parser.error(f"--held_out {a},{b} is outside the operands 0..{args.max_operand}")

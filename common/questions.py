@@ -114,17 +114,17 @@ def arithmetic_text(questions, seed=1337, orders=1):
     return text
 
 
-def round_robin_pairs(rounds, split_seed, n=10):
-    """Operand pairs of the first `rounds` rounds of a round-robin tournament of n digits (n even): n / 2 pairs a round.
+def round_robin_pairs(split_seed, n=10):
+    """Operand pairs of a round-robin tournament of n digits (n even), round after round: n - 1 rounds of n / 2 pairs.
 
-    A round pairs every digit with one other, so that each digit is in exactly `rounds` pairs, and no pair comes twice. The
-    split seed relabels the digits; more rounds of one split hold out all that fewer do. At most n - 1 rounds.
+    A round pairs every digit with one other, so that each digit is in exactly K pairs of the first K rounds, and no pair comes
+    twice. The split seed relabels the digits.
     The circle method: one digit stays, the others move on by one seat a round, and two that sit opposite each other are a pair.
     """
     digits = list(range(n))
     random.Random(split_seed).shuffle(digits)
     pairs = []
-    for _ in range(rounds):
+    for _ in range(n - 1):
         pairs += [(digits[i], digits[n - 1 - i]) for i in range(n // 2)]
         digits = [digits[0], digits[-1], *digits[1:-1]]
     return pairs

@@ -91,19 +91,19 @@ def test_shuffled_answers_are_those_of_the_task_and_no_rule_gives_them(seed):
 
 
 @given(n=st.integers(1, 20).map(lambda half: 2 * half), split_seed=st.integers(0, 2**32), data=st.data())
-def test_rounds_pair_every_digit_once_repeat_no_pair_and_are_nested(n, split_seed, data):
+def test_rounds_pair_every_digit_once_and_repeat_no_pair(n, split_seed, data):
     rounds = data.draw(st.integers(0, n - 1))
-    pairs = round_robin_pairs(rounds, split_seed, n)
-    assert pairs == round_robin_pairs(n - 1, split_seed, n)[:rounds * n // 2], 'more rounds hold out all that fewer do'
+    pairs = round_robin_pairs(split_seed, n)[:rounds * n // 2]
+    assert len(pairs) == rounds * n // 2
     assert len({frozenset(pair) for pair in pairs}) == len(pairs) and all(a != b for a, b in pairs)
     for digit in range(n):
         assert sum(digit in pair for pair in pairs) == rounds
 
 
 def test_a_split_seed_decides_the_rounds_and_k_of_them_hold_out_20_k_questions():
-    assert round_robin_pairs(1, 0) == round_robin_pairs(1, 0) != round_robin_pairs(1, 1)
+    assert round_robin_pairs(0) == round_robin_pairs(0) != round_robin_pairs(1)
     for rounds in range(10):
-        questions = arithmetic_questions(round_robin_pairs(rounds, split_seed=3))
+        questions = arithmetic_questions(round_robin_pairs(3)[:5 * rounds])
         assert sum(q.group == 'held out' for q in questions) == 20 * rounds
 
 

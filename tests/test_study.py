@@ -154,7 +154,7 @@ def simulate(folder, accuracy_of, datasets, widths=(8, 10, 14, 28), splits=3, se
     for split, dataset, width in product(range(splits), datasets, widths):
         rng, run = np.random.default_rng([split, width]), {'config': f'study,n_embd={width}{setting},dataset={dataset}',
                                                            'seed': 1337 + split}
-        questions = arithmetic_questions(round_robin_pairs(ROUNDS[dataset], split)[:1 if dataset == 'pair' else None])
+        questions = arithmetic_questions(round_robin_pairs(split)[:1 if dataset == 'pair' else 5 * ROUNDS[dataset]])
         accuracy = accuracy_of(width)
         for when, iters, value in [('last', 500, accuracy)] + [('fit', 250, 1.0)] * (width >= 10):
             answers.append(answers_of(questions, value, rng).assign(when=when, iter=iters, **run))
