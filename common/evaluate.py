@@ -144,7 +144,7 @@ def grade(model, meta, questions=None, num_samples=10, temperature=0.01, top_k=1
     rows = [(q.task, q.prompt, q.answer, q.group, num_samples,
              sum(times for text, times in counter.items() if is_correct(q, text)), prob, counter.most_common(1)[0][0], counter)
             for q, counter, prob in zip(questions, completions, probs)]
-    return pd.DataFrame(rows, columns=[*'task prompt answer group samples correct prob said completions'.split()])
+    return pd.DataFrame(rows, columns='task prompt answer group samples correct prob said completions'.split())
 
 
 def cut_after_answer(question, completions):

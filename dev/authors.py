@@ -19,7 +19,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import EngFormatter
 from scipy import stats
 
 REPO = Path(__file__).resolve().parents[1]
@@ -89,7 +89,7 @@ def draw(panels):
                 ax.set_ylim(0.95 * min(theirs_curve.min(), seeds.min().min()), 1.1 * theirs_curve[1000])
         top.set(title=f'{config} ({seeds_label(len(ours))})', ylim=(-3, 103), ylabel='accuracy (%)' if i % 3 == 0 else '')
         bottom.set_ylabel('training loss' if i % 3 == 0 else '')
-        bottom.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f'{x / 1000:g}k' if x else '0'))
+        bottom.xaxis.set_major_formatter(EngFormatter(sep=''))
         for ax in (top, bottom):
             ax.grid(alpha=0.25)
     for ax in axes.flat:
