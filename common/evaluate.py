@@ -28,14 +28,11 @@ def next_token_logits(model, contexts):
     together, so that none has to be padded.
     """
     contexts = [ids[-model.config.block_size:] for ids in contexts]
-    by_length = {}
-    for i, ids in enumerate(contexts):
-        by_length.setdefault(len(ids), []).append(i)
-    device = model.lm_head.weight.device
+    lengths, device = np.array([len(ids) for ids in contexts]), model.lm_head.weight.device
     logits = torch.empty(len(contexts), model.config.vocab_size, device=device)
-    for same in by_length.values():
-        for start in range(0, len(same), ROWS):
-            some = same[start:start + ROWS]
+    for length in np.unique(lengths):
+        same = np.flatnonzero(lengths == length)
+        for some in np.split(same, range(ROWS, len(same), ROWS)):
             logits[some] = model(torch.tensor([contexts[i] for i in some], device=device))[0][:, -1].float()
     return logits
 
@@ -114,15 +111,12 @@ def answer_probs(model, tokenizer, questions, terminated=True):
     contexts, targets, owners = [], [], []
     for i, question in enumerate(questions):
         prompt, answer = split_prompt(tokenizer, question)
-        ids = tokenizer.encode(prompt)
-        new = tokenizer.encode(answer)
+        ids, new = tokenizer.encode(prompt), tokenizer.encode(answer)
         for ch in question.terminator if terminated else '':
             new += tokenizer.encode(ch)  # one by one: GPT-2 may join spaces at the end of a text, but not inside it
-        for token in new:
-            contexts.append(ids)
-            targets.append(token)
-            owners.append(i)
-            ids = ids + [token]
+        contexts += [ids + new[:n] for n in range(len(new))]
+        targets += new
+        owners += [i] * len(new)
     log_probs = next_token_logits(model, contexts).log_softmax(dim=-1)[torch.arange(len(targets)), targets]
     return np.exp(np.bincount(owners, log_probs.cpu().double().numpy(), minlength=len(questions)))
 
