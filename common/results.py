@@ -80,8 +80,7 @@ def read_sweep(folder):
         return read_copy(Path(folder) / COPY)
     sweep = {}
     for path in sorted(Path(folder).glob('*'), key=order):
-        runs = read_seeds(path)
-        if runs:
+        if runs := read_seeds(path):
             sweep[path.name] = runs
             for run in [run for seed, run in seed_folders(path).items() if seed not in runs]:
                 print(f"left out: {run} has not reached the end of the others, or has diverged", file=sys.stderr)
@@ -151,10 +150,8 @@ def summarize(sweep):
     rows = []
     for config, runs in sweep.items():
         everything, table = pd.concat(runs.values()), pd.DataFrame(map(measure, runs.values()))
-        for metric in table:
-            values = table[metric].dropna()
-            if len(values):
-                low, high = interval(metric, values)
-                rows.append(dict(config=config, n_params=everything.n_params.max(), iters=int(everything.iter.max()),
-                                 metric=metric, seeds=len(values), mean=values.mean(), std=values.std(), low=low, high=high))
+        for metric, values in table.dropna(axis='columns', how='all').items():
+            low, high = interval(metric, values.dropna())
+            rows.append(dict(config=config, n_params=everything.n_params.max(), iters=int(everything.iter.max()), metric=metric,
+                             seeds=values.count(), mean=values.mean(), std=values.std(), low=low, high=high))
     return pd.DataFrame(rows).astype({'n_params': 'Int64'})
