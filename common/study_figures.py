@@ -2,13 +2,10 @@
 The five figures of docs/study.md, for study.py.
 """
 
-import matplotlib
-
-matplotlib.use('Agg')  # this draws into files and needs no screen
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import EngFormatter
+
+from common.pictures import ITERATIONS, plt
 
 END, FIT, GREY = '#0072B2', '#E69F00', '#555555'  # Okabe & Ito's colours, which colour-blind readers tell apart
 
@@ -97,7 +94,7 @@ def draw_curves(results):
         curves = 100 * rows[rows.n_embd == width].pivot(index='iter', columns='split', values='heldout_prob')
         ax.plot(curves.index, curves, color=GREY, linewidth=0.5, alpha=0.6)
         ax.plot(curves.index, curves.mean(axis=1), color=END, linewidth=2)
-        ax.xaxis.set_major_formatter(EngFormatter(sep=''))
+        ax.xaxis.set_major_formatter(ITERATIONS)
     axes[0].set_ylim(bottom=0)  # of all panels, after the last is drawn, because this ends the search for their common top
     return figure
 

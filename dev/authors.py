@@ -12,21 +12,17 @@ the table of docs/paper.md.
 import sys
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use('Agg')  # this draws into files and needs no screen
-import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import EngFormatter
 from scipy import stats
 
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))
+from common.pictures import ITERATIONS, plt, save
 from common.results import read_sweep
 from common.run_folder import write_file
-from plot_results import save, seeds_label
+from plot_results import seeds_label
 
 RESULTS = REPO / 'results'
 COLOURS = {'loss': '#555555', 'sums': '#0072B2', 'facts': '#009E73'}
@@ -89,7 +85,7 @@ def draw(panels):
                 ax.set_ylim(0.95 * min(theirs_curve.min(), seeds.min().min()), 1.1 * theirs_curve[1000])
         top.set(title=f'{config} ({seeds_label(len(ours))})', ylim=(-3, 103), ylabel='accuracy (%)' if i % 3 == 0 else '')
         bottom.set_ylabel('training loss' if i % 3 == 0 else '')
-        bottom.xaxis.set_major_formatter(EngFormatter(sep=''))
+        bottom.xaxis.set_major_formatter(ITERATIONS)
         for ax in (top, bottom):
             ax.grid(alpha=0.25)
     for ax in axes.flat:
