@@ -18,9 +18,10 @@ import re
 import sys
 import textwrap
 import traceback
+from pathlib import Path
 from types import ModuleType
 
-from common.errors import UserError
+from common.errors import UserError, explained
 
 RANGES = {'positive': ('positive', lambda x: x > 0), 'not_negative': ('0 or more', lambda x: x >= 0),
           'seeds': ('at least 0 and below 2**32', lambda x: 0 <= x < 2**32),
@@ -106,11 +107,8 @@ def parse_argument(arg, argv, settings):
 
 def run_config_file(path, settings):
     """Execute a config file on a copy of the settings; returns those it sets, and names that look like misspelt ones."""
-    try:
-        with open(path, encoding='utf-8-sig') as f:  # -sig: Windows' Notepad begins a file with a byte-order mark
-            source = f.read()
-    except (OSError, UnicodeDecodeError) as e:
-        raise UserError(f"cannot read config file {path}: {getattr(e, 'strerror', None) or 'it is not UTF-8 text'}")
+    with explained(f"cannot read config file {path}: {{}}", OSError, UnicodeDecodeError):
+        source = Path(path).read_text(encoding='utf-8-sig')  # -sig: Windows' Notepad begins a file with a byte-order mark
     scope = {**settings, '__file__': path}
     try:
         exec(compile(source, path, 'exec'), scope)
@@ -178,8 +176,8 @@ def nearest(key, settings):
 
 def print_help(namespace, settings):
     """The script's docstring, then every setting with its value so far and the comment beside it in the source."""
-    with open(namespace['__file__'], encoding='utf-8') as f:
-        comments = dict(re.findall(r'^(\w+) = .*?  # (.*)$', f.read(), re.MULTILINE))
+    source = Path(namespace['__file__']).read_text(encoding='utf-8')
+    comments = dict(re.findall(r'^(\w+) = .*?  # (.*)$', source, re.MULTILINE))
     for paragraph in namespace['__doc__'].strip().split('\n\n'):
         print(paragraph if paragraph.startswith('$') else textwrap.fill(paragraph, 80), end='\n\n')
     print('settings (--key=value) and their defaults:')
@@ -193,8 +191,7 @@ def settings_of(script, argv):
 
     The head ends at the first `if __name__`, and holds the settings and their RANGES.
     """
-    with open(script, encoding='utf-8') as f:
-        head = f.read().split('\nif __name__')[0]
+    head = Path(script).read_text(encoding='utf-8').split('\nif __name__')[0]
     namespace = {'__name__': 'head', '__file__': str(script)}
     exec(compile(head, str(script), 'exec'), namespace)
     return configure(namespace, argv, **namespace['RANGES'])[0]

@@ -8,7 +8,9 @@ $ python sample.py --init_from=gpt2-xl --start="The capital of France is"
 This is nanoGPT's sample.py. It prints each sample, including the start, and a line of dashes after it.
 """
 
-from common.errors import UserError
+from pathlib import Path
+
+from common.errors import UserError, explained
 from configurator import configure
 
 # -----------------------------------------------------------------------------
@@ -29,11 +31,8 @@ configure(globals(), positive='num_samples max_new_tokens top_k', not_negative='
 source = '--start'
 if start.startswith('FILE:'):
     source = start.removeprefix('FILE:')
-    try:
-        with open(source, encoding='utf-8') as f:
-            start = f.read()
-    except (OSError, UnicodeDecodeError) as e:
-        raise UserError(f"cannot read {source}: {getattr(e, 'strerror', None) or 'it is not UTF-8 text'}")
+    with explained(f"cannot read {source}: {{}}", OSError, UnicodeDecodeError):
+        start = Path(source).read_text(encoding='utf-8')
 if not start:
     raise UserError(f"{source} is empty: a model needs at least one token to continue")
 
@@ -42,10 +41,10 @@ from common.device import pick_device
 from common.evaluate import sample_completions
 
 if init_from == 'resume':
-    model, meta, path, _ = load_model(out_dir, [checkpoint])
+    model, meta, *_ = load_model(out_dir, [checkpoint])
 else:
     from common.gpt2 import load_pretrained
-    model, meta, path = load_pretrained(init_from)
+    model, meta = load_pretrained(init_from)
 model.to(pick_device(device, model.config.n_embd))
 ids = meta.tokenizer.encode(start)
 samples, = sample_completions(model, [ids], num_samples, max_new_tokens, temperature, top_k, seed=seed)

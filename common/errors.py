@@ -44,9 +44,11 @@ def explained(sentence, *kinds):
 
 
 def one_line(error):
-    """The first line of an exception's text, or its class if it has none; for an OSError, only what is wrong."""
+    """The first line of an exception's text, or its class if it has none; for a file's errors, only what is wrong."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
+    if isinstance(error, UnicodeDecodeError):
+        return 'it is not UTF-8 text'
     return ' '.join(str(error).strip().split('\n')[0].split()) or type(error).__name__
 
 

@@ -88,7 +88,7 @@ def load_transformers_gpt2(name_or_path):
 
 
 def load_pretrained(init_from):
-    """(model, Meta, name) of the GPT-2 with the name or in the folder that init_from says.
+    """(model, Meta) of the GPT-2 with the name or in the folder that init_from says.
 
     Its questions are the paper's, all in the group 'beyond', because it was trained on none of our lines. A folder with a
     meta.pkl beside the weights holds a model of ours, with its own vocabulary and questions.
@@ -100,7 +100,7 @@ def load_pretrained(init_from):
                      "folder, as meta.pkl or as vocab.json and merges.txt")
     if meta.tokenizer.bpe:
         meta = meta._replace(questions=[q._replace(group='beyond') for q in meta.questions])
-    return model, meta, init_from
+    return model, meta
 
 
 def save_gpt2(model, meta, folder):

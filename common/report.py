@@ -53,7 +53,7 @@ def load_evaluated(out_dir, init_from, checkpoint, device, kind):
     if init_from and checkpoint:
         raise UserError("--checkpoint names a file in a model folder, so use it with --out_dir")
     if init_from:
-        model, meta, path, config = *load_pretrained(init_from), {}
+        (model, meta), path, config = load_pretrained(init_from), init_from, {}
     else:
         model, meta, path, config = load_model(out_dir, [checkpoint] if checkpoint else [f'ckpt_best_{kind}.pt', 'ckpt.pt'])
     questions = [q for q in meta.questions if q.kind == kind]
