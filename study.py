@@ -256,7 +256,8 @@ if __name__ == '__main__':
     args = parser.parse_args()
     if args.markdown:
         with explained(f"{args.folder}/numbers.csv cannot be read ({{}}): run study.py without --markdown first"):
-            print_markdown(pd.read_csv(args.folder / 'numbers.csv'))
+            numbers = pd.read_csv(args.folder / 'numbers.csv')
+        print_markdown(numbers)
     else:
         from common.study_figures import figures
         answers, results = read_study(args.folder)
