@@ -21,7 +21,7 @@ import traceback
 from pathlib import Path
 from types import ModuleType
 
-from common.errors import UserError, explained
+from common.errors import UserError, explained, wrapped
 
 RANGES = {'positive': ('positive', lambda x: x > 0), 'not_negative': ('0 or more', lambda x: x >= 0),
           'seeds': ('at least 0 and below 2**32', lambda x: 0 <= x < 2**32),
@@ -178,8 +178,7 @@ def print_help(namespace, settings):
     """The script's docstring, then every setting with its value so far and the comment beside it in the source."""
     source = Path(namespace['__file__']).read_text(encoding='utf-8')
     comments = dict(re.findall(r'^(\w+) = .*?  # (.*)$', source, re.MULTILINE))
-    for paragraph in namespace['__doc__'].strip().split('\n\n'):
-        print(paragraph if paragraph.startswith('$') else textwrap.fill(paragraph, 80), end='\n\n')
+    print(wrapped(namespace['__doc__']), end='\n\n')
     print('settings (--key=value) and their defaults:')
     for key, value in settings.items():
         line = f"  --{key}={value!r}".ljust(32) + f"  {comments.get(key, '')}"

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from common.answers import read_answers
-from common.errors import explained, say
+from common.errors import explained, say, wrapped
 from common.run_folder import atomic_open, write_file
 from common.statistics import holm, interval, page, sign_flips, sign_test
 
@@ -249,7 +249,7 @@ def print_markdown(numbers):
 
 
 if __name__ == '__main__':
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=wrapped(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('folder', nargs='?', type=Path, default=Path(__file__).resolve().parent / 'results' / 'study',
                         help='default: results/study')
     parser.add_argument('--markdown', action='store_true', help='print the tables of docs/study.md, and write nothing')

@@ -20,8 +20,8 @@ from pathlib import Path
 import pandas as pd
 
 from common.answers import FILE, first_fit, read_answers
-from common.errors import UserError, explained
-from common.results import COPY, read_sweep, seed_folders, summarize
+from common.errors import UserError, explained, wrapped
+from common.results import COPY, read_sweep, summarize
 from common.run_folder import write_file
 
 PAPER = Path(__file__).resolve().parent / 'results' / 'paper_values.csv'  # what Barron & White 2025 report
@@ -29,8 +29,10 @@ PAPER = Path(__file__).resolve().parent / 'results' / 'paper_values.csv'  # what
 
 def write_copy(folder, sweep, output):
     """Write the results.csv.gz and answers.csv.gz of a sweep into the folder `output`."""
-    if (folder / COPY).exists() or any(map(seed_folders, output.glob('*'))):
-        raise UserError(f"{folder} is a copy already, or {output} holds runs of its own: choose another --output")
+    if (folder / COPY).exists():
+        raise UserError(f"{folder} is a copy already")
+    if output.is_dir() and any(output.iterdir()) and not (output / COPY).exists():
+        raise UserError(f"{output} holds other things than the copy of a sweep: choose another --output")
     earlier = read_sweep(output) if (output / COPY).exists() else {}
     for config in earlier:
         for seed in earlier[config].keys() - sweep.get(config, {}).keys():
@@ -50,7 +52,7 @@ def write_copy(folder, sweep, output):
     if answers:
         tables[FILE] = pd.concat(answers, names=['config', 'seed', 'when'])
     elif (output / FILE).exists():
-        (output / FILE).unlink()  # it would be of other runs
+        raise UserError(f"no run of {folder} has answers, but {output} has: choose another --output")
     for name, table in tables.items():
         content = table.droplevel(-1).to_csv(float_format='%.6g' if name == FILE else None)
         write_file(output / name, gzip.compress(content.encode(), mtime=0))
@@ -109,7 +111,7 @@ def print_markdown(summary, name):
 
 
 if __name__ == '__main__':
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=wrapped(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('folder', type=Path, help='the folder of a sweep')
     parser.add_argument('--output', type=Path, metavar='FOLDER', help='also write the three files there')
     parser.add_argument('--markdown', action='store_true', help='print the table of the README, and write nothing')

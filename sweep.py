@@ -30,7 +30,7 @@ import numpy as np
 from tqdm import tqdm
 
 from common.dataset import DATA, text_sha256
-from common.errors import UserError, explained, one_line
+from common.errors import UserError, explained, one_line, wrapped
 from common.run_folder import stop_by_signal
 from configurator import settings_of
 
@@ -49,7 +49,7 @@ def option(text):
 def parse_arguments():
     """The sweep's own options, and the values of the others, which go to the runs: (args, dict of '--key' to list of str)."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = argparse.ArgumentParser(description=wrapped(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter,
                                      allow_abbrev=False)
     parser.add_argument('configs', nargs='+', metavar='CONFIG', help='config files of train_with_eval.py')
     parser.add_argument('--seeds', type=int, default=5, help='seeds per config, from --seed upwards (default: 5)')
@@ -62,7 +62,7 @@ def parse_arguments():
     parser.add_argument('--cluster_options', nargs='*', type=option, default=[], metavar='KEY=VALUE',
                         help='parameters for submitit, e.g. slurm_partition=gpu timeout_min=600 cpus_per_task=2')
     args, rest = parser.parse_known_args()
-    if Path(args.name).name != args.name or args.name == '..':
+    if Path(args.name).name != args.name or args.name in ('', '..'):
         parser.error(f"--name must be a plain name, not {args.name!r}")
     if args.seeds < 1 or args.jobs < 1:
         parser.error("--seeds and --jobs must be above 0")
@@ -90,14 +90,14 @@ def combinations(config, overrides, seed):
         chosen = [f'{key}={value}' for key, value in zip(overrides, values)]
         listed = [arg[2:].replace('_{seed}', '') for arg in chosen if len(overrides[arg.split('=')[0]]) > 1]
         label = ','.join([Path(config).stem.removeprefix('train_'), *listed])
-        if label != Path(label).name or len(label) > 255:
+        if label != Path(label).name or len(os.fsencode(label)) > 255:
             raise UserError(f"{label} cannot be a folder's name: list plain and shorter values")
         yield label, [config, *(arg.replace('{seed}', str(seed)) for arg in chosen), f'--seed={seed}']
 
 
 def plan_runs(args, overrides):
     """All runs of the sweep: dict of model folder to (arguments of train_with_eval.py, max_iters)."""
-    runs = {}
+    runs, folder_of = {}, {}
     # the seeds are the outer loop, so that an early look sees every config
     for seed_number, config in itertools.product(range(args.seeds), args.configs):
         seed = seed_number + (settings_of(TRAIN, [config])['seed'] if args.seed is None else args.seed)
@@ -105,6 +105,9 @@ def plan_runs(args, overrides):
             settings, folder = settings_of(TRAIN, argv), Path('sweeps', args.name, label, f'seed_{seed}')
             if folder in runs:
                 raise UserError(f"two runs are called {folder}: rename a config, or list each value once")
+            twin = folder_of.setdefault((config, *settings.values()), folder)
+            if twin != folder:
+                raise UserError(f"{twin} and {folder} would be the same run: list each value once")
             check_run(folder, config, settings)
             runs[folder] = argv, settings['max_iters']
     return runs

@@ -16,6 +16,7 @@ from common.errors import UserError, explained, say
 from common.run_folder import write_file
 
 FILE = 'answers.csv.gz'
+COLUMNS = 'iter task prompt answer group samples correct prob said'.split()
 
 
 def append_answers(iter_num, table, out_dir):
@@ -43,20 +44,24 @@ def keep_answers_before(iter_num, out_dir):
     path = Path(out_dir) / FILE
     if not path.exists():
         return
-    content = path.read_bytes()
+    with explained(f"{path} cannot be read: {{}}", OSError):
+        content = path.read_bytes()
     kept, rest = b'', content
     while rest:
         member = zlib.decompressobj(wbits=31)  # 31: with gzip's header
         try:
-            lines = member.decompress(rest).decode().splitlines()
-            iters = [int(line.split(',')[0]) for line in lines[:2] if not line.startswith('iter,')]
+            lines = member.decompress(rest).decode().splitlines(keepends=True)
+            before = [line for line in lines if line.startswith('iter,') or int(line.split(',')[0]) < iter_num]
         except (zlib.error, ValueError):
             write_file(f'{path}.damaged', content)
             say(f"{path} is damaged: what can be read of it is kept, and the whole is in {path}.damaged")
             break
-        if not member.eof or iters and iters[0] >= iter_num:
+        if not member.eof:
             break
-        kept += rest[:len(rest) - len(member.unused_data)]
+        if len(before) == len(lines):
+            kept += rest[:len(rest) - len(member.unused_data)]
+        elif len(before) > 1:  # the file has been rewritten, with several evaluations in one member
+            kept += gzip.compress(''.join(before).encode(), mtime=0)
         rest = member.unused_data
     write_file(path, kept)
 
@@ -68,6 +73,9 @@ def read_answers(folder):
         raise UserError(f"no {FILE} in {folder}: only a run of train_with_eval.py with full_eval writes one")
     with explained(f"{path} cannot be read ({{}}): it is damaged"):
         answers = pd.read_csv(path, keep_default_na=False, dtype={'prompt': str, 'answer': str, 'said': str})
+        missing = [column for column in COLUMNS if column not in answers]
+        if missing or answers.empty:
+            raise ValueError(f"it has no column {missing[0]}" if missing else "it has no rows")
         return answers.astype({'iter': int, 'samples': int, 'correct': int, 'prob': float})
 
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common.errors import UserError, explained, say
+from common.errors import UserError, explained, say, wrapped
 from common.questions import (FACT_END, Question, arithmetic_questions, arithmetic_text, check_question, paper_questions,
                               round_robin_pairs, shuffle_answers)
 from common.run_folder import write_file
@@ -32,7 +32,8 @@ PAPER_TERMINATORS = {'add': '>', 'sub': '>', 'facts': FACT_END}  # for meta.pkl 
 
 def dataset_name(text):
     """An argparse type: the plain name of a folder in data/ that has no prepare.py of its own."""
-    if not text or Path(text).name != text or text.startswith('.') or (DATA / text / 'prepare.py').exists():
+    plain = Path(text).name == text and not text.startswith('.') and len(os.fsencode(text)) < 256
+    if not text or not plain or (DATA / text / 'prepare.py').exists():
         raise argparse.ArgumentTypeError(f"{text!r} must be the plain name of a new folder in data/")
     return text
 
@@ -48,7 +49,7 @@ def operand_pair(text):
 
 def prepare_parser(description, here):
     """An argparse parser for the prepare.py in the folder `here`. DATA / args.name is where to write: `here` by default."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = argparse.ArgumentParser(description=wrapped(description), formatter_class=argparse.RawDescriptionHelpFormatter,
                                      allow_abbrev=False)
     parser.add_argument('--name', type=dataset_name, default=here, help='write to data/NAME/ instead of beside this script')
     return parser
@@ -73,8 +74,8 @@ def parse_arithmetic(parser):
     operands = args.max_operand + 1
     if not 0 <= args.max_operand <= 999:
         parser.error(f"--max_operand must be from 0 to 999, not {args.max_operand}")
-    if args.orders < 1:
-        parser.error(f"--orders must be at least 1, not {args.orders}")
+    if not 1 <= args.orders <= 10_000:
+        parser.error(f"--orders must be from 1 to 10000, not {args.orders}")
     for option, most, pairs_each in (('held_out_rounds', operands - 1, operands // 2),
                                      ('held_out_pairs', operands * (operands - 1) // 2, 1)):
         number = getattr(args, option)
@@ -143,7 +144,7 @@ def write_dataset(folder, text, questions):
           f"val has {len(text):,} tokens (the same text, on purpose)\n"
           f"questions: {len(questions):,}, held out of the text: {listed or 'none'}\n"
           f"the longest line of a question takes {longest_line(questions)} characters: with a smaller\n--block_size the model "
-          "sees only a part of it")
+          f"sees a part of it at a time\nno window of training begins in the last line: {text.splitlines()[-1]!r}")
 
 
 # -----------------------------------------------------------------------------

@@ -8,6 +8,7 @@ imports this file and does not catch the error, it ends with `error: sentence` o
 import errno
 import os
 import sys
+import textwrap
 from contextlib import contextmanager
 
 
@@ -58,6 +59,12 @@ def say(text):
         print(text, flush=True)
     except OSError:
         sys.stdout = open(os.devnull, 'w')
+
+
+def wrapped(docstring):
+    """A script's docstring for --help in 80 columns: its paragraphs are filled, and its commands are left as they are."""
+    paragraphs = docstring.strip().split('\n\n')
+    return '\n\n'.join(text if text.startswith('$') else textwrap.fill(text, 80) for text in paragraphs)
 
 
 def is_terminal():

@@ -84,6 +84,9 @@ def read_sweep(folder):
             sweep[path.name] = runs
             for run in [run for seed, run in seed_folders(path).items() if seed not in runs]:
                 print(f"left out: {run} has not reached the end of the others, or has diverged", file=sys.stderr)
+    ends = {config: int(next(iter(runs.values())).iter.iloc[-1]) for config, runs in sweep.items()}
+    for config in [config for config in ends if ends[config] < max(ends.values())]:
+        print(f"{config} ends at iteration {ends[config]}, before others: have all its runs diverged?", file=sys.stderr)
     if not sweep:
         raise UserError(f"no runs in {folder}: it must hold CONFIG/seed_N/results.csv, as sweep.py makes them, or {COPY}")
     return sweep
@@ -94,6 +97,8 @@ def read_copy(path):
     sweep = {}
     with explained(f"{path} cannot be read ({{}}): delete it, and write it again with summarize.py --output"):
         table = pd.read_csv(path, dtype={'config': str}).set_index(['config', 'seed'])
+        if table.empty:
+            raise ValueError("it has no rows")
         for (config, seed), rows in table.groupby(['config', 'seed'], sort=False):
             there = rows.columns[rows.notna().any() | rows.columns.isin(CLASSIC_COLUMNS)]
             sweep.setdefault(config, {})[seed] = check_rows(rows[there].reset_index(drop=True))

@@ -9,6 +9,7 @@ as a band, and results/replay.png from dev/replay.py's losses. Writes results/au
 the table of docs/paper.md.
 """
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from scipy import stats
 
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))
+from common.errors import explained, wrapped
 from common.pictures import ITERATIONS, plt, save
 from common.results import read_sweep
 from common.run_folder import write_file
@@ -100,7 +102,8 @@ def draw(panels):
 
 def draw_replay(theirs, ours):
     """The losses that dev/replay.py gives, with the authors' and with those of our seeds."""
-    table = pd.read_csv(RESULTS / 'replay.csv')
+    with explained("results/replay.csv cannot be read ({}): run dev/replay.py"):
+        table = pd.read_csv(RESULTS / 'replay.csv')
     figure, ax = plt.subplots(figsize=(7, 4.2), layout='constrained')
     for i, run in enumerate(ours):
         ax.plot(run.iter, run.train_loss, color='#999999', linewidth=0.8, label='our seeds' if i == 0 else None)
@@ -116,7 +119,9 @@ def draw_replay(theirs, ours):
 
 
 if __name__ == '__main__':
-    authors, rows = pd.read_csv(RESULTS / 'authors_curves.csv'), []
+    argparse.ArgumentParser(description=wrapped(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    with explained("results/authors_curves.csv cannot be read ({}): take the committed one"):
+        authors, rows = pd.read_csv(RESULTS / 'authors_curves.csv'), []
     for name in ('paper', 'weight_decay'):
         panels = []
         for config, runs in read_sweep(RESULTS / name).items():

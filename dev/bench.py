@@ -32,6 +32,7 @@ import train_with_eval as train
 from common.checkpoint import build_model
 from common.dataset import DATA, load_dataset
 from common.device import compile_model, compute_init
+from common.errors import wrapped
 from common.evaluate import NEW_TOKENS, grade, results_row
 from common.fused_step import FusedStep, supports
 from common.questions import is_correct
@@ -192,7 +193,7 @@ def report(what, unit, times):
 
 
 if __name__ == '__main__':
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=wrapped(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [f'{kind}_mini_{size}' for kind in ('math', 'both') for size in (14, 28, 56)] + ['math_mini_mlt']
     parser.add_argument('--configs', nargs='*', default=names, metavar='NAME', help='the steps of which configs')
     parser.add_argument('--threads', nargs='*', type=int, default=[1, 2], help='thread counts (default: 1 2)')

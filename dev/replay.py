@@ -12,6 +12,7 @@ shuffled differently. Writes results/replay.csv, columns batches, dtype, iter, t
 draws. It takes some minutes.
 """
 
+import argparse
 import sys
 from itertools import product
 from pathlib import Path
@@ -23,6 +24,7 @@ from torch.nn import functional as F
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))
 from common.dataset import load_dataset
+from common.errors import wrapped
 from common.run_folder import write_file
 from model import GPT, GPTConfig
 from train_with_eval import get_lr  # with the defaults, which are the paper's
@@ -67,6 +69,7 @@ def replay(ids, vocab_size, n_embd=14, dtype='float32', order_seed=None, max_ite
 
 
 if __name__ == '__main__':
+    argparse.ArgumentParser(description=wrapped(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     torch.set_num_threads(1)
     meta, ids, _ = load_dataset('facts_char', 24)
     rows = []

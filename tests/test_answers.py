@@ -69,13 +69,22 @@ def test_what_is_asked_again_is_dropped_and_so_is_what_was_half_written(tmp_path
         assert not (folder / FILE).exists()
 
 
+def test_of_a_file_that_was_written_anew_as_one_piece_no_row_is_kept_twice(tmp_path):
+    for i in range(3):
+        append_answers(250 * i, graded(i), tmp_path)
+    (tmp_path / FILE).write_bytes(gzip.compress(gzip.decompress((tmp_path / FILE).read_bytes())))
+    keep_answers_before(500, tmp_path)
+    append_answers(500, graded(2), tmp_path)
+    assert read_answers(tmp_path).groupby('iter').size().to_dict() == {i: len(SAID) for i in (0, 250, 500)}
+
+
 def test_a_folder_without_readable_answers_is_refused_with_one_sentence(tmp_path):
     with pytest.raises(UserError, match=f'^no {FILE} in [^\n]*$'):
         read_answers(tmp_path)
     append_answers(0, graded(0), tmp_path)
     whole = (tmp_path / FILE).read_bytes()
     for content in (whole[:-1], whole[:len(whole) // 2], whole[:5], b'', b'garbage', whole + b'garbage',
-                    gzip.compress(b'')):
+                    gzip.compress(b''), gzip.compress(','.join(COLUMNS).encode()), gzip.compress(b'iter,prompt\n0,a')):
         (tmp_path / FILE).write_bytes(content)
         try:
             read_answers(tmp_path)

@@ -116,7 +116,7 @@ def test_the_studys_datasets_hold_what_their_questions_say(fresh):
 
 @pytest.mark.parametrize('options, says', [
     (['--held_out_pairs=46'], 'from 0 to 45'), (['--held_out_pairs=1', '--held_out_rounds=1'], 'not allowed with'),
-    (['--orders=0'], 'at least 1'),
+    (['--orders=0'], 'from 1 to 10000'),
     (['--held_out', '5,17'], 'outside the operands 0..9'), (['--held_out=-1,2'], 'outside'),
     (['--held_out', '5'], 'not a pair'), (['--held_out', '0,0', '--max_operand=0'], 'hold out fewer questions'),
     (['--max_operand=-1'], 'must be from 0'), (['--max_operand=x'], 'invalid int'),

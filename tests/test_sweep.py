@@ -187,7 +187,11 @@ def test_a_summary_is_the_same_from_the_small_files_alone_and_is_plotted(swept):
     for name in ('curves.png', 'capacity.png'):
         assert (copy / name).read_bytes() == (swept.folder / 'sweeps/whole' / name).read_bytes()
     swept.check('plot_results.py', '--model_folder', 'sweeps/whole/both_mini_14', 'both_mini_14')
-    swept.fails('summarize.py', 'sweeps/whole', '--output=sweeps/whole', says='holds runs of its own')
+    swept.fails('summarize.py', 'sweeps/whole', '--output=sweeps/whole', says='holds other things')
+    model_folder = swept.folder / 'sweeps/whole' / next((swept.folder / 'sweeps/whole').glob('*/seed_*'))
+    before = (model_folder / 'answers.csv.gz').read_bytes()
+    swept.fails('summarize.py', 'sweeps/whole', f'--output={model_folder}', says='holds other things')
+    assert (model_folder / 'answers.csv.gz').read_bytes() == before
     swept.fails('summarize.py', 'results/whole', '--output=results/more', says='is a copy already')
     table = pd.read_csv(copy / 'results.csv.gz')
     table[table.seed == 1337].assign(seed=7).to_csv(copy / 'results.csv.gz', index=False)
