@@ -41,11 +41,12 @@ sampling = dict(num_samples=num_samples, temperature=temperature, top_k=top_k, s
 table = grade(model, meta, **sampling, terminated=own['terminated'])
 
 print(f"{path}{own['when']}: {len(table)} questions,\n{num_samples} samples each at temperature {temperature}\n")
+print(f". right, x wrong, a number: right in that many of {num_samples} samples;\n% is the probability of the right answer\n")
 width = max(len(q.prompt + q.answer) for q in meta.questions)
 for row in table.itertuples():
-    said = '' if row.correct == row.samples else f"  {answered(row)}"
+    said = '' if row.correct == row.samples else f"  {answered(row, 65 - width)}"  # 80 in all
     print(f" {mark(row):>2}  {row.prompt + row.answer:<{width}}  {row.prob:>6.1%}{said}")
-print("\n. right, x wrong, a number: right in that many samples;\n% is the probability of the right answer\n")
+print()
 print_totals(table)
 write_json(json, path, sampling, table)
 if plot or output:

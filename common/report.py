@@ -67,10 +67,12 @@ def load_evaluated(out_dir, init_from, checkpoint, device, kind):
     return model, meta._replace(questions=questions), path, own
 
 
-def answered(row):
-    """A question's most frequent answer, and how often it came if it did not always come."""
-    times = row.completions.most_common(1)[0][1]
-    return repr(row.said.strip()) + (f" ({times} of {row.samples})" if times < row.samples else '')
+def answered(row, most=80):
+    """A question's most frequent answer, cut to at most so many characters, and how often it came if it did not always come."""
+    times, said = row.completions.most_common(1)[0][1], repr(row.said.strip())
+    often = f" ({times} of {row.samples})" if times < row.samples else ''
+    most = max(10, most - len(often))
+    return (said if len(said) <= most else said[:most - 1] + '…') + often
 
 
 def mark(row):

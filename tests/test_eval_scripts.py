@@ -41,6 +41,7 @@ def test_the_capitals_report_has_a_line_for_each(project):
     for folder in ('facts_mini_14', 'both_mini_14'):
         out, report = report_of(project, 'eval_capitals.py', f'--out_dir={folder}')
         assert sum('Capital of' in line for line in out.splitlines()) >= 50 and 'facts' in out
+        assert max(map(len, out.splitlines())) <= 80 and out.index('. right, x wrong') < out.index('Capital of')
         assert len(report['questions']) == 50 and {q['task'] for q in report['questions']} == {'facts'}
     project.fails('eval_capitals.py', '--out_dir=math_mini_14', says='no questions of facts')
     project.fails('eval_as_math.py', '--out_dir=facts_mini_14', says='no sums to ask about')
