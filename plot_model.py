@@ -46,9 +46,9 @@ def image(cell, matrix, title, rows=()):
     """A matrix of weights: grey is 0, yellow above and blue below; the title names the largest."""
     ax, limit = figure.add_subplot(cell), matrix.abs().max().item()
     ax.imshow(matrix, cmap='cividis', vmin=-limit, vmax=limit, aspect='auto', interpolation='nearest')
-    ax.set_title(f'{title}, ±{limit:.2g}')
-    ax.set(xticks=[], yticks=[(i + 0.5) * len(matrix) / len(rows) - 0.5 for i in range(len(rows))])
-    ax.set_yticklabels(rows, fontsize=8, parse_math=False)  # rows: names of equal parts of the matrix
+    ax.set(title=f'{title}, ±{limit:.2g}', xticks=[])
+    middles = [(i + 0.5) * len(matrix) / len(rows) - 0.5 for i in range(len(rows))]
+    ax.set_yticks(middles, rows, fontsize=8, parse_math=False)  # rows: names of equal parts of the matrix
 
 
 torch.set_grad_enabled(False)
@@ -71,20 +71,20 @@ ax = figure.add_subplot(grid[0, :-3])
 ax.plot(*(points @ directions[:2].T).T, color='#56B4E9', linewidth=vocabulary[chosen[0]].isdigit(), marker='o', markersize=14)
 for i, (x, y) in zip(chosen, points @ directions[:2].T):
     ax.text(x, y, names[i], ha='center', va='center', parse_math=False)
-ax.set_aspect('equal', adjustable='datalim')
 ax.set(title='embeddings on their first two principal components', xlabel=f'first ({share[0]:.0%} of the variance)',
-       ylabel=f'second ({share[1]:.0%})', xticks=[], yticks=[])
+       ylabel=f'second ({share[1]:.0%})', xticks=[], yticks=[], adjustable='datalim', aspect='equal')
 image(grid[0, -3:-1], wte, 'wte: characters, blue < 0 < yellow', names if len(names) <= 20 else [])
 image(grid[0, -1], model.transformer.wpe.weight, 'wpe: positions')
 for layer, block in enumerate(model.transformer.h):
     for j, question in enumerate(questions.values()):
         ids = meta.tokenizer.encode(question.prompt)[-model.config.block_size:]
-        ax = figure.add_subplot(grid[1 + layer, j])
+        ax = figure.add_subplot(grid[1 + layer, j], xlabel='looks at (attention)', ylabel='position')
         ax.imshow(attention(model, ids)[layer], cmap=KNOWS, vmin=0, vmax=1)
         text = [meta.tokenizer.decode([i]).translate(VISIBLE) for i in ids]
-        ax.set_xticks(range(len(ids)), text, fontsize=min(9, 90 / len(ids)), parse_math=False)
-        ax.set_yticks(range(len(ids)), text, fontsize=min(9, 90 / len(ids)), parse_math=False)
-        ax.set_title(f'attention, layer {layer + 1}')
+        for set_ticks in (ax.set_xticks, ax.set_yticks):
+            set_ticks(range(len(ids)), text, fontsize=min(9, 90 / len(ids)), parse_math=False)
+        asked = ''.join(text).strip('<␣')
+        ax.set_title(asked + (',\n' if len(asked) > 12 else ', ') + f'layer {layer + 1}', parse_math=False)
     for j, name in enumerate(['attn.c_attn', 'attn.c_proj', 'mlp.c_fc', 'mlp.c_proj']):
         image(grid[1 + layer, len(questions) + j], block.get_submodule(name).weight, name, ['q', 'k', 'v'] if j == 0 else [])
 save(figure, output or os.path.join(out_dir, 'model.png'))

@@ -151,9 +151,17 @@ def draw_grid(panels, operation, logx=False):
     if any(len(runs) > 1 for runs, _ in panels):
         labels['one seed'] = Line2D([], [], color='#555555', linewidth=0.6)
         labels['mean ± standard deviation'] = Patch(color='#555555', alpha=0.2, linewidth=0)
-    figure.legend(labels.values(), labels.keys(), loc='outside lower center', ncols=len(labels), frameon=False,
-                  handlelength=1.8, columnspacing=1.2, fontsize=9)
+    add_legend(figure, labels, handlelength=1.8, columnspacing=1.2, fontsize=9)
     return figure
+
+
+def add_legend(figure, labels, **style):
+    """A legend of {label: handle} below the panels, in as few rows as the figure's width allows."""
+    for ncols in range(len(labels), 0, -1):
+        legend = figure.legend(labels.values(), labels.keys(), loc='outside lower center', ncols=ncols, frameon=False, **style)
+        if ncols == 1 or legend.get_window_extent().width < figure.bbox.width:
+            return
+        legend.remove()
 
 
 def draw_capacity(sweep):
@@ -189,8 +197,7 @@ def draw_capacity(sweep):
         ax.xaxis.set_minor_locator(NullLocator())
         ax.grid(alpha=0.25)
     axes.flat[0].set_ylabel('accuracy at the end (%),\nmean and 95 % interval')
-    figure.legend(labels.values(), labels.keys(), loc='outside lower center', ncols=len(labels), frameon=False,
-                  title='no bar: one seed, or all seeds alike', title_fontsize='small')
+    add_legend(figure, labels, title='no bar: one seed, or all seeds alike', title_fontsize='small')
     return figure
 
 

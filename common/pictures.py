@@ -23,12 +23,13 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter
 from PIL import Image
 
-from common.errors import UserError, explained
+from common.errors import UserError, explained, say
 from common.questions import EXPRESSION, LABELS
 from common.run_folder import atomic_open, write_file
 
 KNOWS = LinearSegmentedColormap.from_list('knows', matplotlib.colormaps['Blues'](np.linspace(0, 0.85))).with_extremes(
     bad='#dddddd')  # from white to dark, so it lasts in grey
+MOST_CELLS = 20  # in the smaller cells of a larger grid nobody could read a number
 WRONG = '#D55E00'  # Okabe & Ito's vermilion, which colour-blind readers tell from blue
 PROBABILITY = 'probability of the right answer'
 ITERATIONS = FuncFormatter(lambda x, _: f'{x / 1000:g}k' if x >= 1000 else f'{x:g}')
@@ -54,14 +55,20 @@ def scores(rows):
     return ', '.join(counts) if counts[1:] else counts[0].removeprefix('seen ')
 
 
+def operands(prompts):
+    """The operands of prompts like <3+4=: (n, 2) int, or None if there are others among them."""
+    pairs = [EXPRESSION.fullmatch(prompt) for prompt in prompts]
+    return np.array([pair.groups() for pair in pairs]).astype(int) if all(pairs) else None
+
+
 def draw_task(ax, rows):
     """The questions of one task on `ax`: sums as a grid, if their prompts are like <3+4=, and anything else as bars."""
     ax.clear()
-    pairs = [EXPRESSION.fullmatch(prompt) for prompt in rows.prompt]
-    if all(pairs):
-        draw_grid(ax, rows, np.array([[int(number) for number in pair.groups()] for pair in pairs]))
-    else:
+    pairs = operands(rows.prompt)
+    if pairs is None:
         draw_bars(ax, rows)
+    else:
+        draw_grid(ax, rows, pairs)
     task = rows.task.iloc[0]
     ax.set_title(f'{LABELS.get(task, task)}: {scores(rows)}', fontsize=9, parse_math=False)
 
@@ -78,8 +85,8 @@ def draw_grid(ax, rows, pairs):
     frames = [Rectangle((b - 0.43, a - 0.43), 0.86, 0.86) for a, b in pairs[(rows.group == 'held out').to_numpy()]]
     for width, colour in ((3.5, 'white'), (1.8, 'black')):  # they show on light and on dark cells
         ax.add_collection(PatchCollection(frames, facecolor='none', edgecolor=colour, linewidth=width * min(1, 11 / n)))
-    for (a, b), row in zip(pairs, rows.itertuples()) if n <= 20 else ():  # in smaller cells nobody could read it
-        style = dict(color='white' if row.prob > 0.55 else 'black')
+    for (a, b), row in zip(pairs, rows.itertuples()) if n <= MOST_CELLS else ():
+        style = dict(color='black' if np.dot(KNOWS(row.prob)[:3], (0.3, 0.59, 0.11)) > 0.45 else 'white')  # by lightness
         if is_wrong(row):
             box = dict(boxstyle='round,pad=0.2', facecolor='white', edgecolor=WRONG, linewidth=min(1.3, 13 / n))
             style = dict(color=WRONG, weight='bold', bbox=box)
@@ -99,7 +106,7 @@ def draw_bars(ax, rows):
     ax.tick_params(axis='y', length=0)
     for i, row in zip(y, rows.itertuples()):
         if is_wrong(row) and i % every == 0:
-            said = ' '.join(row.said.split())
+            said = ' '.join(row.said.split()) or '(nothing)'
             ax.text(max(0.01, row.prob + 0.01), i, said if len(said) < 26 else said[:24] + '…', va='center', fontsize=8,
                     color=WRONG, weight='bold', parse_math=False)
 
@@ -107,23 +114,26 @@ def draw_bars(ax, rows):
 def model_figure(models):
     """A figure with a panel for each task of each model, and the function that draws graded tables into it.
 
-    models: list of (title, graded table). One model has its tasks side by side, several stand side by side themselves.
-    draw(tables, heading) takes the tables of these models in the same order.
+    models: list of (title, graded table, or all tables of a run). One model has its tasks side by side, several stand side by
+    side themselves. draw(tables, heading) takes a table of each of these models in the same order.
     """
-    tasks = list(dict.fromkeys(task for _, table in models for task in table.task))
-    rows = [max(int((table.task == task).sum()) for _, table in models) for task in tasks]
-    grids = [all(EXPRESSION.fullmatch(prompt) for _, table in models for prompt in table.prompt[table.task == task])
-             for task in tasks]
-    heights = [3.2 if grid else 0.7 + 0.14 * min(n, 60) for n, grid in zip(rows, grids)]
+    everything = pd.concat([table for _, table in models], ignore_index=True)
+    asked = everything.groupby('task', sort=False).prompt.unique()
+    tasks, pairs = list(asked.index), [operands(prompts) for prompts in asked]
+    heights = [0.7 + 0.14 * min(len(prompts), 60) if own is None else 3.2 for prompts, own in zip(asked, pairs)]
     shape = (1, len(tasks)) if len(models) == 1 else (len(tasks), len(models))
     height = (max(heights) if len(models) == 1 else sum(heights)) + 1.2 + 0.3 * (len(models) > 1)
     figure, axes = plt.subplots(*shape, figsize=(max(3.4 * shape[1] + 0.2, 6), height), squeeze=False, layout='constrained',
                                 height_ratios=[1] if len(models) == 1 else heights)
     axes = axes.reshape(shape) if len(models) > 1 else axes.T
-    if any(grids):
+    grids = everything[everything.task.isin([task for task, own in zip(tasks, pairs) if own is not None])]
+    if len(grids):
+        marks = ['number: what the model says' + ' (orange box: wrong)' * any(map(is_wrong, grids.itertuples()))] * any(
+            own is not None and own.max() < MOST_CELLS for own in pairs)
+        marks += ['frame: held out'] * bool((grids.group == 'held out').any())
         colours = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(0, 1), KNOWS)
         figure.colorbar(colours, ax=axes, location='bottom', shrink=0.6, aspect=40, pad=0.02,
-                        label=f'a down, b across; {PROBABILITY};\nbox: what the model says is wrong; frame: held out')
+                        label=f'a down, b across; colour: {PROBABILITY}' + '\n' * bool(marks) + '; '.join(marks))
     suptitle = figure.suptitle(' ', parse_math=False)
 
     def draw(tables, heading):
@@ -193,6 +203,7 @@ def draw_answers(models, logx=False):
         for ax in [ax for ax in row if ax.get_visible()][1:]:  # all panels of a row have the same questions
             ax.tick_params(labelleft=False)
             ax.set_ylabel('')
+    figure.supylabel('questions, those learnt first at the top', fontsize=10)
     figure.colorbar(mesh, ax=axes, location='right', aspect=40, shrink=0.6, label=PROBABILITY)
     return figure
 
@@ -212,13 +223,16 @@ def film(models, output):
     if output.suffix not in ('.gif', '.mp4') or output.suffix == '.mp4' and not shutil.which('ffmpeg'):
         raise UserError(f"cannot write {output}: use .gif" + ", or install ffmpeg to write .mp4" * (output.suffix == '.mp4'))
     iters = sorted({i for _, answers in models for i in answers.iter})
-    figure, draw = model_figure([(title, answers[answers.iter == answers.iter.max()]) for title, answers in models])
+    figure, draw = model_figure(models)
     shown = (len(iters) * np.linspace(0, 0.999, 46) ** 1.5).astype(int)  # at most 46, dense at first, when most is learnt
     ramps = [KNOWS, *(LinearSegmentedColormap.from_list('', ['white', colour]) for colour in ('black', WRONG))]
     palette, frames = Image.new('P', (1, 1)), []
     palette.putpalette(np.vstack([ramp(np.linspace(0, 1, 24), bytes=True)[:, :3] for ramp in ramps]).tobytes())
-    for i in [iters[-1], *[iters[j] for j in sorted({*shown})]]:
-        draw([answers[answers.iter == answers.iter[answers.iter <= i].max()] for _, answers in models], f'iteration {i:,}')
+    shown = [iters[-1], *[iters[j] for j in sorted({*shown})]]
+    say(f"drawing {len(shown)} frames")  # it takes a minute
+    for i in shown:
+        draw([answers[answers.iter == answers.iter[answers.iter <= i].max()] for _, answers in models],
+             f'iteration {i:,}' if frames else f'final: iteration {i:,}')
         if not frames:
             save(figure, output.with_suffix('.png'))
             figure.set_layout_engine('none')  # so that nothing moves
@@ -228,7 +242,8 @@ def film(models, output):
         frames.append(frame.quantize(palette=palette, dither=Image.Dither.NONE))
     with tempfile.TemporaryDirectory() as folder:
         gif, mp4 = Path(folder, 'film.gif'), Path(folder, 'film.mp4')
-        frames[0].save(gif, save_all=True, append_images=frames[1:], duration=[2500] + [160] * len(frames[1:]), loop=0)
+        frames[0].save(gif, save_all=True, append_images=frames[1:], loop=0,
+                       duration=[2500, *[160] * (len(frames) - 2), 2500])
         if output.suffix == '.mp4':
             even = 'crop=iw-mod(iw\\,2):ih-mod(ih\\,2)'  # players want an even number of pixels
             with explained("ffmpeg cannot write the film ({}): use .gif"):

@@ -61,7 +61,31 @@ def test_a_grid_says_what_the_model_says_where_it_is_asked_and_marks_what_is_wro
     assert np.allclose(axes.images[0].get_array(), np.arange(100).reshape(10, 10) / 100)
     frames = {tuple(path.vertices[:4].mean(0).round()) for collection in axes.collections for path in collection.get_paths()}
     assert frames == {(3, 8), (8, 3)}
+    assert cells[0, 2].get_color() == 'black' and cells[9, 9].get_color() == 'white', 'on a pale and on a dark cell'
     assert axes.get_title() == 'subtraction: seen 97 of 98 right, held out 2 of 2'
+    pictures.plt.close(figure)
+
+
+@pytest.mark.parametrize('held_out', [[], [(3, 8)]])
+@pytest.mark.parametrize('said, max_operand, words', [
+    (None, 9, 'number: what the model says'), ('7', 9, 'number: what the model says (orange box: wrong)'), ('7', 20, '')])
+def test_a_caption_explains_what_is_drawn_and_nothing_else(held_out, said, max_operand, words):
+    questions = arithmetic_questions(held_out, max_operand)
+    figure, _ = pictures.model_figure([('a model', table_of(questions, [said or q.answer for q in questions]))])
+    expected = [words] * bool(words) + ['frame: held out'] * bool(held_out)
+    assert figure.axes[-1].get_xlabel().split('\n')[1:] == ['; '.join(expected)] * bool(expected)
+    pictures.plt.close(figure)
+
+
+def test_a_legend_stays_inside_its_figure():
+    from plot_results import add_legend
+    figure, axes = pictures.plt.subplots(figsize=(5, 3), layout='constrained')
+    for n in (2, 9):
+        add_legend(figure, {f'{i} of the curves of a run': axes.plot(range(2))[0] for i in range(n)})
+        figure.draw_without_rendering()
+        box = figure.legends[-1].get_window_extent()
+        assert 0 <= box.x0 < box.x1 <= figure.bbox.width
+    assert [legend._ncols for legend in figure.legends] == [2, 2]
     pictures.plt.close(figure)
 
 
@@ -69,12 +93,13 @@ def test_bars_are_as_long_as_the_probabilities_and_wrong_answers_stand_beside_th
     questions = [q for q in paper_meta().questions if q.task == 'facts']
     table = table_of(questions, ['Rome' if 'Spain' in q.prompt else q.answer for q in questions])
     table['prob'] = np.linspace(0.1, 0.9, 50)
+    table.loc[49, ['said', 'correct']] = ' \n', 0
     figure, axes = pictures.plt.subplots()
     pictures.draw_task(axes, table)
     assert np.allclose([bar.get_width() for bar in axes.patches], table.prob)
     names = [label.get_text() for label in axes.get_yticklabels()]
     assert names[0] == 'France: Paris' and len(names) == 50
-    assert [text.get_text() for text in axes.texts] == ['Rome']
+    assert [text.get_text() for text in axes.texts] == ['Rome', '(nothing)']
     assert round(axes.texts[0].get_position()[1]) == names.index('Spain: Madrid')
     pictures.plt.close(figure)
 
@@ -160,13 +185,14 @@ def test_every_kind_of_picture_of_a_tiny_run(project):
 
 def test_a_film_begins_with_the_end_and_goes_through_all_evaluations(project):
     out = project.check('plot_results.py', '--film', '--model_folder', MATH)
-    assert f'wrote {MATH}/film.gif' in out and f'wrote {MATH}/film.png' in out
+    assert out.startswith('drawing 4 frames\n') and f'wrote {MATH}/film.gif' in out and f'wrote {MATH}/film.png' in out
     with Image.open(project.folder / MATH / 'film.gif') as gif:
         assert gif.n_frames == 4  # the end at first, then 0, 2, 4
         frames = []
         for i in range(4):
             gif.seek(i)
             frames.append(np.asarray(gif.convert('RGB'), dtype=int))
+            assert gif.info['duration'] == (2500 if i in (0, 3) else 160), 'it holds where it begins and ends'
     assert np.abs(frames[0] - frames[3]).mean() < np.abs(frames[0] - frames[1]).mean()
     shows(project.folder / MATH / 'film.png')
     project.fails('plot_results.py', '--film', '--model_folder', MATH, '--output=x.png', says='cannot write x.png: use .gif')
