@@ -26,7 +26,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import NullLocator
 
 from common.answers import read_answers
-from common.errors import UserError
+from common.errors import UserError, wrapped
 from common.pictures import draw_answers, film, plt, save, set_iterations
 from common.results import own_tasks, read_results, read_seeds, read_sweep, seed_folders, summarize
 
@@ -202,7 +202,7 @@ def draw_capacity(sweep):
 
 
 if __name__ == '__main__':
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = argparse.ArgumentParser(description=wrapped(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter,
                                      allow_abbrev=False)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument('--model_folder', nargs='+', metavar='F', help='model folders')

@@ -5,7 +5,9 @@ Columns: iter, task, prompt, answer, group, samples, correct, prob, said. pandas
 evaluation is appended as a gzip member of its own, so that it is there whole or not at all.
 """
 
+import csv
 import gzip
+import io
 import os
 import zlib
 from pathlib import Path
@@ -50,18 +52,20 @@ def keep_answers_before(iter_num, out_dir):
     while rest:
         member = zlib.decompressobj(wbits=31)  # 31: with gzip's header
         try:
-            lines = member.decompress(rest).decode().splitlines(keepends=True)
-            before = [line for line in lines if line.startswith('iter,') or int(line.split(',')[0]) < iter_num]
-        except (zlib.error, ValueError):
+            asked = list(csv.reader(io.StringIO(member.decompress(rest).decode(), newline='')))
+            before = [row for row in asked if row[0] == 'iter' or int(row[0]) < iter_num]
+        except (zlib.error, ValueError, IndexError, csv.Error):
             write_file(f'{path}.damaged', content)
             say(f"{path} is damaged: what can be read of it is kept, and the whole is in {path}.damaged")
             break
         if not member.eof:
             break
-        if len(before) == len(lines):
+        if len(before) == len(asked):
             kept += rest[:len(rest) - len(member.unused_data)]
         elif len(before) > 1:  # the file has been rewritten, with several evaluations in one member
-            kept += gzip.compress(''.join(before).encode(), mtime=0)
+            rows = io.StringIO()
+            csv.writer(rows, lineterminator='\n').writerows(before)
+            kept += gzip.compress(rows.getvalue().encode(), mtime=0)
         rest = member.unused_data
     write_file(path, kept)
 

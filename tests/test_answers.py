@@ -16,7 +16,7 @@ from common.answers import FILE, append_answers, keep_answers_before, read_answe
 from common.errors import UserError
 
 COLUMNS = ['iter', 'task', 'prompt', 'answer', 'group', 'samples', 'correct', 'prob', 'said']
-SAID = ['12', '', 'NA', 'nan', 'x,"y"', '-3', ' 7', 'a\tb', '007', 'é']  # what a csv must not turn into something else
+SAID = ['12', '', 'NA', 'nan', 'x,"y"', '-3', ' 7', 'a\tb', '007', 'é', 'x\ny']  # what a csv must not turn into something else
 
 
 def graded(iter_num, said=SAID):
