@@ -30,7 +30,7 @@ import numpy as np
 from tqdm import tqdm
 
 from common.dataset import DATA, text_sha256
-from common.errors import UserError, explained, one_line, wrapped
+from common.errors import UserError, explained, one_line, say, wrapped
 from common.run_folder import stop_by_signal
 from configurator import settings_of
 
@@ -205,7 +205,8 @@ def wait_for(futures, runs):
                 if code:
                     failed[folder] = f"failed ({code}): {last_line(folder)}"
                 if code or bar.disable:
-                    tqdm.write(f"{folder}: {failed.get(folder, 'done')}")
+                    with tqdm.external_write_mode():  # the bar makes room for the line
+                        say(f"{folder}: {failed.get(folder, 'done')}")
             bar.n = len(runs) - len(pending) + sum(share_done(folder, runs[folder][1]) for folder in pending)
             bar.refresh()
     return failed
@@ -215,21 +216,23 @@ if __name__ == '__main__':
     args, overrides = parse_arguments()
     runs = plan_runs(args, overrides)
     todo = {folder: run for folder, run in runs.items() if share_done(folder, run[1]) < 1}
-    print(f"{len(runs)} runs in sweeps/{args.name}, {len(runs) - len(todo)} finished already", flush=True)
+    say(f"{len(runs)} runs in sweeps/{args.name}, {len(runs) - len(todo)} finished already")
     stop = stop_by_signal()
     futures = start(args, todo)
     failed = wait_for(futures, runs)
     if stop.code:
         for future in futures.values():
             future.cancel()  # this cancels runs that have not begun, and on a cluster all of them
-        print("stopping, everything is saved; the same command goes on from where the runs stopped")
+        say("stopping, everything is saved; the same command goes on from where the runs stopped")
         sys.exit(stop.code)  # this waits for the threads, and they wait for their runs
     if len(failed) < len(runs):
-        if subprocess.run([sys.executable, HERE / 'summarize.py', f'sweeps/{args.name}']).returncode:
+        summary = subprocess.run([sys.executable, HERE / 'summarize.py', f'sweeps/{args.name}'], stdout=subprocess.PIPE, text=True)
+        say(summary.stdout.rstrip())  # and not summarize.py itself, for which a closed pipe would be a failure
+        if summary.returncode:
             sys.exit(1)
-        print(f"sweeps/{args.name}/summary.csv has the results; next:\n  python plot_results.py --sweep sweeps/{args.name}")
+        say(f"sweeps/{args.name}/summary.csv has the results; next:\n  python plot_results.py --sweep sweeps/{args.name}")
     if failed:
-        print(f"{len(failed)} of {len(runs)} runs failed:")
+        say(f"{len(failed)} of {len(runs)} runs failed:")
         for folder, why in failed.items():
-            print(f"  {folder}: {why} (its whole output is in {folder}.log)")
+            say(f"  {folder}: {why} (its whole output is in {folder}.log)")
         sys.exit(1)

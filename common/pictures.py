@@ -102,7 +102,8 @@ def draw_bars(ax, rows):
     every = math.ceil(len(rows) / 60)
     names = [f'{name}: {answer}' for name, answer in zip(short(list(rows.prompt)), rows.answer)]
     ax.set_yticks(y[::every], names[::every], fontsize=8, parse_math=False)
-    ax.set(xlim=(0, 1), ylim=(len(rows) - 0.4, -0.6), xlabel=PROBABILITY + '\nbeside a bar: what the model says, if that is wrong')
+    ax.set(xlim=(0, 1), ylim=(len(rows) - 0.4, -0.6),
+           xlabel=PROBABILITY + '\nbeside a bar: what the model says, if that is wrong')
     ax.tick_params(axis='y', length=0)
     for i, row in zip(y, rows.itertuples()):
         if is_wrong(row) and i % every == 0:

@@ -39,6 +39,13 @@ def test_a_run_whose_output_goes_nowhere_goes_on_to_its_end(project, reader):
     assert process.returncode == 0 and not process.stderr and is_whole(project, 'unread'), process.stderr
 
 
+def test_a_sweep_whose_output_is_not_read_to_the_end_trains_all_of_its_runs(project):
+    options = [arg for arg in TRAIN[1:] if 'out_dir' not in arg]
+    process = shell(project, f"$P sweep.py {' '.join(options)} --seeds=2 --jobs=1 --name=unread | head -1")
+    assert process.returncode == 0, process.stderr
+    assert len(list(project.folder.glob('sweeps/unread/*/seed_*/results.csv'))) == 2
+
+
 def test_a_report_that_cannot_be_written_ends_without_a_traceback(project):
     report = '$P eval_as_math.py --out_dir=math_mini_14'
     assert shell(project, f'{report} > /dev/full').stderr == 'error: the output cannot be written: No space left on device\n'
