@@ -226,7 +226,8 @@ if __name__ == '__main__':
         say("stopping, everything is saved; the same command goes on from where the runs stopped")
         sys.exit(stop.code)  # this waits for the threads, and they wait for their runs
     if len(failed) < len(runs):
-        summary = subprocess.run([sys.executable, HERE / 'summarize.py', f'sweeps/{args.name}'], stdout=subprocess.PIPE, text=True)
+        summary = subprocess.run([sys.executable, HERE / 'summarize.py', f'sweeps/{args.name}'], text=True,
+                                 stdout=subprocess.PIPE)
         say(summary.stdout.rstrip())  # and not summarize.py itself, for which a closed pipe would be a failure
         if summary.returncode:
             sys.exit(1)
