@@ -61,6 +61,8 @@ def configure(namespace, argv=None, **ranges):
                 raise UserError(f"unknown setting {key!r}{where}: {hint}")
             settings[key] = coerce(key, value, settings[key], where)
             given.add(key)
+    if settings.get('init_from') == 'resume':
+        ranges.pop('increasing', None)  # this is for the run's own settings to decide, see adopt
     check_ranges(settings, **ranges)
     namespace.update(settings)
     return settings, given
@@ -78,10 +80,11 @@ def adopt(namespace, settings, given, own, **ranges):
     return settings
 
 
-def check_ranges(settings, choices=(), **ranges):
+def check_ranges(settings, choices=(), increasing=(), **ranges):
     """Raise UserError if a setting is out of its range: positive='a b', not_negative='c', below_one='d', seeds='e'.
 
-    choices: dict of a setting to its possible values, e.g. {'dtype': 'auto float32'}.
+    choices: dict of a setting to its possible values, e.g. {'dtype': 'auto float32'}. increasing: dict of a bool to two
+    settings, of which the second must be greater if the bool is True.
     """
     for name, keys in ranges.items():
         words, holds = RANGES[name]
@@ -91,6 +94,10 @@ def check_ranges(settings, choices=(), **ranges):
     for key, values in dict(choices).items():
         if settings[key] not in values.split():
             raise UserError(f"{key} must be {' or '.join(values.split())}, not {settings[key]!r}")
+    for switch, keys in dict(increasing).items():
+        low, high = keys.split()
+        if settings[switch] and settings[high] <= settings[low]:
+            raise UserError(f"{high} ({settings[high]}) must be greater than {low} ({settings[low]})")
 
 
 def parse_argument(arg, argv, settings):

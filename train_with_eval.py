@@ -79,6 +79,7 @@ RANGES = dict(
              'batch_size block_size n_layer n_head n_embd mlp_expansion learning_rate lr_decay_iters',
     not_negative='temperature max_iters weight_decay grad_clip warmup_iters min_lr',
     below_one='dropout beta1 beta2', seeds='seed', threads='num_threads',
+    increasing={'decay_lr': 'warmup_iters lr_decay_iters'},
     choices={'dtype': 'auto float32 bfloat16', 'backend': 'auto nccl gloo', 'fused': 'auto True False'})
 if __name__ == '__main__':
     config, given = configure(globals(), **RANGES)
@@ -162,8 +163,6 @@ if __name__ == '__main__':
     elif init_from != 'scratch':
         model, vocabulary_folder = load_gpt2(init_from, dropout, block_size), init_from
         config = adopt(globals(), config, (), model.config.model_args(), **RANGES)
-    if decay_lr and lr_decay_iters <= warmup_iters:
-        raise UserError(f"lr_decay_iters ({lr_decay_iters}) must be greater than warmup_iters ({warmup_iters})")
     if decay_lr and min_lr < learning_rate and max_iters < lr_decay_iters:
         say(f"max_iters ({max_iters}) is below lr_decay_iters ({lr_decay_iters}): the learning rate stays high")
     meta, train_ids, val_ids = load_dataset(dataset, block_size, vocabulary_folder)

@@ -214,7 +214,7 @@ def test_settings_of_a_script_are_those_it_would_run_with(tmp_path, monkeypatch)
     ('--batch_size=0', 'batch_size'),
     ('--max_iters=-1', 'max_iters'), ('--learning_rate=-1', 'learning_rate'), ('--seed=-1', 'seed'),
     ('--dropout=1.5', 'dropout'),
-    ('--temperature=-1', 'temperature'), ('--beta2=1', 'beta2'), ('--lr_decay_iters=0', 'lr_decay_iters'),
+    ('--temperature=-1', 'temperature'), ('--beta2=1', 'beta2'), ('--lr_decay_iters=100', 'lr_decay_iters'),
     ('--eval_interval=0', 'eval_interval'), ('--num_samples=0', 'num_samples'), ('--grad_clip=-1', 'grad_clip'),
     ('--init_from=same', 'init_from must be scratch, resume, gpt2 or a folder'), ('--seed=4294967296', 'seed must be'),
     ('--dtype=float16', 'dtype must be auto or float32 or bfloat16'), ('--backend=mpi', 'backend must be'),
