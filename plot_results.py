@@ -27,7 +27,7 @@ from matplotlib.ticker import NullLocator
 
 from common.answers import read_answers
 from common.errors import UserError, wrapped
-from common.pictures import draw_answers, film, plt, save, set_iterations
+from common.pictures import draw_answers, film, plt, save, seeds_label, set_iterations
 from common.results import own_tasks, read_results, read_seeds, read_sweep, seed_folders, summarize
 
 # colour, dashes and width of each curve, in the order of the legend: Okabe & Ito's colours, which colour-blind readers tell
@@ -94,10 +94,6 @@ def draw(ax, runs, title, operation, styles, logx):
     ax.set_zorder(loss_ax.get_zorder() + 1)  # accuracies above the loss
     ax.patch.set_visible(False)
     return loss_ax
-
-
-def seeds_label(n):
-    return f'{n} seed' if n == 1 else f'{n} seeds'
 
 
 def read_panels(folders):

@@ -35,6 +35,10 @@ PROBABILITY = 'probability of the right answer'
 ITERATIONS = FuncFormatter(lambda x, _: f'{x / 1000:g}k' if x >= 1000 else f'{x:g}')
 
 
+def seeds_label(n):
+    return f'{n} seed' if n == 1 else f'{n} seeds'
+
+
 def short(prompts):
     """The prompts without what all of them begin and end with: France for 'Capital of France is '."""
     start = len(os.path.commonprefix(prompts)) if len(prompts) > 1 else 0

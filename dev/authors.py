@@ -21,10 +21,9 @@ from scipy import stats
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))
 from common.errors import explained, wrapped
-from common.pictures import ITERATIONS, plt, save
+from common.pictures import ITERATIONS, plt, save, seeds_label
 from common.results import read_sweep
 from common.run_folder import write_file
-from plot_results import seeds_label
 
 RESULTS = REPO / 'results'
 COLOURS = {'loss': '#555555', 'sums': '#0072B2', 'facts': '#009E73'}
