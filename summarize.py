@@ -4,12 +4,14 @@ What a sweep found: means and 95 % intervals over the seeds of each config, from
 $ python summarize.py sweeps/main
 $ python summarize.py sweeps/main --output=results/main
 $ python summarize.py results/paper --markdown
+$ python summarize.py results/paper --compare math_mini_14 math_mini_28
 
 Writes summary.csv into the sweep's folder and prints a table. sweep.py runs this script when it ends. --output writes three
 files into another folder, which are enough to summarise and plot the sweep again without its model folders: summary.csv,
 results.csv.gz with the rows of all runs, and answers.csv.gz with what each run answered at its last evaluation (when is
 'last') and at the first that had 99 % of the seen questions right ('fit'). --markdown only prints the table of the README,
-together with the paper's numbers.
+together with the paper's numbers. --compare only prints how two configs differ at the end of training: the difference of the
+means over the seeds, its 95 % interval from a bootstrap, and the p-value of an exact permutation test.
 """
 
 import argparse
@@ -21,10 +23,14 @@ import pandas as pd
 
 from common.answers import FILE, first_fit, read_answers
 from common.errors import UserError, explained, wrapped
-from common.results import COPY, read_sweep, summarize
+from common.results import COPY, measure, read_sweep, summarize
 from common.run_folder import write_file
+from common.statistics import difference
 
 PAPER = Path(__file__).resolve().parent / 'results' / 'paper_values.csv'  # what Barron & White 2025 report
+COMPARED = {'final_seen_acc': ('seen, %', 100), 'final_heldout_acc': ('held out, %', 100),
+            'final_all_heldout': ('seeds all right, %', 100), 'final_facts_acc': ('facts, %', 100),
+            'final_train_loss': ('loss', 1)}
 
 
 def write_copy(folder, sweep, output):
@@ -110,15 +116,35 @@ def print_markdown(summary, name):
         print('| ' + ' | '.join(map(str, cells)) + ' |')
 
 
+def print_comparison(sweep, a, b):
+    """How two configs of a sweep differ at the end of training, a line for each measure that both have."""
+    for config in (a, b):
+        if config not in sweep:
+            raise UserError(f"the sweep has no {config}: name two of {', '.join(sweep)}")
+        if len(sweep[config]) < 2:
+            raise UserError(f"{config} has a single seed, which cannot tell: train more seeds of it")
+    first, second = (pd.DataFrame(map(measure, sweep[config].values())) for config in (a, b))
+    print(f"{a} minus {b}, at the end of training ({len(first)} and {len(second)} seeds)")
+    for metric, (what, scale) in COMPARED.items():
+        if metric in first and metric in second:
+            means = [scale * table[metric].mean() for table in (first, second)]
+            value, low, high, p = difference(first[metric], second[metric])
+            print(f"  {what:<20}{means[0]:.4g} - {means[1]:.4g} = {scale * value:.4g} "
+                  f"({scale * low:.4g} to {scale * high:.4g}), p = {p:.2g}")
+
+
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=wrapped(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('folder', type=Path, help='the folder of a sweep')
     parser.add_argument('--output', type=Path, metavar='FOLDER', help='also write the three files there')
+    parser.add_argument('--compare', nargs=2, metavar='CONFIG', help='print how two configs differ, and write nothing')
     parser.add_argument('--markdown', action='store_true', help='print the table of the README, and write nothing')
     args = parser.parse_args()
     sweep = read_sweep(args.folder)
     summary = summarize(sweep)
-    if args.markdown:
+    if args.compare:
+        print_comparison(sweep, *args.compare)
+    elif args.markdown:
         print_markdown(summary, args.folder.resolve().name)
     else:
         if args.output:

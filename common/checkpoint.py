@@ -14,6 +14,7 @@ import torch
 
 from common.dataset import find_meta, load_meta
 from common.errors import UserError, explained, say
+from common.results import samples_right
 from common.tokenizer import GPT2_VOCABULARY
 from model import GPT, GPTConfig
 
@@ -170,11 +171,12 @@ def load_optimizer(optimizer, checkpoint, path):
 def update_best(best, row):
     """Put an evaluation's row of results.csv into `best`; returns the checkpoints for which it is the best so far.
 
-    best: dict of 'val_loss', and the accuracies of 'math', 'facts' and 'combined', the mean of the two if neither is 0.
+    best: dict of 'val_loss', and the accuracies of 'math', 'facts' and 'combined', which is that of all samples if both are
+    asked, as in the paper.
     """
-    both = row['math_acc'] > 0 and row['facts_acc'] > 0
+    both = row['math_total'] and row['facts_total']
     now = {'math': row['math_acc'], 'facts': row['facts_acc'],
-           'combined': (row['math_acc'] + row['facts_acc']) / 2 if both else 0.0}
+           'combined': float(samples_right(row) / (row['math_total'] + row['facts_total'])) if both else 0.0}
     improved = [f'ckpt_best_{kind}.pt' for kind, acc in now.items() if acc > best[kind]]
     improved += ['ckpt.pt'] * (row['val_loss'] < best['val_loss'])
     best.update({kind: max(best[kind], acc) for kind, acc in now.items()}, val_loss=min(best['val_loss'], row['val_loss']))

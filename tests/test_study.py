@@ -1,7 +1,7 @@
 """The study: its statistics against known values, that an effect that is there is found, and that none is where none is."""
 
 import gzip
-from itertools import product
+from itertools import combinations, product
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ from scipy import stats
 import study
 from common.errors import UserError
 from common.questions import arithmetic_questions, round_robin_pairs
-from common.statistics import holm, interval, page, sign_flips, sign_test
+from common.statistics import difference, holm, interval, page, sign_flips, sign_test
 from common.study_figures import draw_curves
 
 ROUNDS = {'pair': 1, 'rounds_1': 1, 'rounds_2': 2, 'rounds_3': 3, 'rounds_5': 5, 'random': 0}
@@ -36,6 +36,19 @@ def test_sign_flips_count_all_flips(differences):
     sums = [sum(sign * d for sign, d in zip(signs, differences)) for signs in product((1, -1), repeat=len(differences))]
     one_side = min(np.mean([s >= sum(differences) for s in sums]), np.mean([s <= sum(differences) for s in sums]))
     assert sign_flips(np.array(differences, dtype=float)) == pytest.approx(min(1, 2 * one_side))
+
+
+@given(*[st.lists(st.integers(-3, 3), min_size=2, max_size=5)] * 2)
+@settings(max_examples=30, deadline=None)
+def test_the_test_of_a_difference_counts_all_ways_to_deal_the_seeds(a, b):
+    def off(chosen):  # how far the mean of some values is from that of the others, as a whole number
+        return abs(len(b) * sum(chosen) - len(a) * (sum(a + b) - sum(chosen)))
+    ways = [off(chosen) >= off(a) for chosen in combinations(a + b, len(a))]
+    value, low, high, p = difference(pd.Series(a), pd.Series(b))
+    assert value == pytest.approx(np.mean(a) - np.mean(b)) and low <= value + 1e-9 and value - 1e-9 <= high
+    if len(a) == len(b):  # otherwise two-sided means twice the smaller side
+        assert p == pytest.approx(np.mean(ways))
+    assert difference(a, b) == (value, low, high, p)
 
 
 def test_holm_by_hand():

@@ -16,8 +16,9 @@ import torch
 from conftest import REPO, TIMING, TINY, Project
 
 from common.answers import append_answers
+from common.checkpoint import update_best
 from common.errors import UserError
-from common.results import interval, measure, read_results, read_seeds, read_sweep, summarize
+from common.results import interval, measure, read_results, read_seeds, read_sweep, samples_right, summarize
 
 CONFIGS = ['config/train_both_mini_14.py', 'config/train_both_mini_28.py']
 QUICK = [option for option in TINY if not option.startswith('--num_threads')]
@@ -179,6 +180,8 @@ def test_a_summary_is_the_same_from_the_small_files_alone_and_is_plotted(swept):
     before = files_of(copy)
     assert {str(path) for path in before} == {'summary.csv', 'results.csv.gz', 'answers.csv.gz'}
     swept.check('summarize.py', 'results/whole')
+    assert 'held out, %' in swept.check('summarize.py', 'results/whole', '--compare', 'both_mini_14', 'both_mini_28')
+    swept.fails('summarize.py', 'results/whole', '--compare', 'both_mini_14', 'x', says='the sweep has no x: name two of both_')
     swept.check(*command)
     assert before == files_of(copy) and before[Path('summary.csv')] == (swept.folder / 'sweeps/whole/summary.csv').read_bytes()
     swept.check('plot_results.py', '--sweep=sweeps/whole')
@@ -269,6 +272,21 @@ def test_a_runs_measures_tell_end_best_and_first_time_apart():
     assert 'final_facts_acc' not in found
     never = measure(run_of([0, 250], heldout=[0, 0], seen=[1, 2]))
     assert math.isnan(never['first_iter_all_seen']) and never['ever_all_seen'] == 0
+
+
+def test_the_best_evaluation_has_the_most_samples_right_of_sums_and_facts_together():
+    """As in the paper: 2,000 samples of sums weigh more than 500 of facts."""
+    rows = run_of([0, 250, 500], heldout=[0, 4, 0], seen=[0, 196, 170])
+    rows = rows.assign(facts_total=500.0, facts_correct=[0.0, 100.0, 300.0], facts_acc=[0.0, 0.2, 0.6])
+    assert list(samples_right(rows)) == [0, 2100, 2000]
+    assert measure(rows)['best_facts_acc'] == 0.2
+    rows = rows.assign(facts_correct=[0.0, 100.0, 500.0])
+    assert measure(rows)['best_facts_acc'] == 1
+    best = dict.fromkeys(('math', 'facts', 'combined'), 0.0) | {'val_loss': 0.0}
+    row = rows.assign(math_total=2000.0).iloc[1].to_dict()
+    assert update_best(best, row) == ['ckpt_best_math.pt', 'ckpt_best_facts.pt', 'ckpt_best_combined.pt']
+    assert best['combined'] == 2100 / 2500
+    assert update_best(best, row | dict(math_acc=0.9, facts_acc=0.4, facts_correct=200.0)) == ['ckpt_best_facts.pt']
 
 
 def test_intervals_are_wilsons_for_shares_and_students_for_the_rest():
