@@ -8,8 +8,8 @@
 
 PYTHON ?= python3
 VENV := .venv/bin/python
-PAPER := $(foreach kind,math facts both,$(foreach size,14 28 56,config/train_$(kind)_mini_$(size).py))
-SMALL := config/train_math_mini_14.py config/train_math_mini_28.py
+SUMS := $(foreach size,14 28 56,config/train_math_mini_$(size).py)
+FACTS := $(foreach kind,facts both,$(foreach size,14 28 56,config/train_$(kind)_mini_$(size).py))
 PICTURED := math_mini_14 math_mini_28 math_mini_56
 STUDY := $(VENV) sweep.py config/train_study.py --seeds=8 --name
 
@@ -34,9 +34,9 @@ test-faults: .venv/installed-dev
 paper: .venv/installed-dev
 	for dataset in as_math facts_char both_math_and_facts; do $(VENV) data/$$dataset/prepare.py || exit 1; done
 	status=0; \
-	$(VENV) sweep.py $(SMALL) --seeds=10 --name=paper || status=1; \
-	$(VENV) sweep.py $(filter-out $(SMALL),$(PAPER)) --seeds=5 --name=paper || status=1; \
-	$(VENV) sweep.py $(SMALL) --seeds=5 --name=weight_decay --weight_decay=0.1 || status=1; exit $$status
+	$(VENV) sweep.py $(SUMS) --seeds=10 --name=paper || status=1; \
+	$(VENV) sweep.py $(FACTS) --seeds=5 --name=paper || status=1; \
+	$(VENV) sweep.py $(SUMS) $(FACTS) --seeds=5 --name=weight_decay --weight_decay=0.1 || status=1; exit $$status
 	$(MAKE) results
 
 study-data: .venv/installed  # each seed has a split of its own
@@ -62,6 +62,8 @@ results: .venv/installed-dev
 	  [ ! -d sweeps/$$name ] || $(VENV) summarize.py sweeps/$$name --output=results/$$name || exit 1; \
 	done
 	for name in paper weight_decay; do $(VENV) plot_results.py --sweep results/$$name || exit 1; done
+	$(VENV) dev/authors.py
+	$(VENV) study.py results/study
 
 pictures: .venv/installed
 	$(VENV) eval_as_math.py --out_dir=results/math_mini_14 --plot > results/math_mini_14/report.txt
