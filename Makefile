@@ -22,7 +22,7 @@ all: .venv/installed
 
 test: .venv/installed-dev
 	$(VENV) -m ruff check .
-	$(VENV) -m pytest
+	$(VENV) -m pytest -n auto --dist loadfile
 
 test-fast: .venv/installed-dev
 	$(VENV) -m pytest -m "not slow and not faults"
