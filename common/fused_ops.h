@@ -1,10 +1,10 @@
 // The operations of a small GPT, forward and backward, from which fused_step.cpp is built. The lanes of a SIMD register
-// hold the same number of different windows of a batch, so each operation is the scalar formula, written with `vec` for
-// `float`, and no lane is idle, however narrow the model is.
+// hold the same number of different windows of a batch, or of prefixes, so each operation is the scalar formula, written
+// with `vec` for `float`, and hardly a lane is idle, however narrow the model is.
 //
 // Letters: L layers, H heads, width C, MLP of hidden width F, T positions in a window, vocabulary V. A
 // lane of a block holds W windows laid end to end, because products are quicker over more positions: P = W * T. Only
-// attention and the table see where a window ends. d_x is the gradient of x.
+// attention sees where a window ends. d_x is the gradient of x.
 
 #pragma once
 
@@ -76,41 +76,47 @@ static inline void transpose(vec* x) {
     for (int size = 1; size < LANES; size *= 2) {
         for (int i = 0; i < LANES / 2; i++)
             interleave(x[i], x[i + LANES / 2], y + 2 * i, std::make_integer_sequence<int, LANES>());
-        std::memcpy(x, y, sizeof y);
+        for (int i = 0; i < LANES; i++) x[i] = y[i];
     }
 }
 
-// Take x, which has C features, and qkv, which has 3 C, from LANES rows of floats
-static void load(const float* const* row, vec* x, vec* qkv, int C) {
-    for (int j = 0; j < 4 * C; j += LANES) {
-        vec square[LANES];
-        for (int l = 0; l < LANES; l++) std::memcpy(&square[l], row[l] + j, BYTES);
-        transpose(square);
-        for (int i = j; i < std::min(4 * C, j + LANES); i++) (i < C ? x[i] : qkv[i - C]) = square[i - j];
-    }
-}
+static int padded(int n) { return (n + LANES - 1) / LANES * LANES; }
 
-// Add x and qkv to the rows
-static void add(float* const* row, const vec* x, const vec* qkv, int C) {
-    for (int j = 0; j < 4 * C; j += LANES) {
-        vec square[LANES] = {}, sum;
-        for (int i = j; i < std::min(4 * C, j + LANES); i++) square[i - j] = i < C ? x[i] : qkv[i - C];
-        transpose(square);
-        for (int l = 0; l < LANES; l++) {
-            std::memcpy(&sum, row[l] + j, BYTES);
-            sum += square[l];
-            std::memcpy(row[l] + j, &sum, BYTES);
+// Takes n features at P positions from rows of floats: lane l of position p from row number[p * LANES + l]. Rows are padded
+// to whole registers, and x has LANES vectors after its end, because what is beyond the n-th is moved along and overwritten.
+static void load(vec* x, const float* rows, const int* number, int n, int P) {
+    for (int p = 0; p < P; p++, number += LANES, x += n)
+        for (int j = 0; j < n; j += LANES) {
+            vec square[LANES];
+            for (int l = 0; l < LANES; l++) std::memcpy(square + l, rows + number[l] * padded(n) + j, BYTES);
+            transpose(square);
+            for (int l = 0; l < LANES; l++) x[j + l] = square[l];
         }
-    }
+}
+
+// Writes x into the rows, or adds it. Loops copy here, because g++ makes slow calls of copies of this size.
+static void store(const vec* x, float* rows, const int* number, int n, int P, bool add) {
+    for (int p = 0; p < P; p++, number += LANES, x += n)
+        for (int j = 0; j < n; j += LANES) {
+            vec square[LANES], old = {};
+            for (int l = 0; l < LANES; l++) square[l] = x[j + l];
+            transpose(square);
+            for (int l = 0; l < LANES; l++) {
+                float* row = rows + number[l] * padded(n) + j;
+                if (add) std::memcpy(&old, row, BYTES), square[l] += old;
+                std::memcpy(row, square + l, BYTES);
+            }
+        }
 }
 
 struct Shape {  // fused_step.py passes these numbers as an array
     int L, H, C, F, T, V;
     int W() const { return std::max(1, 18 / T); }  // measured: up to 18 positions are quicker together, more are not
     int P() const { return W() * T; }
-    int row() const { return (4 * C + LANES - 1) / LANES * LANES; }  // floats of a row of the table
-    int table_blocks() const { return (T * V + P() * LANES - 1) / (P() * LANES); }
-    int table() const { return table_blocks() * P() * LANES * row(); }  // floats of the table, its last block filled up
+    int lanes() const { return P() * LANES; }
+    int table_blocks() const { return (T * V + lanes() - 1) / lanes(); }
+    int table_rows() const { return table_blocks() * lanes(); }  // the last block is filled up
+    int table() const { return table_rows() * (padded(C) + padded(3 * C)); }
 };
 
 // --------------------------------------------------------------------------------------------------------------------
@@ -193,9 +199,9 @@ static void normalize(const vec* x, const Norm& n, int P, int C) {
     for (int p = 0; p < P; p++, x += C) {
         vec *y = n.y + p * C, mean = {}, var = {};
         for (int c = 0; c < C; c++) mean += x[c];
-        mean /= (float)C;
+        mean *= 1.0f / C;
         for (int c = 0; c < C; c++) y[c] = x[c] - mean, var += y[c] * y[c];
-        vec deviation = var / (float)C + 1e-5f;
+        vec deviation = var * (1.0f / C) + 1e-5f;
         for (int l = 0; l < LANES; l++) deviation[l] = std::sqrt(deviation[l]);
         n.rstd[p] = 1.0f / deviation;
         for (int c = 0; c < C; c++) y[c] *= n.rstd[p];
@@ -208,7 +214,7 @@ static void normalize_backward(vec* d_x, const vec* d_y, const Norm& n, int P, i
         const vec* y = n.y + p * C;
         vec mean = {}, dot = {};
         for (int c = 0; c < C; c++) mean += d_y[c], dot += d_y[c] * y[c];
-        mean /= (float)C, dot /= (float)C;
+        mean *= 1.0f / C, dot *= 1.0f / C;
         for (int c = 0; c < C; c++) put(d_x[c], (d_y[c] - mean - y[c] * dot) * n.rstd[p], add);
     }
 }
@@ -221,8 +227,8 @@ static void attend(const Shape& s, vec* qkv, vec* attention, vec* y) {
             View<vec, true> att{attention + (w * s.H + h) * T * T, T};
             product(att, q.t(), k, T, T, size, false, LOWER_OUT);
             for (int t = 0; t < T; t++) {
-                vec max, total = exp_all(&att(t, 0), t + 1, 1.0f / std::sqrt((float)size), max);
-                for (int u = 0; u < T; u++) att(t, u) = u <= t ? att(t, u) / total : vec{};
+                vec max, factor = 1.0f / exp_all(&att(t, 0), t + 1, 1.0f / std::sqrt((float)size), max);
+                for (int u = 0; u < T; u++) att(t, u) = u <= t ? att(t, u) * factor : vec{};
             }
             product(Features{y + w * T * C + h * size, C}.t(), att, v.t(), T, size, T, false, LOWER_A);
         }

@@ -3,14 +3,19 @@
 // dropout; parameters and gradients come in the order of model.parameters().
 //
 // Why it is fast:
-// - The windows of a batch are the lanes of SIMD registers, see fused_ops.h.
+// - Each lane of a SIMD register belongs to another window or prefix, see below and fused_ops.h.
 // - A block of windows goes through the whole network, forward and backward, before the next block begins, so its
 //   activations stay in the cache.
+// - What a position computes depends only on its prefix: the tokens of its window up to it. Windows of a small text have
+//   many prefixes in common, the more so as they come sorted. So a block computes each of its prefixes once. Only in
+//   attention are the lanes windows; everywhere else they are prefixes. Rows of floats lead from one to the other.
 // - What the first layer computes before attention depends only on a token and its position. So it is computed once for
-//   each such pair and not for each window: the rows of a table, which hold x and its q, k and v.
+//   each such pair and not for each prefix: the rows of a table, which hold x, and q, k and v.
 // - LayerNorms have no weights here, because these are multiplied into the matrix that follows: W (w * y) = (W diag(w)) y
+// - With one head, proj is multiplied into the matrix that makes v, because attention is linear in v.
 
 #include <atomic>
+#include <numeric>
 #include <vector>
 
 #include "fused_ops.h"
@@ -27,7 +32,7 @@ struct Layer { float *ln_1, *qkv, *proj, *ln_2, *fc, *proj_2; };
 struct AfterNorm { float *matrix, *ln; int rows; };  // a matrix that follows a LayerNorm, and that LayerNorm's weights
 
 struct Tensors {  // parameters or gradients, one after another
-    float *wte, *wpe, *ln_f, *head, *table;  // head is the output layer, which nanoGPT ties to wte
+    float *wte, *wpe, *ln_f, *head, *x, *qkv;  // head is the output layer, which nanoGPT ties to wte; x and qkv: the table
     std::vector<Layer> layers;
     std::vector<AfterNorm> after_norms;
     Tensors(const Shape& s, std::vector<float>& memory) {
@@ -39,25 +44,36 @@ struct Tensors {  // parameters or gradients, one after another
             after_norms.push_back({layers[i].qkv, layers[i].ln_1, 3 * C});
             after_norms.push_back({layers[i].fc, layers[i].ln_2, F});
         }
-        ln_f = take(C), head = take(s.V * C), table = take(0);
+        ln_f = take(C), head = take(s.V * C), x = take(s.table_rows() * padded(s.C)), qkv = take(0);
         after_norms.push_back({head, ln_f, s.V});
     }
 };
 
 struct LayerActivations { Norm ln_1, ln_2; vec *qkv, *att, *y, *gelu, *gelu_slope; };
 
+struct Target { int prefix, logit; float weight; };  // of a position of a window: in the block, in its logits, in the loss
+
 struct Activations {  // of a block: features x positions
     std::vector<std::vector<vec>> memory;
-    std::vector<const int64_t*> window;  // where the ids of each window begin
-    vec *weight, *x, *logits, *d_x, *d_qkv, *d_att, *d_hidden, loss;
+    int N;                    // its prefixes are the lanes of N positions
+    std::vector<float> rows;  // of the prefixes
+    // Which rows the lanes take: windows that of their pair in the table, that of their prefix, and that only if they are
+    // the first with this prefix, or else one of zeros; prefixes that of their pair, and their own: 0, 1, 2, ...
+    std::vector<int> pair, prefix, owned, pair_of_prefix, all;
+    std::vector<int> last;  // the prefixes of the last window
+    std::vector<Target> targets;
+    vec *weight, *x, *logits, *d_x, *d_y, *d_qkv, *d_att, *d_hidden, *target_logit, loss;
     std::vector<LayerActivations> layers;
     Norm ln_f;
-    explicit Activations(const Shape& s) : window(s.W() * LANES) {
+    explicit Activations(const Shape& s)
+        : rows((s.lanes() + 1) * padded(3 * s.C)), pair(s.lanes()), prefix(pair), owned(pair), pair_of_prefix(pair),
+          all(pair), last(s.T), targets(s.lanes()) {
         const int C = s.C, F = s.F, P = s.P();
-        auto take = [&](int n) { return memory.emplace_back(n).data(); };
+        std::iota(all.begin(), all.end(), 0);
+        auto take = [&](int n) { return memory.emplace_back(n + LANES).data(); };
         auto norm = [&] { return Norm{take(P * C), take(P)}; };
-        weight = take(s.W()), x = take(P * C), logits = take(P * s.V);
-        d_x = take(P * C), d_qkv = take(P * 3 * C), d_att = take(s.T * s.T), d_hidden = take(P * F);
+        weight = take(P), target_logit = take(P), x = take(P * C), logits = take(P * s.V);
+        d_x = take(P * C), d_y = take(P * C), d_qkv = take(P * 3 * C), d_att = take(s.T * s.T), d_hidden = take(P * F);
         for (int i = 0; i < s.L; i++)
             layers.push_back({norm(), norm(), take(P * 3 * C), take(P * s.H * s.T), take(P * C), take(P * F),
                               take(P * F)});
@@ -68,133 +84,146 @@ struct Activations {  // of a block: features x positions
 // --------------------------------------------------------------------------------------------------------------------
 // The network, forward and backward
 
-// Where the rows begin that stand in the lanes of one position: those of the windows' tokens, or consecutive ones while
-// the table itself is made
-template <class Float> struct Rows {  // of floats, or const floats to read
-    Float* row[LANES];
-    Rows(const Shape& s, Float* table, const Activations& a, int p) {
-        const int t = p % s.T;
-        for (int l = 0; l < LANES; l++) row[l] = table + (t * s.V + a.window[p / s.T * LANES + l][t]) * s.row();
-    }
-    Rows(const Shape& s, Float* table, int p) {
-        for (int l = 0; l < LANES; l++) row[l] = table + (p * LANES + l) * s.row();
-    }
-};
-
-// The first LayerNorm of a block of the table: row t * V + v is that of token v at position t. The last block is filled up
-// with the last row; these copies get no gradient.
-static void normalize_table(const Shape& s, const Tensors& w, const Activations& a, int block) {
-    for (int i = 0; i < s.P() * LANES; i++) {
-        const int row = std::min(block * s.P() * LANES + i, s.T * s.V - 1);
-        for (int c = 0; c < s.C; c++)
-            a.x[i / LANES * s.C + c][i % LANES] = w.wte[row % s.V * s.C + c] + w.wpe[row / s.V * s.C + c];
-    }
-    normalize(a.x, a.layers[0].ln_1, s.P(), s.C);
+static void sum_into(float* sum, const float* x, int n) {
+    for (int i = 0; i < n; i++) sum[i] += x[i];
 }
 
+// A block of the table's rows: row t * V + v is that of token v at position t. Rows after the last one are 0.
 static void make_table(const Shape& s, const Tensors& w, const Activations& a, int block) {
-    const int C = s.C, P = s.P();
-    normalize_table(s, w, a, block);
+    const int C = s.C, P = s.P(), begin = block * s.lanes();
+    for (int row = begin; row < std::min(begin + s.lanes(), s.T * s.V); row++)
+        for (int c = 0; c < C; c++) w.x[row * padded(C) + c] = w.wte[row % s.V * C + c] + w.wpe[row / s.V * C + c];
+    load(a.x, w.x + begin * padded(C), a.all.data(), C, P);
+    normalize(a.x, a.layers[0].ln_1, P, C);
     linear(a.layers[0].qkv, w.layers[0].qkv, a.layers[0].ln_1.y, 3 * C, C, P);
-    std::fill_n(w.table + block * P * LANES * s.row(), P * LANES * s.row(), 0.0f);
-    for (int p = 0; p < P; p++) add(Rows(s, w.table, block * P + p).row, a.x + p * C, a.layers[0].qkv + p * 3 * C, C);
+    store(a.layers[0].qkv, w.qkv + begin * padded(3 * C), a.all.data(), 3 * C, P, false);
 }
 
 // Turns the gradients of the table's rows into those of the embeddings and of the first layer's folded qkv matrix
-static void table_backward(const Shape& s, const Tensors& w, const Activations& a, const Tensors& g, const float* d_table,
+static void table_backward(const Shape& s, const Tensors& w, const Activations& a, const Tensors& g, const Tensors& d,
                            int block) {
-    const int C = s.C, P = s.P();
-    normalize_table(s, w, a, block);
-    for (int p = 0; p < P; p++) load(Rows(s, d_table, block * P + p).row, a.d_x + p * C, a.d_qkv + p * 3 * C, C);
-    linear_backward(a.x, g.layers[0].qkv, a.d_qkv, w.layers[0].qkv, a.layers[0].ln_1.y, 3 * C, C, P);
-    normalize_backward(a.d_x, a.x, a.layers[0].ln_1, P, C, true);
-    for (int i = 0; i < P * LANES; i++) {
-        const int row = std::min(block * P * LANES + i, s.T * s.V - 1);
-        for (int c = 0; c < C; c++) {
-            const float d = a.d_x[i / LANES * C + c][i % LANES];
-            g.wte[row % s.V * C + c] += d, g.wpe[row / s.V * C + c] += d;
-        }
+    const int C = s.C, P = s.P(), begin = block * s.lanes();
+    load(a.x, w.x + begin * padded(C), a.all.data(), C, P);
+    normalize(a.x, a.layers[0].ln_1, P, C);
+    load(a.d_x, d.x + begin * padded(C), a.all.data(), C, P);
+    load(a.d_qkv, d.qkv + begin * padded(3 * C), a.all.data(), 3 * C, P);
+    linear_backward(a.d_y, g.layers[0].qkv, a.d_qkv, w.layers[0].qkv, a.layers[0].ln_1.y, 3 * C, C, P);
+    normalize_backward(a.d_x, a.d_y, a.layers[0].ln_1, P, C, true);
+    store(a.d_x, d.x + begin * padded(C), a.all.data(), C, P, false);
+    for (int row = begin; row < std::min(begin + s.lanes(), s.T * s.V); row++) {
+        sum_into(g.wte + row % s.V * C, d.x + row * padded(C), C);
+        sum_into(g.wpe + row / s.V * C, d.x + row * padded(C), C);
     }
 }
 
-static void forward(const Shape& s, const Tensors& w, const Activations& a) {
-    const int C = s.C, F = s.F, P = s.P();
-    for (int p = 0; p < P; p++) load(Rows(s, w.table, a, p).row, a.x + p * C, a.layers[0].qkv + p * 3 * C, C);
+static void forward(const Shape& s, const Tensors& w, Activations& a) {
+    const int C = s.C, F = s.F, P = s.P(), N = a.N;
+    load(a.x, w.x, a.pair_of_prefix.data(), C, N);
     for (int i = 0; i < s.L; i++) {
         const Layer& m = w.layers[i];
         const LayerActivations& l = a.layers[i];
         if (i > 0) {
-            normalize(a.x, l.ln_1, P, C);
-            linear(l.qkv, m.qkv, l.ln_1.y, 3 * C, C, P);
+            normalize(a.x, l.ln_1, N, C);
+            linear(l.qkv, m.qkv, l.ln_1.y, 3 * C, C, N);
+            store(l.qkv, a.rows.data(), a.all.data(), 3 * C, N, false);
         }
+        load(l.qkv, i ? a.rows.data() : w.qkv, i ? a.prefix.data() : a.pair.data(), 3 * C, P);
         attend(s, l.qkv, l.att, l.y);
-        linear(a.x, m.proj, l.y, C, C, P, true);
-        normalize(a.x, l.ln_2, P, C);
-        linear(l.gelu, m.fc, l.ln_2.y, F, C, P);
-        for (int j = 0; j < P * F; j++) l.gelu[j] = gelu(l.gelu[j], l.gelu_slope[j]);
-        linear(a.x, m.proj_2, l.gelu, C, F, P, true);
+        store(l.y, a.rows.data(), a.prefix.data(), C, P, false);  // windows that have a prefix in common write the same
+        load(l.y, a.rows.data(), a.all.data(), C, N);
+        if (s.H > 1) linear(a.x, m.proj, l.y, C, C, N, true);
+        else for (int j = 0; j < N * C; j++) a.x[j] += l.y[j];
+        normalize(a.x, l.ln_2, N, C);
+        linear(l.gelu, m.fc, l.ln_2.y, F, C, N);
+        for (int j = 0; j < N * F; j++) l.gelu[j] = gelu(l.gelu[j], l.gelu_slope[j]);
+        linear(a.x, m.proj_2, l.gelu, C, F, N, true);
     }
-    normalize(a.x, a.ln_f, P, C);
-    linear(a.logits, w.head, a.ln_f.y, s.V, C, P);
+    normalize(a.x, a.ln_f, N, C);
+    linear(a.logits, w.head, a.ln_f.y, s.V, C, N);
 }
 
-// Adds the windows' mean losses, weighted. The logits become their gradients: (softmax - one-hot target) * weight / T.
+// Adds the windows' mean losses, weighted. The logits become their gradients: the prefix's weight * softmax, minus the
+// weights of the windows that go on with that token.
 static void cross_entropy(const Shape& s, Activations& a) {
-    vec totals = vec{} + 1.0f;
-    for (int p = 0; p < s.P(); p++) {
-        const int t = p % s.T;
-        const int64_t* const* window = &a.window[p / s.T * LANES];
-        vec *z = a.logits + p * s.V, weight = a.weight[p / s.T] / (float)s.T, target, max;
-        for (int l = 0; l < LANES; l++) target[l] = z[window[l][t + 1]][l];
-        const vec total = exp_all(z, s.V, 1.0f, max), factor = weight / total;
-        a.loss += weight * (max - target), totals *= total;
-        if (t % 4 == 3 || t == s.T - 1) {  // one logarithm for four positions, because V^4 is not too large for a float
-            for (int l = 0; l < LANES; l++) a.loss[l] += weight[l] * std::log(totals[l]);
-            totals = vec{} + 1.0f;
-        }
+    std::fill_n(a.target_logit, a.N, vec{});
+    for (auto [p, z, weight] : a.targets) a.target_logit[p / LANES][p % LANES] += weight * a.logits[z][p % LANES];
+    for (int p = 0; p < a.N; p++) {
+        vec *z = a.logits + p * s.V, max, total = exp_all(z, s.V, 1.0f, max), factor = a.weight[p] / total;
         for (int v = 0; v < s.V; v++) z[v] *= factor;
-        for (int l = 0; l < LANES; l++) z[window[l][t + 1]][l] -= weight[l];
+        for (int l = 0; l < LANES; l++) total[l] = std::log(total[l]);
+        a.loss += a.weight[p] * (max + total) - a.target_logit[p];
     }
+    for (auto [p, z, weight] : a.targets) a.logits[z][p % LANES] -= weight;
 }
 
-static void backward(const Shape& s, const Tensors& w, const Activations& a, const Tensors& g) {
-    const int C = s.C, F = s.F, P = s.P();
-    vec* d_y = a.x;  // in the place of x, which is not needed any more
-    linear_backward(d_y, g.head, a.logits, w.head, a.ln_f.y, s.V, C, P);
-    normalize_backward(a.d_x, d_y, a.ln_f, P, C, false);
+static void backward(const Shape& s, const Tensors& w, Activations& a, const Tensors& g) {
+    const int C = s.C, F = s.F, P = s.P(), N = a.N;
+    vec* d_y = a.d_y;
+    linear_backward(d_y, g.head, a.logits, w.head, a.ln_f.y, s.V, C, N);
+    normalize_backward(a.d_x, d_y, a.ln_f, N, C, false);
     for (int i = s.L - 1; i >= 0; i--) {
         const Layer &m = w.layers[i], &d = g.layers[i];
         const LayerActivations& l = a.layers[i];
-        linear_backward(a.d_hidden, d.proj_2, a.d_x, m.proj_2, l.gelu, C, F, P);
-        for (int j = 0; j < P * F; j++) a.d_hidden[j] *= l.gelu_slope[j];
-        linear_backward(d_y, d.fc, a.d_hidden, m.fc, l.ln_2.y, F, C, P);
-        normalize_backward(a.d_x, d_y, l.ln_2, P, C, true);
-        linear_backward(d_y, d.proj, a.d_x, m.proj, l.y, C, C, P);
+        linear_backward(a.d_hidden, d.proj_2, a.d_x, m.proj_2, l.gelu, C, F, N);
+        for (int j = 0; j < N * F; j++) a.d_hidden[j] *= l.gelu_slope[j];
+        linear_backward(d_y, d.fc, a.d_hidden, m.fc, l.ln_2.y, F, C, N);
+        normalize_backward(a.d_x, d_y, l.ln_2, N, C, true);
+        if (s.H > 1) linear_backward(d_y, d.proj, a.d_x, m.proj, l.y, C, C, N);
+        store(s.H > 1 ? d_y : a.d_x, a.rows.data(), a.all.data(), C, N, false);
+        std::fill_n(a.rows.data() + s.lanes() * padded(C), C, 0.0f);
+        load(d_y, a.rows.data(), a.owned.data(), C, P);  // a prefix's gradient goes to one window, the others get 0
         attend_backward(s, l.qkv, l.att, d_y, a.d_qkv, a.d_att);
+        if (i > 0) std::fill(a.rows.begin(), a.rows.end(), 0.0f);
+        store(a.d_qkv, i ? a.rows.data() : g.qkv, i ? a.prefix.data() : a.pair.data(), 3 * C, P, true);
         if (i > 0) {
-            linear_backward(d_y, d.qkv, a.d_qkv, m.qkv, l.ln_1.y, 3 * C, C, P);
-            normalize_backward(a.d_x, d_y, l.ln_1, P, C, true);
+            load(a.d_qkv, a.rows.data(), a.all.data(), 3 * C, N);
+            linear_backward(d_y, d.qkv, a.d_qkv, m.qkv, l.ln_1.y, 3 * C, C, N);
+            normalize_backward(a.d_x, d_y, l.ln_1, N, C, true);
         }
     }
-    for (int p = 0; p < P; p++) add(Rows(s, g.table, a, p).row, a.d_x + p * C, a.d_qkv + p * 3 * C, C);
+    store(a.d_x, g.x, a.pair_of_prefix.data(), C, N, true);
 }
 
 // --------------------------------------------------------------------------------------------------------------------
 // What fused_step.py calls
 
-// d is the gradient of W diag(w). That of w is the sum of d * W over the rows, and that of W is d diag(w), which takes d's
-// place. wte is used twice, so its two gradients are added.
+// out = a b, of C rows and columns
+template <class A> static void multiply(float* __restrict out, A a, const float* b, int C) {
+    std::fill_n(out, C * C, 0.0f);
+    for (int i = 0; i < C; i++)
+        for (int k = 0; k < C; k++)
+            for (int j = 0; j < C; j++) out[i * C + j] += a(i, k) * b[k * C + j];
+}
+
+// Multiplies the LayerNorms' weights into the matrices after them, and with one head proj into the rows of qkv that make v
+static void fold(const Shape& s, const Tensors& w) {
+    for (const AfterNorm& m : w.after_norms)
+        for (int i = 0; i < m.rows * s.C; i += s.C)
+            for (int c = 0; c < s.C; c++) m.matrix[i + c] *= m.ln[c];
+    if (s.H == 1) for (const Layer& m : w.layers) {
+        float* v = m.qkv + 2 * s.C * s.C;
+        multiply(v, View<float, true>{m.proj, s.C}, std::vector<float>(v, v + s.C * s.C).data(), s.C);
+    }
+}
+
+// The gradients of the folded matrices become those of the parameters. d is that of W diag(w): that of w is the sum of
+// d * W over the rows, and that of W is d diag(w), which takes d's place. Before that, d_v is the gradient of proj W
+// diag(w). wte is used twice, so its two gradients are added.
 static void unfold(const Shape& s, const Tensors& w, const Tensors& g) {
+    for (int i = 0; i < (s.H == 1 ? s.L : 0); i++) {
+        const int C = s.C;
+        float *v = w.layers[i].qkv + 2 * C * C, *d_v = g.layers[i].qkv + 2 * C * C;
+        std::vector<float> d(d_v, d_v + C * C), transposed(C * C);
+        for (int k = 0; k < C * C; k++) transposed[k % C * C + k / C] = v[k] * w.layers[i].ln_1[k % C];
+        multiply(g.layers[i].proj, View<float, true>{d.data(), C}, transposed.data(), C);
+        multiply(d_v, View<float, true>{w.layers[i].proj, C}.t(), d.data(), C);
+    }
     for (size_t k = 0; k < g.after_norms.size(); k++) {
         const AfterNorm &d = g.after_norms[k], &m = w.after_norms[k];
         for (int i = 0; i < d.rows * s.C; i += s.C)
             for (int c = 0; c < s.C; c++) d.ln[c] += d.matrix[i + c] * m.matrix[i + c], d.matrix[i + c] *= m.ln[c];
     }
     for (int i = 0; i < s.V * s.C; i++) g.wte[i] += g.head[i];
-}
-
-static void sum_into(float* sum, const float* x, int n) {
-    for (int i = 0; i < n; i++) sum[i] += x[i];
 }
 
 struct Step {
@@ -228,7 +257,31 @@ extern "C" Step* step_new(const Shape* s, int n_threads, int64_t n_parameters) t
 
 extern "C" void step_delete(Step* step) { delete step; }
 
-// One part of a batch of n windows, block by block; the last block is filled up with windows of no weight
+// Puts W * LANES windows into a block, from the given one on, and numbers their prefixes: what a window has in common with
+// any before, it has in common with the last, because they are sorted. After the n-th, it is repeated without weight.
+static void take_block(const Shape& s, Activations& a, const int64_t* ids, const int64_t* start, const float* weight, int n,
+                       int begin) {
+    int prefixes = 0;
+    std::fill_n(a.weight, s.P(), vec{});
+    for (int i = 0; i < s.W() * LANES; i++) {
+        const int64_t* id = ids + start[std::min(begin + i, n - 1)];
+        const int same = i ? std::mismatch(id, id + s.T, ids + start[std::min(begin + i, n) - 1]).first - id : 0;
+        const float each = begin + i < n ? weight[begin + i] / s.T : 0.0f;
+        for (int t = 0; t < s.T; t++) {
+            const int k = (i / LANES * s.T + t) * LANES + i % LANES;
+            a.pair[k] = t * s.V + id[t];
+            if (t >= same) a.pair_of_prefix[prefixes] = a.pair[k], a.last[t] = prefixes++;
+            const int prefix = a.prefix[k] = a.last[t];
+            a.owned[k] = t >= same ? prefix : s.lanes();
+            a.targets[i * s.T + t] = {prefix, int(prefix / LANES * s.V + id[t + 1]), each};
+            a.weight[prefix / LANES][prefix % LANES] += each;
+        }
+    }
+    a.N = (prefixes + LANES - 1) / LANES;  // the lanes left over have no weight; they begin as 0
+    std::fill_n(a.rows.begin() + prefixes * padded(s.C), (a.N * LANES - prefixes) * padded(s.C), 0.0f);
+}
+
+// One part of a batch of n windows, block by block
 static float run_part(const Shape& s, const Tensors& w, Activations& a, std::vector<float>& gradients, int part,
                       const int64_t* ids, const int64_t* start, const float* weight, int n) {
     const int size = s.W() * LANES, blocks = (n + size - 1) / size;
@@ -236,11 +289,7 @@ static float run_part(const Shape& s, const Tensors& w, Activations& a, std::vec
     const Tensors g(s, gradients);
     a.loss = vec{};
     for (int b = blocks * part / PARTS; b < blocks * (part + 1) / PARTS; b++) {
-        for (int i = 0; i < size; i++) {
-            const int row = b * size + i;
-            a.window[i] = ids + start[row < n ? row : 0];
-            a.weight[i / LANES][i % LANES] = row < n ? weight[row] : 0.0f;
-        }
+        take_block(s, a, ids, start, weight, n, b * size);
         forward(s, w, a);
         cross_entropy(s, a);
         backward(s, w, a, g);
@@ -258,9 +307,7 @@ extern "C" float step_gradients(Step* step, int n_tensors, const int64_t* size, 
     std::copy_n(param[0], size[0], end);
     std::copy(step->weights.begin(), step->weights.end(), step->folded.begin());
     const Tensors w(s, step->weights), folded(s, step->folded), g(s, step->parts[0]);
-    for (const AfterNorm& m : folded.after_norms)
-        for (int i = 0; i < m.rows * s.C; i += s.C)
-            for (int c = 0; c < s.C; c++) m.matrix[i + c] *= m.ln[c];
+    fold(s, folded);
 
     float loss[PARTS];
     step->share(s.table_blocks(), [&](int block, const Activations& a) { make_table(s, folded, a, block); });
@@ -268,11 +315,14 @@ extern "C" float step_gradients(Step* step, int n_tensors, const int64_t* size, 
         loss[i] = run_part(s, folded, a, step->parts[i], i, ids, start, weight, n);
     });
     step->share(PARTS, [&](int i, const Activations& a) {
-        const int size = s.P() * LANES * s.row();
         for (int block = i; block < s.table_blocks(); block += PARTS) {
-            for (int j = 1; j < PARTS; j++)  // always in this order
-                sum_into(g.table + block * size, Tensors(s, step->parts[j]).table + block * size, size);
-            table_backward(s, folded, a, Tensors(s, step->parts[i]), g.table, block);
+            const int x = block * s.lanes() * padded(s.C), qkv = block * s.lanes() * padded(3 * s.C);
+            for (int j = 1; j < PARTS; j++) {  // always in this order
+                const Tensors part(s, step->parts[j]);
+                sum_into(g.x + x, part.x + x, s.lanes() * padded(s.C));
+                sum_into(g.qkv + qkv, part.qkv + qkv, s.lanes() * padded(3 * s.C));
+            }
+            table_backward(s, folded, a, Tensors(s, step->parts[i]), g, block);
         }
     });
     for (int i = 1; i < PARTS; i++) {

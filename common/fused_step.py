@@ -31,6 +31,17 @@ def supports(config, device, dtype, batch_size):
             and (config.n_embd <= 32 or batch_size >= config.vocab_size))
 
 
+def sort_windows(text, size):
+    """The windows of size > 1 ids, sorted: where each different one first starts, and each start's place in that."""
+    place, length = text, 1  # two windows, one after the other or overlapping, make a longer one
+    while length < size:
+        more = min(length, size - length)
+        pairs = place[:-more] * (place.max(initial=0) + 1) + place[more:]
+        _, first, place = np.unique(pairs, return_index=True, return_inverse=True)
+        length += more
+    return first, place
+
+
 class FusedStep:
     """The steps of one model with one optimizer, that of model.configure_optimizers.
 
@@ -74,22 +85,23 @@ class FusedStep:
         """Fill every p.grad with the gradient of the mean loss of windows of a text; returns the loss.
 
         ids: (n,) whole numbers, the text. It is copied when it is first given, so it must not change afterwards. starts: (N,)
-        int64, where in it windows of block_size ids and their targets begin. A window drawn more than once is computed once,
-        with more weight. Raises ValueError if the input is not that.
+        int64, where in it windows of block_size ids and their targets begin. Equal windows are computed once, with more
+        weight. Raises ValueError if the input is not that.
         """
         if ids is not self.ids:
             text = np.array(np.asarray(ids))  # a copy, so that nobody changes what has been checked
             if text.dtype.kind not in 'iu' or text.ndim != 1 or not len(text) or (
                     text.min() < 0 or text.max() >= self.config.vocab_size):
                 raise ValueError(f"ids must be a vector of whole numbers from 0 to {self.config.vocab_size - 1}")
-            self.ids, self.text = ids, text.astype(np.int64)  # checked once, because that takes long
+            self.ids, self.text = ids, text.astype(np.int64)  # checked and sorted once, because that takes long
+            self.first, self.place = sort_windows(self.text, self.config.block_size + 1)
         starts = np.asarray(starts)
         if starts.dtype != np.int64 or starts.ndim != 1 or not len(starts):
             raise ValueError("starts must be an int64 vector that is not empty")
-        first, counts = np.unique(starts, return_counts=True)
-        if first[0] < 0 or first[-1] >= len(self.text) - self.config.block_size:
-            raise ValueError(f"windows must lie in the text, but they start at {first[0]} to {first[-1]}")
-        weights = (counts / len(starts)).astype(np.float32)
+        if starts.min() < 0 or starts.max() >= len(self.place):
+            raise ValueError(f"windows must lie in the text, but they start at {starts.min()} to {starts.max()}")
+        places, counts = np.unique(self.place[starts], return_counts=True)
+        first, weights = self.first[places], (counts / len(starts)).astype(np.float32)
         for p in self.params:
             if p.grad is None:
                 p.grad = torch.empty_like(p)

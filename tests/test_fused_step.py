@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from common import compile_cpp
-from common.fused_step import FusedStep, build, supports
+from common.fused_step import FusedStep, build, sort_windows, supports
 from model import GPT, GPTConfig
 
 REPO = Path(__file__).resolve().parents[1]
@@ -127,14 +127,26 @@ def test_one_seed_gives_one_result_to_the_bit_with_any_number_of_threads():
     assert all(torch.equal(a, b) for result in results for a, b in zip(result, results[0]))
 
 
-def test_a_window_drawn_twice_counts_twice():
-    model, ids, starts = make(windows=30)
-    starts[10:] = starts[:20]
-    loss = fused(model).gradients(ids, starts)
-    expected = loss_of(model, ids, starts)
-    gradients = torch.autograd.grad(expected, list(model.parameters()))
-    assert loss == pytest.approx(expected.item(), rel=1e-5)
-    assert difference([p.grad for p in model.parameters()], gradients) < 1e-5
+@pytest.mark.parametrize('n_layer, n_head', [(1, 1), (3, 1), (3, 2)])
+@pytest.mark.parametrize('tokens, length', [(2, 500), (6, 500), (17, 12)])
+def test_windows_with_equal_beginnings_or_drawn_twice_count_each_time(n_layer, n_head, tokens, length):
+    model, _, _ = make(n_layer=n_layer, n_head=n_head)
+    ids = torch.randint(tokens, (length,))
+    starts = np.random.default_rng(0).integers(length - 9, size=300)
+    exact = copy.deepcopy(model).double()
+    expected = loss_of(exact, ids, starts)
+    expected.backward()
+    assert fused(model).gradients(ids, starts) == pytest.approx(expected.item(), rel=1e-5)
+    assert difference([p.grad for p in model.parameters()], [p.grad for p in exact.parameters()]) < 1e-5
+
+
+@pytest.mark.parametrize('size', [2, 3, 10, 25])
+def test_windows_are_sorted_by_what_they_hold(size):
+    text = np.random.default_rng(size).integers(3, size=300) * 100
+    windows = [tuple(window) for window in np.lib.stride_tricks.sliding_window_view(text, size)]
+    first, place = sort_windows(text, size)
+    assert [windows[i] for i in first] == sorted(set(windows))
+    assert [windows[i] for i in first[place]] == windows
 
 
 def test_gradients_stay_in_their_tensors_and_may_be_replaced_before_the_update():
@@ -195,6 +207,8 @@ def test_weights_that_are_not_numbers_give_a_loss_that_is_none():
     assert np.isnan(step.gradients(ids, starts))
     step.update(1e-3, 1.0)
     assert all(p.isnan().all() for p in model.parameters())
+    model.load_state_dict(make(seed=1)[0].state_dict())
+    assert np.isfinite(step.gradients(ids, starts)) and all(p.grad.isfinite().all() for p in model.parameters())
 
 
 def test_only_models_that_it_can_compute_are_supported():
