@@ -129,6 +129,7 @@ static void forward(const Shape& s, const Tensors& w, Activations& a) {
         }
         load(l.qkv, i ? a.rows.data() : w.qkv, i ? a.prefix.data() : a.pair.data(), 3 * C, P);
         attend(s, l.qkv, l.att, l.y);
+        std::fill_n(a.rows.begin() + (N - 1) * LANES * padded(C), LANES * padded(C), 0.0f);  // lanes left over stay 0
         store(l.y, a.rows.data(), a.prefix.data(), C, P, false);  // windows that have a prefix in common write the same
         load(l.y, a.rows.data(), a.all.data(), C, N);
         if (s.H > 1) linear(a.x, m.proj, l.y, C, C, N, true);
@@ -277,8 +278,7 @@ static void take_block(const Shape& s, Activations& a, const int64_t* ids, const
             a.weight[prefix / LANES][prefix % LANES] += each;
         }
     }
-    a.N = (prefixes + LANES - 1) / LANES;  // the lanes left over have no weight; they begin as 0
-    std::fill_n(a.rows.begin() + prefixes * padded(s.C), (a.N * LANES - prefixes) * padded(s.C), 0.0f);
+    a.N = (prefixes + LANES - 1) / LANES;  // the lanes left over have no weight
 }
 
 // One part of a batch of n windows, block by block
