@@ -93,8 +93,9 @@ class FusedStep:
             if text.dtype.kind not in 'iu' or text.ndim != 1 or not len(text) or (
                     text.min() < 0 or text.max() >= self.config.vocab_size):
                 raise ValueError(f"ids must be a vector of whole numbers from 0 to {self.config.vocab_size - 1}")
-            self.ids, self.text = ids, text.astype(np.int64)  # checked and sorted once, because that takes long
-            self.first, self.place = sort_windows(self.text, self.config.block_size + 1)
+            text = text.astype(np.int64)
+            self.first, self.place = sort_windows(text, self.config.block_size + 1)
+            self.ids, self.text = ids, text  # checked and sorted once, because that takes long
         starts = np.asarray(starts)
         if starts.dtype != np.int64 or starts.ndim != 1 or not len(starts):
             raise ValueError("starts must be an int64 vector that is not empty")

@@ -181,6 +181,16 @@ def test_bad_input_is_an_error_before_it_reaches_the_c_code(ids, starts, message
         fused(make()[0]).gradients(ids, starts)
 
 
+def test_a_text_whose_sorting_was_interrupted_is_sorted_again(monkeypatch):
+    model, ids, starts = make()
+    step = fused(model)
+    step.gradients(torch.arange(500) % 5, starts)
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr('common.fused_step.sort_windows', lambda *_: 1 // 0)
+        step.gradients(ids, starts)
+    assert step.gradients(ids, starts) == pytest.approx(loss_of(model, ids, starts).item(), rel=1e-5)
+
+
 def test_no_threads_are_an_error():
     with pytest.raises(ValueError, match='at least one thread'):
         fused(make()[0], n_threads=0)
