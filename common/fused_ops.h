@@ -2,9 +2,9 @@
 // hold the same number of different windows of a batch, or of prefixes, so each operation is the scalar formula, written
 // with `vec` for `float`, and hardly a lane is idle, however narrow the model is.
 //
-// Letters: L layers, H heads, width C, MLP of hidden width F, T positions in a window, vocabulary V. A
-// lane of a block holds W windows laid end to end, because products are quicker over more positions: P = W * T. Only
-// attention sees where a window ends. d_x is the gradient of x.
+// Letters: L layers, H heads, width C, MLP of hidden width F, T positions in a window, vocabulary V. A lane of a block
+// holds W windows laid end to end, because products are quicker over more positions: P = W * T. Only attention sees where
+// a window ends. d_x is the gradient of x.
 
 #pragma once
 
@@ -94,7 +94,7 @@ static void load(vec* x, const float* rows, const int* number, int n, int P) {
         }
 }
 
-// Writes x into the rows, or adds it. Loops copy here, because g++ makes slow calls of copies of this size.
+// Writes x into the rows, or adds it. Squares are copied by loops, because g++ makes a slow call of memcpy of so much.
 static void store(const vec* x, float* rows, const int* number, int n, int P, bool add) {
     for (int p = 0; p < P; p++, number += LANES, x += n)
         for (int j = 0; j < n; j += LANES) {

@@ -51,16 +51,21 @@ struct Tensors {  // parameters or gradients, one after another
 
 struct LayerActivations { Norm ln_1, ln_2; vec *qkv, *att, *y, *gelu, *gelu_slope; };
 
-struct Target { int prefix, logit; float weight; };  // of a position of a window: in the block, in its logits, in the loss
+// The token that follows a position of a window: after which prefix, where its logit is, and its weight in the loss
+struct Target { int prefix, logit; float weight; };
 
 struct Activations {  // of a block: features x positions
     std::vector<std::vector<vec>> memory;
-    int N;                    // its prefixes are the lanes of N positions
-    std::vector<float> rows;  // of the prefixes
-    // Which rows the lanes take: windows that of their pair in the table, that of their prefix, and that only if they are
-    // the first with this prefix, or else one of zeros; prefixes that of their pair, and their own: 0, 1, 2, ...
-    std::vector<int> pair, prefix, owned, pair_of_prefix, all;
-    std::vector<int> last;  // the prefixes of the last window
+    int N;                    // its prefixes fill the lanes of N positions
+    std::vector<float> rows;  // one for each prefix, of C or 3 C floats, and one more, which is 0 where it is used
+    // The number of the row that each lane is copied from or to. Where lanes are windows, at each of their positions:
+    std::vector<int> pair;    // the table's row of the token and the position
+    std::vector<int> prefix;  // the row of the prefix
+    std::vector<int> owned;   // the same if the window is the first with this prefix, or else the row of zeros
+    // Where lanes are prefixes:
+    std::vector<int> pair_of_prefix;  // the table's row of the last token and its position
+    std::vector<int> all;             // the prefix's own row: 0, 1, 2, ...
+    std::vector<int> last;  // the prefixes of the window that take_block took last
     std::vector<Target> targets;
     vec *weight, *x, *logits, *d_x, *d_y, *d_qkv, *d_att, *d_hidden, *target_logit, loss;
     std::vector<LayerActivations> layers;
@@ -127,11 +132,11 @@ static void forward(const Shape& s, const Tensors& w, Activations& a) {
             linear(l.qkv, m.qkv, l.ln_1.y, 3 * C, C, N);
             store(l.qkv, a.rows.data(), a.all.data(), 3 * C, N, false);
         }
-        load(l.qkv, i ? a.rows.data() : w.qkv, i ? a.prefix.data() : a.pair.data(), 3 * C, P);
+        load(l.qkv, i ? a.rows.data() : w.qkv, i ? a.prefix.data() : a.pair.data(), 3 * C, P);  // lanes become windows
         attend(s, l.qkv, l.att, l.y);
         std::fill_n(a.rows.begin() + (N - 1) * LANES * padded(C), LANES * padded(C), 0.0f);  // lanes left over stay 0
         store(l.y, a.rows.data(), a.prefix.data(), C, P, false);  // windows that have a prefix in common write the same
-        load(l.y, a.rows.data(), a.all.data(), C, N);
+        load(l.y, a.rows.data(), a.all.data(), C, N);  // and lanes become prefixes again
         if (s.H > 1) linear(a.x, m.proj, l.y, C, C, N, true);
         else for (int j = 0; j < N * C; j++) a.x[j] += l.y[j];
         normalize(a.x, l.ln_2, N, C);
@@ -170,9 +175,10 @@ static void backward(const Shape& s, const Tensors& w, Activations& a, const Ten
         linear_backward(d_y, d.fc, a.d_hidden, m.fc, l.ln_2.y, F, C, N);
         normalize_backward(a.d_x, d_y, l.ln_2, N, C, true);
         if (s.H > 1) linear_backward(d_y, d.proj, a.d_x, m.proj, l.y, C, C, N);
+        // Windows that have a prefix in common are equal up to there, so one of them can take the whole gradient: the first.
         store(s.H > 1 ? d_y : a.d_x, a.rows.data(), a.all.data(), C, N, false);
         std::fill_n(a.rows.data() + s.lanes() * padded(C), C, 0.0f);
-        load(d_y, a.rows.data(), a.owned.data(), C, P);  // a prefix's gradient goes to one window, the others get 0
+        load(d_y, a.rows.data(), a.owned.data(), C, P);
         attend_backward(s, l.qkv, l.att, d_y, a.d_qkv, a.d_att);
         if (i > 0) std::fill(a.rows.begin(), a.rows.end(), 0.0f);
         store(a.d_qkv, i ? a.rows.data() : g.qkv, i ? a.prefix.data() : a.pair.data(), 3 * C, P, true);
@@ -188,7 +194,7 @@ static void backward(const Shape& s, const Tensors& w, Activations& a, const Ten
 // --------------------------------------------------------------------------------------------------------------------
 // What fused_step.py calls
 
-// out = a b, of C rows and columns
+// out = a b, where all three have C rows and C columns
 template <class A> static void multiply(float* __restrict out, A a, const float* b, int C) {
     std::fill_n(out, C * C, 0.0f);
     for (int i = 0; i < C; i++)
@@ -207,12 +213,13 @@ static void fold(const Shape& s, const Tensors& w) {
     }
 }
 
-// The gradients of the folded matrices become those of the parameters. d is that of W diag(w): that of w is the sum of
-// d * W over the rows, and that of W is d diag(w), which takes d's place. Before that, d_v is the gradient of proj W
-// diag(w). wte is used twice, so its two gradients are added.
+// The gradients of the folded matrices become those of the parameters, in the opposite order. First proj: if d is the
+// gradient of proj V, where V = W diag(w), then that of proj is d V^T, and that of V is proj^T d, which takes d's place.
+// Then w: if d is the gradient of W diag(w), then that of w is the sum of d * W over the rows, and that of W is d diag(w),
+// which takes d's place. wte is used twice, so its two gradients are added.
 static void unfold(const Shape& s, const Tensors& w, const Tensors& g) {
-    for (int i = 0; i < (s.H == 1 ? s.L : 0); i++) {
-        const int C = s.C;
+    const int C = s.C;
+    if (s.H == 1) for (int i = 0; i < s.L; i++) {
         float *v = w.layers[i].qkv + 2 * C * C, *d_v = g.layers[i].qkv + 2 * C * C;
         std::vector<float> d(d_v, d_v + C * C), transposed(C * C);
         for (int k = 0; k < C * C; k++) transposed[k % C * C + k / C] = v[k] * w.layers[i].ln_1[k % C];
@@ -221,10 +228,10 @@ static void unfold(const Shape& s, const Tensors& w, const Tensors& g) {
     }
     for (size_t k = 0; k < g.after_norms.size(); k++) {
         const AfterNorm &d = g.after_norms[k], &m = w.after_norms[k];
-        for (int i = 0; i < d.rows * s.C; i += s.C)
-            for (int c = 0; c < s.C; c++) d.ln[c] += d.matrix[i + c] * m.matrix[i + c], d.matrix[i + c] *= m.ln[c];
+        for (int i = 0; i < d.rows * C; i += C)
+            for (int c = 0; c < C; c++) d.ln[c] += d.matrix[i + c] * m.matrix[i + c], d.matrix[i + c] *= m.ln[c];
     }
-    for (int i = 0; i < s.V * s.C; i++) g.wte[i] += g.head[i];
+    for (int i = 0; i < s.V * C; i++) g.wte[i] += g.head[i];
 }
 
 struct Step {
@@ -258,18 +265,20 @@ extern "C" Step* step_new(const Shape* s, int n_threads, int64_t n_parameters) t
 
 extern "C" void step_delete(Step* step) { delete step; }
 
-// Puts W * LANES windows into a block, from the given one on, and numbers their prefixes: what a window has in common with
-// any before, it has in common with the last, because they are sorted. After the n-th, it is repeated without weight.
+// Puts W * LANES windows into a block, from the given one on, and numbers their prefixes. Each window is compared only with
+// the one before it, because in sorted order no earlier one begins with more of the same ids. If the n windows end within
+// the block, the last one is repeated with weight 0.
 static void take_block(const Shape& s, Activations& a, const int64_t* ids, const int64_t* start, const float* weight, int n,
                        int begin) {
     int prefixes = 0;
+    const int64_t *id = nullptr, *before;
     std::fill_n(a.weight, s.P(), vec{});
     for (int i = 0; i < s.W() * LANES; i++) {
-        const int64_t* id = ids + start[std::min(begin + i, n - 1)];
-        const int same = i ? std::mismatch(id, id + s.T, ids + start[std::min(begin + i, n) - 1]).first - id : 0;
+        before = id, id = ids + start[std::min(begin + i, n - 1)];
+        const int same = before ? std::mismatch(id, id + s.T, before).first - id : 0;  // so many prefixes have numbers
         const float each = begin + i < n ? weight[begin + i] / s.T : 0.0f;
         for (int t = 0; t < s.T; t++) {
-            const int k = (i / LANES * s.T + t) * LANES + i % LANES;
+            const int k = (i / LANES * s.T + t) * LANES + i % LANES;  // the window's lane at its position t
             a.pair[k] = t * s.V + id[t];
             if (t >= same) a.pair_of_prefix[prefixes] = a.pair[k], a.last[t] = prefixes++;
             const int prefix = a.prefix[k] = a.last[t];
@@ -298,7 +307,8 @@ static float run_part(const Shape& s, const Tensors& w, Activations& a, std::vec
 }
 
 // The mean losses of the windows that begin at ids[start[0]], ids[start[1]], ..., weighted and summed, and the
-// gradients of that. fused_step.py has seen to it that all windows lie in the text, and all ids in the vocabulary.
+// gradients of that. fused_step.py has seen to it that all windows lie in the text, and all ids in the vocabulary, and
+// has sorted the windows, without which the result would be the same but take longer.
 extern "C" float step_gradients(Step* step, int n_tensors, const int64_t* size, float* const* param, float* const* grad,
                                 const int64_t* ids, const int64_t* start, const float* weight, int n) {
     const Shape& s = step->s;
