@@ -20,6 +20,7 @@ from common.compile_cpp import build
 MAX_WIDTH, MAX_EXPANSION = 96, 4  # wider models gain less and less over the compiled step, see dev/LOG.md
 MAX_BLOCK = 64  # every lane of a register has its own activations, so large models need much memory
 MAX_TABLE = 64 * 66  # pairs of a position and a token, for which q, k and v are computed: more need much memory, too
+MAX_SORTED = 10_000_000  # longer texts are not sorted: it takes 90 bytes an id, and their windows seldom begin alike
 
 
 def supports(config, device, dtype, batch_size):
@@ -32,7 +33,12 @@ def supports(config, device, dtype, batch_size):
 
 
 def sort_windows(text, size):
-    """The windows of size > 1 ids, sorted: where each different one first starts, and each start's place in that."""
+    """The windows of size > 1 ids, sorted: where each different one first starts, and each start's place in that.
+
+    Those of a long text stay as they are.
+    """
+    if len(text) > MAX_SORTED:
+        return (np.arange(len(text) - size + 1),) * 2
     place, length = text, 1  # two windows, one after the other or overlapping, make a longer one
     while length < size:
         more = min(length, size - length)

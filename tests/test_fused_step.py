@@ -149,6 +149,16 @@ def test_windows_are_sorted_by_what_they_hold(size):
     assert [windows[i] for i in first[place]] == windows
 
 
+def test_a_text_that_is_too_long_to_be_sorted_gives_the_same_gradients(monkeypatch):
+    gradients = []
+    for longest in (500, 499):
+        monkeypatch.setattr('common.fused_step.MAX_SORTED', longest)
+        model, ids, starts = make()
+        fused(model).gradients(ids, starts)
+        gradients.append([p.grad for p in model.parameters()])
+    assert 0 < difference(*gradients) < 1e-5
+
+
 def test_gradients_stay_in_their_tensors_and_may_be_replaced_before_the_update():
     model, ids, starts = make()
     step = fused(model)
