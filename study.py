@@ -17,8 +17,9 @@ import pandas as pd
 
 from common.answers import read_answers
 from common.errors import explained, say, wrapped
+from common.questions import Question, arithmetic_text
 from common.run_folder import atomic_open, write_file
-from common.statistics import holm, interval, page, sign_flips, sign_test
+from common.statistics import errors_by_chance, holm, interval, page, sign_flips, sign_test
 
 WIDTHS, CONTROL_WIDTHS = [6, 8, 10, 12, 14, 20, 28, 56], [14, 28, 56]
 SHARES = {'pair': 2, 'rounds_1': 10, 'rounds_2': 20, 'rounds_3': 30, 'rounds_5': 50}  # dataset to per cent held out
@@ -28,11 +29,16 @@ PLANNED = [('main', share, width) for share in SHARES.values() for width in WIDT
 PLANNED += [(study, share, width) for study, share in CONTROLS.items()
             for width in (WIDTHS if study == 'random' else CONTROL_WIDTHS)]
 SPLITS = 8  # runs of each cell
+ADDED = {  # measures that the plan does not have
+    'chance_acc': 'right by chance', 'chance_off_by_one': 'wrong by one, by chance', 'inner_acc': 'without 0 and 9',
+    'edge_acc': 'with 0 or 9', 'inner_minus_edge': 'difference of these', 'fit_iter': 'iteration of fit',
+    'fit_minus_end': 'at fit minus end', 'last_line_acc': 'last line'}
 LABELS = {'seen_acc': 'seen', 'heldout_acc': 'held out', 'bits': 'bits per answer', 'abs_error': 'mean error',
           'off_by_one': 'wrong by one', 'no_number': 'no number', 'add_acc': 'additions', 'sub_acc': 'subtractions',
           'near_acc': 'neighbours seen', 'far_acc': 'others', 'near_minus_far': 'difference of these',
-          'peak_prob': 'probability, peak', 'end_prob': 'probability, end', 'n_params': 'parameters',
-          'bits_memorised': 'bits memorised', 'bits_per_param': 'bits per parameter', 'n_embd': 'width', 'share': 'share'}
+          'peak_prob': 'probability, peak', 'end_prob': 'probability, end', 'fall_after_peak': 'fall from the peak',
+          'n_params': 'parameters', 'bits_memorised': 'bits memorised', 'bits_per_param': 'bits per parameter',
+          'bits_last': 'of which the last line', 'fits': 'runs that fit', 'n_embd': 'width', 'share': 'share', **ADDED}
 COLUMNS = ['name', *CELL, 'value', 'low', 'high', 'n', 'p', 'p_holm', 'test']
 
 # -----------------------------------------------------------------------------
@@ -78,19 +84,34 @@ def neighbours_seen(held_out):
     return np.array([neighbours.isdisjoint(keys) for neighbours in near], dtype=bool)
 
 
+def is_last_line(seen):
+    """For each seen question of a run, whether it is the last line of the text: a bool Series. See data/as_math/readme.md."""
+    questions = [Question(*q) for q in zip(seen.task, seen.prompt, seen.answer.astype(str), seen.group)]
+    return seen.prompt == arithmetic_text(questions).splitlines()[-1].split('=')[0] + '='
+
+
 def measure(answers):
     """The measures of a run at one evaluation, from its answers: dict of name to number, NaN where nothing was asked."""
     seen, held_out = answers[answers.group == 'seen'], answers[answers.group == 'held out']
+    last = is_last_line(seen)
     if held_out.empty:  # random labels
         frequency = seen.groupby(['task', 'answer']).prob.transform('size') / seen.groupby('task').prob.transform('size')
-        return {'seen_acc': seen.right.mean(), 'bits_memorised': np.log2(seen.prob / frequency).sum()}
+        bits = np.log2(seen.prob / frequency)
+        return {'seen_acc': seen.right.mean(), 'bits_memorised': bits.sum(), 'bits_last': bits[last].sum()}
     right, near = held_out.right, neighbours_seen(held_out)
+    edge = held_out.prompt.str.contains('[09]')
+    numbers = held_out.assign(number=held_out.answer.astype(float)).groupby('task')
+    by_chance = np.concatenate([errors_by_chance((part.number + part.error).to_numpy(), part.number.to_numpy())
+                                for _, part in numbers])
     return {'heldout_acc': right.mean(), 'seen_acc': seen.right.mean(), 'gap': seen.right.mean() - right.mean(),
             'bits': -np.log2(held_out.prob).mean(), 'abs_error': held_out.error.abs().mean(),
             'off_by_one': (held_out.error.abs() == 1).mean(), 'no_number': held_out.error.isna().mean(),
             'add_acc': right[held_out.task == 'add'].mean(), 'sub_acc': right[held_out.task == 'sub'].mean(),
             'near_acc': right[near].mean(), 'far_acc': right[~near].mean(),
-            'near_minus_far': right[near].mean() - right[~near].mean()}
+            'near_minus_far': right[near].mean() - right[~near].mean(),
+            'chance_acc': (by_chance == 0).mean(), 'chance_off_by_one': (np.abs(by_chance) == 1).mean(),
+            'inner_acc': right[~edge].mean(), 'edge_acc': right[edge].mean(),
+            'inner_minus_edge': right[~edge].mean() - right[edge].mean(), 'last_line_acc': seen.right[last].mean()}
 
 
 def fall_after_peak(curves):
@@ -113,6 +134,12 @@ def measure_runs(answers, results):
     curves = results.sort_values('iter').groupby(index)
     runs['fits'] = runs.index.isin(fit.index)
     runs['fit_heldout_acc'] = fit.get('heldout_acc', np.nan)
+    runs['fit_minus_end'] = runs.fit_heldout_acc - runs.heldout_acc
+    runs['fit_iter'] = answers[answers.when == 'fit'].groupby(index).iter.first()
+    runs['last_line_acc'] = runs.last_line_acc.where(runs.index.get_level_values('study') != 'orders')  # it has many orders
+    held_out = answers[(answers.group == 'held out') & (answers.when == 'last')]
+    of_10 = held_out[(held_out.study == 'main') & (held_out.share == 10)][['split', 'prompt']].drop_duplicates()
+    runs['same_acc'] = held_out[held_out.share >= 10].merge(of_10).groupby(index).right.mean()
     runs['above_90'] = runs.heldout_acc >= 0.9
     runs['n_params'] = curves.n_params.last()
     runs['bits_per_param'] = runs.get('bits_memorised', np.nan) / runs.n_params
@@ -159,7 +186,7 @@ def describe(runs):
 
 
 def run_tests(runs):
-    """Rows of numbers.csv: the tests of questions 1 to 4 of docs/study.md, each family with its p_holm."""
+    """Rows of numbers.csv: the tests of docs/study.md, each family with its p_holm."""
     main = {share: runs[(runs.study == 'main') & (runs.share == share)] for share in SHARES.values()}
 
     def blocks(part, name, columns, values):
@@ -178,6 +205,14 @@ def run_tests(runs):
     by_width = {width: runs[(runs.study == 'main') & (runs.n_embd == width)] for width in WIDTHS}
     by_share = [page_row('accuracy falls with the share', blocks(part, 'heldout_acc', 'share', [*main][::-1]),
                          ('main', np.nan, width)) for width, part in by_width.items()]
+    added = [page_row('added: accuracy on the same questions falls with the share',
+                      blocks(part, 'same_acc', 'share', [50, 30, 20, 10]), ('main', np.nan, width))
+             for width, part in by_width.items()]
+    steps = []
+    for share, part in main.items():
+        accuracies = blocks(part, 'heldout_acc', 'n_embd', WIDTHS)
+        steps += [row(f'added: width {a} minus {b}', (accuracies[a] - accuracies[b]).dropna(), ('main', share),
+                      test='bootstrap') for a, b in ((14, 20), (20, 28), (28, 56))]
     controls = []
     base = main[20].set_index(['n_embd', 'split']).heldout_acc
     for control in ('orders', 'decay 0.1', 'decay 1.0', 'pair'):
@@ -186,7 +221,7 @@ def run_tests(runs):
         pairs = {width: difference.heldout_acc[difference.n_embd == width] for width in CONTROL_WIDTHS}
         controls += family([row(f'{control} minus main', values, ('main', 20, width), p=sign_flips(values), test='sign flips')
                             for width, values in pairs.items()])
-    return family(accuracy + gap) + family(by_share) + family(matched) + family(forgetting) + controls
+    return family(accuracy + gap) + family(by_share) + family(matched) + family(forgetting) + controls + family(added) + steps
 
 # -----------------------------------------------------------------------------
 # tables
@@ -195,7 +230,8 @@ TITLES = {'heldout_acc': 'Held-out questions right at the end (%)', 'seen_acc': 
           'gap': 'Gap at the end, seen minus held out (%)', 'fits': 'Runs that fit',
           'fit_heldout_acc': 'Held-out questions right at matched fit (%)',
           'above_90': 'Runs that end with at least 90 % of the held-out questions right'}
-NOT_SHARES = {'bits': 2, 'abs_error': 2, 'n_params': 0, 'bits_memorised': 0, 'bits_per_param': 3}  # decimals; else per cent
+NOT_SHARES = {'bits': 2, 'abs_error': 2, 'n_params': 0, 'bits_memorised': 0, 'bits_per_param': 3, 'bits_last': 1,
+              'fit_iter': 0}  # decimals; all others are in per cent
 
 
 def cell_text(r):
@@ -224,6 +260,18 @@ def print_table(title, rows, columns):
         print('| ' + ' | '.join(map(str, line)) + ' |')
 
 
+def print_tests(title, rows):
+    """The rows of numbers.csv that are tests or differences, in Markdown."""
+    print(f'\n### {title}\n\n| what | share | width | n | effect | p | p, Holm | how |\n' + '|---' * 8 + '|')
+    for r in rows.itertuples():
+        mean = f'{100 * r.value:.1f} ({100 * r.low:.1f} to {100 * r.high:.1f})'
+        effect = f'{r.value:.2f}' if r.test.startswith('Page') else mean
+        p = 'not testable' if np.isnan(r.p) and r.test != 'bootstrap' else f'{r.p:.2g}'
+        cells = [f'{r.share:.0f} %', f'{r.n_embd:.0f}', f'{r.n:.0f}', effect, p, f'{r.p_holm:.2g}']
+        cells = ['' if 'nan' in cell else cell for cell in cells]
+        print('| ' + ' | '.join([r.name.removeprefix('added: '), *cells, r.test]) + ' |')
+
+
 def counted(numbers):
     """How many runs are there of those planned, as 'Runs: main 320 of 320, ...'."""
     return 'Runs: ' + ', '.join(f'{r.study} {r.value:.0f} of {r.n:.0f}' for r in numbers[numbers.name == 'runs'].itertuples())
@@ -233,19 +281,20 @@ def print_markdown(numbers):
     """The tables of docs/study.md."""
     print(counted(numbers) + '.')
     main, random = numbers[numbers.study == 'main'], numbers[numbers.study == 'random']
-    controls = numbers[~numbers.study.isin(['main', 'random'])]
+    controls = numbers[~numbers.study.isin(['main', 'random']) & numbers.name.isin(['heldout_acc', 'seen_acc'])]
     for name, title in TITLES.items():
         print_table(f'{title}, by width and share held out', main[main.name == name], 'share')
-    others = main[(main.share == 20) & ~main.name.isin([*TITLES, 'n_params', 'fall_after_peak']) & main.test.isna()]
-    print_table('Other measures at the end, 20 % held out (%, or bits, or the error)', others, 'name')
-    print_table('Controls at the end (%), 20 % held out', controls[controls.name.isin(['heldout_acc', 'seen_acc'])], 'name')
-    print_table('Random labels at the end (% and bits)', random[~random.name.isin(['runs', 'fits'])], 'name')
-    print('\n### Tests\n\n| test | share | width | n | effect | p | p, Holm | how |\n' + '|---' * 8 + '|')
-    for r in numbers[numbers.test.notna()].itertuples():
-        mean = f'{100 * r.value:.1f} ({100 * r.low:.1f} to {100 * r.high:.1f})'
-        effect = f'{r.value:.2f}' if r.test.startswith('Page') else mean
-        cells = [f'{r.share:.0f} %', f'{r.n_embd:.0f}', f'{r.n:.0f}', effect, f'{r.p:.2g}', f'{r.p_holm:.2g}']
-        print('| ' + ' | '.join([r.name, *('' if 'nan' in cell else cell for cell in cells), r.test]) + ' |')
+    of_20 = main[(main.share == 20) & main.test.isna()]
+    others = of_20[~of_20.name.isin([*TITLES, *ADDED, 'n_params', 'same_acc'])]
+    print_table('Other measures, 20 % held out (%, or bits, or the error)', others, 'name')
+    print_table('Measures that the plan does not have, 20 % held out (%)', of_20[of_20.name.isin(ADDED)], 'name')
+    if len(controls):
+        beside = of_20[of_20.n_embd.isin(CONTROL_WIDTHS) & of_20.name.isin(['heldout_acc', 'seen_acc'])]
+        controls = pd.concat([beside, controls])
+    print_table('Controls at the end (%), 20 % held out', controls, 'name')
+    print_table('Random labels at the end (% and bits)', random[random.name != 'runs'], 'name')
+    print_tests('Tests', numbers[numbers.test.notna() & ~numbers.name.str.startswith('added')])
+    print_tests('Comparisons that the plan does not have', numbers[numbers.name.str.startswith('added')])
 
 
 if __name__ == '__main__':

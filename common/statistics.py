@@ -24,6 +24,14 @@ def interval(values):
     return tuple(np.percentile(means, [2.5, 97.5]))
 
 
+def errors_by_chance(said, right):
+    """The errors if each answer had been given to all the other questions: said[i] - right[j] for all i != j, a vector.
+
+    said, right: arrays (n,) of numbers, NaN where none was said.
+    """
+    return (said[:, None] - right)[~np.eye(len(said), dtype=bool)]
+
+
 def page(blocks):
     """Page's test that values grow from the first column to the last: (mean rank correlation, p-value), one-sided.
 

@@ -4,8 +4,10 @@ The five figures of docs/study.md, for study.py.
 
 import numpy as np
 from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FixedLocator, NullLocator
 
 from common.pictures import ITERATIONS, plt
+from common.statistics import errors_by_chance
 
 END, FIT, GREY = '#0072B2', '#E69F00', '#555555'  # Okabe & Ito's colours, which colour-blind readers tell apart
 
@@ -28,7 +30,7 @@ def draw_heat(numbers):
         line = ax.contour(x, y, fine, levels=[0.5], colors='white', linewidths=2.5)
         line.set_path_effects([withStroke(linewidth=5, foreground='black')])
     ax.set(xlim=(-0.56, columns - 0.44), ylim=(rows - 0.44, -0.56), xlabel='width (n_embd)', ylabel='questions held out',
-           title='Held-out questions right at the end (%)\nline: most runs get 99 % of the seen questions right')
+           title='Held-out questions right at the end (%)\nwithin the line: most runs get 99 % of what they see right')
     ax.set_xticks(range(columns), accuracy.columns.astype(int))
     ax.set_yticks(range(rows), [f'{share:.0f} %' for share in accuracy.index])
     figure.colorbar(image, label='mean over splits (%)')
@@ -36,11 +38,17 @@ def draw_heat(numbers):
 
 
 def draw_splits(ax, runs, numbers, name, widths, style, label):
-    """One measure over the width: a small dot for each run, and beside it the mean and its interval."""
+    """One measure over the width: a small dot for each run, and beside it the mean and its interval.
+
+    The mean of fewer than five runs is hollow. Runs of one value would hide each other, so each split is a little aside.
+    """
     offset, colour, marker, dashes = style
     there, means = runs.dropna(subset=name), numbers[numbers.name == name].sort_values('n_embd')
-    ax.plot([widths.index(width) + offset - 0.06 for width in there.n_embd], 100 * there[name], linestyle='', marker=marker,
-            markersize=3, color=colour, alpha=0.45, markeredgewidth=0)
+    ax.plot([widths.index(width) + offset - 0.08 + 0.012 * (split - 3.5) for width, split in zip(there.n_embd, there.split)],
+            100 * there[name], linestyle='', marker=marker, markersize=3, color=colour, alpha=0.45, markeredgewidth=0)
+    few = means[means.n < 5]
+    ax.plot([widths.index(width) + offset + 0.06 for width in few.n_embd], 100 * few.value, linestyle='', marker=marker,
+            markersize=6, color=colour, markerfacecolor='white', zorder=3)
     mean, low, high = (100 * means[column].fillna(means.value) for column in ('value', 'low', 'high'))
     ax.errorbar([widths.index(width) + offset + 0.06 for width in means.n_embd], mean, yerr=[mean - low, high - mean],
                 color=colour, marker=marker, linestyle=dashes, linewidth=1.3, capsize=2.5, markersize=6, label=label)
@@ -65,7 +73,7 @@ def draw_widths(runs, numbers):
     for ax in axes[:, 0]:
         ax.set_ylabel('held-out questions right (%)')
     axes.flat[-1].legend(*axes.flat[0].get_legend_handles_labels(), loc='center', frameon=False, fontsize=11,
-                         title='small: one split\nlarge: mean and 95 % interval')
+                         title='small: one split\nlarge: mean and 95 % interval\nhollow: fewer than five splits')
     return figure
 
 
@@ -86,10 +94,13 @@ def panels_by_width(widths, ylabel, xlabel):
 
 def draw_curves(results):
     """The probability of the held-out answers over the training at 20 % held out, a panel for each width."""
-    rows = results[(results.study == 'main') & (results.share == 20)]
+    rows = results[(results.study == 'main') & (results.share == 20) & (results.iter > 0)]
     widths = sorted(rows.n_embd.unique())
     figure, axes = panels_by_width(widths, 'mean probability of the held-out answers (%)',
                                    'iteration; thin: one split, thick: their mean; 20 % of the questions held out')
+    axes[0].set(xscale='log', xlim=(250, rows.iter.max()))
+    axes[0].xaxis.set_major_locator(FixedLocator([250, 1000, 5000, 30000]))
+    axes[0].xaxis.set_minor_locator(NullLocator())
     for ax, width in zip(axes, widths):
         curves = 100 * rows[rows.n_embd == width].pivot(index='iter', columns='split', values='heldout_prob')
         ax.plot(curves.index, curves, color=GREY, linewidth=0.5, alpha=0.6)
@@ -104,14 +115,20 @@ def draw_errors(answers):
     asked = answers[(answers.study == 'main') & (answers.share == 20)]
     asked = asked[(asked.group == 'held out') & (asked.when == 'last')]
     widths = sorted(asked.n_embd.unique())
-    figure, axes = panels_by_width(widths, 'held-out questions (%)', 'said minus right, at the end; dark: right; '
-                                   '20 % of the questions held out')
-    errors = range(-5, 6)
+    figure, axes = panels_by_width(widths, 'held-out questions (%)', 'said minus right, at the end; dark: right; line: by '
+                                   'chance; 20 % of the questions held out')
+    bins = range(-5, 6)
+
+    def share_of(errors):  # answers without a number are NaN and in no bin
+        return [100 * (errors.clip(-5, 5) == error).mean() for error in bins]
     for ax, width in zip(axes, widths):
-        error = asked.error[asked.n_embd == width].dropna().clip(-5, 5)
-        share = 100 * error.value_counts().reindex(errors, fill_value=0) / (asked.n_embd == width).sum()
-        ax.bar(errors, share, color=[END if error == 0 else '#9CC7E0' for error in errors], edgecolor='black', linewidth=0.6)
-        ax.set_xticks([-5, -3, -1, 0, 1, 3, 5], ['≤−5', '−3', '−1', '0', '1', '3', '≥5'])
+        of_width = asked[asked.n_embd == width].assign(number=asked.answer.astype(float))
+        by_chance = np.concatenate([errors_by_chance((run.number + run.error).to_numpy(), run.number.to_numpy())
+                                    for _, run in of_width.groupby(['split', 'task'])])
+        ax.bar(bins, share_of(of_width.error), color=[END if error == 0 else '#9CC7E0' for error in bins], edgecolor='black',
+               linewidth=0.6)
+        ax.plot(bins, share_of(by_chance), color='black', linewidth=1.2, marker='.', markersize=4)
+        ax.set_xticks([-5, -3, -1, 1, 3, 5], ['≤−5', '−3', '−1', '1', '3', '≥5'])
     return figure
 
 

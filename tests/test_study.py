@@ -13,8 +13,8 @@ from scipy import stats
 
 import study
 from common.errors import UserError
-from common.questions import arithmetic_questions, round_robin_pairs
-from common.statistics import difference, holm, interval, page, sign_flips, sign_test
+from common.questions import arithmetic_questions, arithmetic_text, round_robin_pairs
+from common.statistics import difference, errors_by_chance, holm, interval, page, sign_flips, sign_test
 from common.study_figures import draw_curves
 
 ROUNDS = {'pair': 1, 'rounds_1': 1, 'rounds_2': 2, 'rounds_3': 3, 'rounds_5': 5, 'random': 0}
@@ -102,7 +102,7 @@ def simulated_runs(accuracy_of, fall=0.0):
         rng = np.random.default_rng([split, share, width, len(kind)])
         accuracy = accuracy_of(rng, kind, share, width)
         rows.append(dict(study=kind, share=share, n_embd=width, split=split, heldout_acc=accuracy, gap=1 - accuracy,
-                         fits=width >= 10, fit_heldout_acc=rng.random() if width >= 10 else np.nan,
+                         same_acc=accuracy, fits=width >= 10, fit_heldout_acc=rng.random() if width >= 10 else np.nan,
                          fall_after_peak=fall + rng.normal()))
     return pd.DataFrame(rows)
 
@@ -117,7 +117,8 @@ def test_a_planted_effect_is_found_and_what_is_not_there_is_not():
         return 0.4 - 0.005 * width - 0.003 * share + 0.1 * (kind == 'orders') + 0.02 * rng.random()
     p = p_values(simulated_runs(accuracy_of, fall=5.0))
     for found in ('accuracy falls with width', 'gap grows with width', 'accuracy falls with the share',
-                  'probability falls after its peak', 'orders minus main', 'pair minus main'):
+                  'probability falls after its peak', 'orders minus main', 'pair minus main',
+                  'added: accuracy on the same questions falls with the share'):
         assert (p[found] < 0.05).all(), found
     for absent in ('accuracy at matched fit falls with width', 'decay 0.1 minus main', 'decay 1.0 minus main'):
         assert (p[absent] > 0.05).all(), absent
@@ -127,13 +128,14 @@ def test_a_planted_effect_is_found_and_what_is_not_there_is_not():
 
 def test_the_opposite_effect_is_none():
     p = p_values(simulated_runs(lambda rng, kind, share, width: 0.005 * width + 0.003 * share + 0.02 * rng.random()))
-    for name in ('accuracy falls with width', 'gap grows with width', 'accuracy falls with the share'):
+    for name in ('accuracy falls with width', 'gap grows with width', 'accuracy falls with the share',
+                 'added: accuracy on the same questions falls with the share'):
         assert (p[name] == 1).all(), name
 
 
 def test_where_nothing_is_planted_hardly_anything_is_found():
     p = p_values(simulated_runs(lambda rng, kind, share, width: rng.binomial(20, 0.2) / 20))
-    assert len(p) == 10 + 8 + 5 + 5 + 12 and (p < 0.05).sum() <= 1
+    assert p.count() == 10 + 8 + 5 + 5 + 12 + 8 and (p < 0.05).sum() <= 1
 
 
 def test_a_split_that_lacks_a_run_is_left_out_of_a_test_and_only_there():
@@ -141,7 +143,8 @@ def test_a_split_that_lacks_a_run_is_left_out_of_a_test_and_only_there():
     runs = runs[~((runs.study == 'main') & (runs.share == 20) & (runs.n_embd == 56) & (runs.split == 3))]
     tests = pd.DataFrame(study.run_tests(runs))
     fewer = tests[tests.n == 7]
-    assert set(fewer.name) == {*tests.name} and set(fewer.share.fillna(20)) == {20} and set(fewer.n_embd.dropna()) == {56}
+    assert set(fewer.name) == {*tests.name} - {'added: width 14 minus 20', 'added: width 20 minus 28'}
+    assert set(fewer.share.fillna(20)) == {20} and set(fewer.n_embd.dropna()) == {56}
     assert (tests.n[tests.n != 7] == 8).all()
     unfinished = pd.DataFrame(study.run_tests(runs[runs.n_embd != 28]))
     assert unfinished.p[unfinished.name == 'gap grows with width'].isna().all()  # no split has all widths
@@ -237,6 +240,21 @@ def test_errors_operations_and_neighbours_by_hand():
     assert m['abs_error'] == pytest.approx((1 + 3) / 11) and m['off_by_one'] == 1 / 12 and m['no_number'] == 1 / 12
     assert m['add_acc'] == pytest.approx(5 / 6) and m['sub_acc'] == pytest.approx(4 / 6)
     assert m['near_acc'] == 3 / 4 and m['far_acc'] == 6 / 8 and m['near_minus_far'] == 0
+    assert m['edge_acc'] == 3 / 4 and m['inner_acc'] == 6 / 8 and m['inner_minus_edge'] == 0
+
+
+def test_answers_to_other_questions_are_those_of_chance():
+    assert errors_by_chance(np.array([7.0, 8, np.nan]), np.array([7, 9, 8])) == pytest.approx(
+        [-2, -1, 1, 0, np.nan, np.nan], nan_ok=True)
+    m = measured(arithmetic_questions([(3, 4), (3, 5)]), {})  # sums of 7, 7, 8, 8 and differences of 1, -1, 2, -2
+    assert m['heldout_acc'] == 1 and m['chance_acc'] == 4 / 24 and m['chance_off_by_one'] == 12 / 24
+
+
+def test_the_question_of_the_last_line_is_the_one_that_no_window_begins_with():
+    questions = arithmetic_questions([(3, 4)])
+    last = arithmetic_text(questions).splitlines()[-1].strip()
+    assert measured(questions, {})['last_line_acc'] == 1
+    assert measured(questions, {last.split('=')[0] + '=': '99'})['last_line_acc'] == 0
 
 
 def test_bits_memorised_are_those_above_the_frequencies_of_the_answers():
