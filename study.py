@@ -234,12 +234,17 @@ NOT_SHARES = {'bits': 2, 'abs_error': 2, 'n_params': 0, 'bits_memorised': 0, 'bi
               'fit_iter': 0}  # decimals; all others are in per cent
 
 
+def number(x, digits):
+    """A number with so many decimals, and never -0.0."""
+    return f'{round(x, digits) + 0.0:.{digits}f}'
+
+
 def cell_text(r):
     """A row of numbers.csv as '12.5 (5.0 to 20.0)', with the number of runs if it is not eight; shares of runs as '5 of 8'."""
     if r['name'] in ('fits', 'above_90'):
         return f'{r.n * r.value:.0f} of {r.n:.0f}'
     digits, scale = NOT_SHARES.get(r['name'], 1), 1 if r['name'] in NOT_SHARES else 100
-    value, low, high = (f'{scale * r[column]:.{digits}f}' for column in ('value', 'low', 'high'))
+    value, low, high = (number(scale * r[column], digits) for column in ('value', 'low', 'high'))
     interval_text = 'all' if r.high - r.low < 1e-9 else f'{low} to {high}'
     notes = [interval_text] * (r.n > 1 and r['name'] != 'n_params') + [f'n = {r.n:.0f}'] * (r.n != SPLITS)
     return value + (f" ({', '.join(notes)})" if notes else '')
@@ -264,8 +269,8 @@ def print_tests(title, rows):
     """The rows of numbers.csv that are tests or differences, in Markdown."""
     print(f'\n### {title}\n\n| what | share | width | n | effect | p | p, Holm | how |\n' + '|---' * 8 + '|')
     for r in rows.itertuples():
-        mean = f'{100 * r.value:.1f} ({100 * r.low:.1f} to {100 * r.high:.1f})'
-        effect = f'{r.value:.2f}' if r.test.startswith('Page') else mean
+        value, low, high = (number(100 * x, 1) for x in (r.value, r.low, r.high))
+        effect = number(r.value, 2) if r.test.startswith('Page') else f'{value} ({low} to {high})'
         p = 'not testable' if np.isnan(r.p) and r.test != 'bootstrap' else f'{r.p:.2g}'
         cells = [f'{r.share:.0f} %', f'{r.n_embd:.0f}', f'{r.n:.0f}', effect, p, f'{r.p_holm:.2g}']
         cells = ['' if 'nan' in cell else cell for cell in cells]
