@@ -29,14 +29,14 @@ PLANNED = [('main', share, width) for share in SHARES.values() for width in WIDT
 PLANNED += [(study, share, width) for study, share in CONTROLS.items()
             for width in (WIDTHS if study == 'random' else CONTROL_WIDTHS)]
 SPLITS = 8  # runs of each cell
-ADDED = {  # measures that the plan does not have
+ADDED = {  # measures that were added to the plan
     'chance_acc': 'right by chance', 'chance_off_by_one': 'wrong by one, by chance', 'inner_acc': 'without 0 and 9',
-    'edge_acc': 'with 0 or 9', 'inner_minus_edge': 'difference of these', 'fit_iter': 'iteration of fit',
+    'edge_acc': 'with 0 or 9', 'inner_minus_edge': 'these two, difference', 'fit_iter': 'iteration of fit',
     'fit_minus_end': 'at fit minus end', 'last_line_acc': 'last line'}
 LABELS = {'seen_acc': 'seen', 'heldout_acc': 'held out', 'bits': 'bits per answer', 'abs_error': 'mean error',
           'off_by_one': 'wrong by one', 'no_number': 'no number', 'add_acc': 'additions', 'sub_acc': 'subtractions',
-          'near_acc': 'neighbours seen', 'far_acc': 'others', 'near_minus_far': 'difference of these',
-          'peak_prob': 'probability, peak', 'end_prob': 'probability, end', 'fall_after_peak': 'fall from the peak',
+          'near_acc': 'neighbours seen', 'far_acc': 'others', 'near_minus_far': 'these two, difference',
+          'peak_prob': 'probability, peak', 'end_prob': 'probability, end', 'fall_after_peak': "fall from the others' peak",
           'n_params': 'parameters', 'bits_memorised': 'bits memorised', 'bits_per_param': 'bits per parameter',
           'bits_last': 'of which the last line', 'fits': 'runs that fit', 'n_embd': 'width', 'share': 'share', **ADDED}
 COLUMNS = ['name', *CELL, 'value', 'low', 'high', 'n', 'p', 'p_holm', 'test']
@@ -212,7 +212,7 @@ def run_tests(runs):
     for share, part in main.items():
         accuracies = blocks(part, 'heldout_acc', 'n_embd', WIDTHS)
         steps += [row(f'added: width {a} minus {b}', (accuracies[a] - accuracies[b]).dropna(), ('main', share),
-                      test='bootstrap') for a, b in ((14, 20), (20, 28), (28, 56))]
+                      test='bootstrap') for a, b in zip(WIDTHS, WIDTHS[1:])]
     controls = []
     base = main[20].set_index(['n_embd', 'split']).heldout_acc
     for control in ('orders', 'decay 0.1', 'decay 1.0', 'pair'):
@@ -292,14 +292,14 @@ def print_markdown(numbers):
     of_20 = main[(main.share == 20) & main.test.isna()]
     others = of_20[~of_20.name.isin([*TITLES, *ADDED, 'n_params', 'same_acc'])]
     print_table('Other measures, 20 % held out (%, or bits, or the error)', others, 'name')
-    print_table('Measures that the plan does not have, 20 % held out (%)', of_20[of_20.name.isin(ADDED)], 'name')
+    print_table('Measures added to the plan, 20 % held out (%)', of_20[of_20.name.isin(ADDED)], 'name')
     if len(controls):
         beside = of_20[of_20.n_embd.isin(CONTROL_WIDTHS) & of_20.name.isin(['heldout_acc', 'seen_acc'])]
         controls = pd.concat([beside, controls])
     print_table('Controls at the end (%), 20 % held out', controls, 'name')
     print_table('Random labels at the end (% and bits)', random[random.name != 'runs'], 'name')
     print_tests('Tests', numbers[numbers.test.notna() & ~numbers.name.str.startswith('added')])
-    print_tests('Comparisons that the plan does not have', numbers[numbers.name.str.startswith('added')])
+    print_tests('Comparisons added to the plan', numbers[numbers.name.str.startswith('added')])
 
 
 if __name__ == '__main__':

@@ -19,21 +19,21 @@ def draw_heat(numbers):
                       for name in ('heldout_acc', 'fits'))
     figure, ax = plt.subplots(figsize=(7.6, 4.2), layout='constrained')
     most = max(10, 10 * np.ceil(10 * np.nanmax(accuracy)))  # the scale ends at the next ten, so that small differences show
-    image = ax.imshow(100 * accuracy, cmap='cividis', vmin=0, vmax=most, aspect='auto')
+    ax.imshow(100 * accuracy, cmap='cividis', vmin=0, vmax=most, aspect='auto')
     for (y, x), value in np.ndenumerate(100 * accuracy):
-        ax.text(x, y, '' if np.isnan(value) else f'{value:.0f}', ha='center', va='center', fontsize=12,
-                color='white' if value < most / 2 else 'black')
+        ax.text(x, y, '' if np.isnan(value) else f'{np.floor(value + 0.5):.0f}', ha='center', va='center', fontsize=12,
+                fontweight='bold', color='white' if value < 0.6 * most else 'black')
     rows, columns = accuracy.shape
     if (fits > 0.5).to_numpy().any():
         fine = np.kron(np.pad(fits > 0.5, 1).astype(float), np.ones((50, 50)))  # so fine that the line follows the cells' edges
         x, y = (np.linspace(-1.49, cells + 0.49, 50 * (cells + 2)) for cells in (columns, rows))
         line = ax.contour(x, y, fine, levels=[0.5], colors='white', linewidths=2.5)
         line.set_path_effects([withStroke(linewidth=5, foreground='black')])
-    ax.set(xlim=(-0.56, columns - 0.44), ylim=(rows - 0.44, -0.56), xlabel='width (n_embd)', ylabel='questions held out',
-           title='Held-out questions right at the end (%)\nwithin the line: most runs get 99 % of what they see right')
+    ax.set(xlim=(-0.53, columns - 0.47), ylim=(rows - 0.47, -0.53), xlabel='width (n_embd)', ylabel='questions held out',
+           title='Held-out questions answered right at the end of training (%)\n'
+                 'inside the outline, most runs answer 99 % of the questions that they saw')
     ax.set_xticks(range(columns), accuracy.columns.astype(int))
-    ax.set_yticks(range(rows), [f'{share:.0f} %' for share in accuracy.index])
-    figure.colorbar(image, label='mean over splits (%)')
+    ax.set_yticks(range(rows), [f'{share:.0f} %' + '\n(one pair)' * (share == 2) for share in accuracy.index])
     return figure
 
 
@@ -65,7 +65,8 @@ def draw_widths(runs, numbers):
     for ax, share in zip(axes.flat, shares):
         of_share = runs[runs.share == share], numbers[numbers.share == share]
         draw_splits(ax, *of_share, 'heldout_acc', widths, (-0.12, END, 'o', '-'), 'at the end')
-        draw_splits(ax, *of_share, 'fit_heldout_acc', widths, (0.12, FIT, '^', '--'), 'at matched fit')
+        draw_splits(ax, *of_share, 'fit_heldout_acc', widths, (0.12, FIT, '^', '--'),
+                    'at matched fit (when 99 % of\nthe seen are first right)')
         ax.set(title=f'{share:.0f} % of the questions held out', xlabel='width (n_embd)')
         ax.tick_params(labelbottom=True)
     for ax in axes.flat[len(shares):]:
@@ -73,7 +74,7 @@ def draw_widths(runs, numbers):
     for ax in axes[:, 0]:
         ax.set_ylabel('held-out questions right (%)')
     axes.flat[-1].legend(*axes.flat[0].get_legend_handles_labels(), loc='center', frameon=False, fontsize=11,
-                         title='small: one split\nlarge: mean and 95 % interval\nhollow: fewer than five splits')
+                         title='small marker: one split\nlarge: mean and 95 % interval\nhollow: fewer than five splits')
     return figure
 
 
@@ -96,16 +97,17 @@ def draw_curves(results):
     """The probability of the held-out answers over the training at 20 % held out, a panel for each width."""
     rows = results[(results.study == 'main') & (results.share == 20) & (results.iter > 0)]
     widths = sorted(rows.n_embd.unique())
-    figure, axes = panels_by_width(widths, 'mean probability of the held-out answers (%)',
-                                   'iteration; thin: one split, thick: their mean; 20 % of the questions held out')
+    figure, axes = panels_by_width(widths, 'probability of the right answer (%)', 'iteration (log scale)')
+    figure.suptitle('Held-out questions, 20 % held out', x=0.05, ha='left')
     axes[0].set(xscale='log', xlim=(250, rows.iter.max()))
-    axes[0].xaxis.set_major_locator(FixedLocator([250, 1000, 5000, 30000]))
+    axes[0].xaxis.set_major_locator(FixedLocator([500, 2000, 10000]))
     axes[0].xaxis.set_minor_locator(NullLocator())
     for ax, width in zip(axes, widths):
         curves = 100 * rows[rows.n_embd == width].pivot(index='iter', columns='split', values='heldout_prob')
-        ax.plot(curves.index, curves, color=GREY, linewidth=0.5, alpha=0.6)
-        ax.plot(curves.index, curves.mean(axis=1), color=END, linewidth=2)
+        thin = ax.plot(curves.index, curves, color=GREY, linewidth=0.5, alpha=0.6)
+        thick = ax.plot(curves.index, curves.mean(axis=1), color=END, linewidth=2)
         ax.xaxis.set_major_formatter(ITERATIONS)
+    figure.legend([thin[0], thick[0]], ['one split', 'mean of the splits'], loc='outside upper right', ncols=2, frameon=False)
     axes[0].set_ylim(bottom=0)  # of all panels, after the last is drawn, because this ends the search for their common top
     return figure
 
@@ -115,8 +117,8 @@ def draw_errors(answers):
     asked = answers[(answers.study == 'main') & (answers.share == 20)]
     asked = asked[(asked.group == 'held out') & (asked.when == 'last')]
     widths = sorted(asked.n_embd.unique())
-    figure, axes = panels_by_width(widths, 'held-out questions (%)', 'said minus right, at the end; dark: right; line: by '
-                                   'chance; 20 % of the questions held out')
+    figure, axes = panels_by_width(widths, 'held-out questions (%)', 'the answer minus the right one')
+    figure.suptitle('Answers to held-out questions, 20 % held out', x=0.05, ha='left')
     bins = range(-5, 6)
 
     def share_of(errors):  # answers without a number are NaN and in no bin
@@ -125,10 +127,12 @@ def draw_errors(answers):
         of_width = asked[asked.n_embd == width].assign(number=asked.answer.astype(float))
         by_chance = np.concatenate([errors_by_chance((run.number + run.error).to_numpy(), run.number.to_numpy())
                                     for _, run in of_width.groupby(['split', 'task'])])
-        ax.bar(bins, share_of(of_width.error), color=[END if error == 0 else '#9CC7E0' for error in bins], edgecolor='black',
-               linewidth=0.6)
-        ax.plot(bins, share_of(by_chance), color='black', linewidth=1.2, marker='.', markersize=4)
-        ax.set_xticks([-5, -3, -1, 1, 3, 5], ['≤−5', '−3', '−1', '1', '3', '≥5'])
+        bars = ax.bar(bins, share_of(of_width.error), color=[END if error == 0 else '#9CC7E0' for error in bins],
+                      edgecolor='black', linewidth=0.6)
+        dots = ax.plot(bins, share_of(by_chance), color='black', linestyle='', marker='.', markersize=5)
+        ax.set_xticks([-5, -2, 0, 2, 5], ['≤−5', '−2', '0', '2', '≥5'])
+    figure.legend([bars[5], bars[0], dots[0]], ['right', 'wrong', 'by chance'], loc='outside upper right', ncols=3,
+                  frameon=False)
     return figure
 
 
