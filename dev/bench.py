@@ -187,8 +187,8 @@ def report(what, unit, times):
     rows = {name: {'median': q[1], 'ratio': base[1] / q[1], 'ratio_low': base[0] / q[2], 'ratio_high': base[2] / q[0],
                    'all': times[name]} for name, q in quartiles.items()}
     cells = [f"{name} {row['median']:.3g} {unit}" + (f" ({row['ratio']:.1f}x, {row['ratio_low']:.1f} to "
-             f"{row['ratio_high']:.1f})" if i else '') for i, (name, row) in enumerate(rows.items())]
-    print(f"{what:<30}{', '.join(cells)}", flush=True)
+             f"{row['ratio_high']:.1f})" if name not in (next(iter(times)), 'floor') else '') for name, row in rows.items()]
+    print(f"{what:<32}{', '.join(cells)}", flush=True)
     return {'what': what, 'unit': unit, **rows}
 
 
@@ -217,7 +217,7 @@ if __name__ == '__main__':
     table.append(report('start to first iteration', 's', bench_start()))
     if args.full:
         path = str(REPO / 'config/train_math_mini_14.py')
-        times = {f'{n} threads': [seconds_of(path, f'--num_threads={n}')] for n in args.threads}
+        times = {f'{n} thread' + 's' * (n > 1): [seconds_of(path, f'--num_threads={n}')] for n in args.threads}
         table.append(report('math_mini_14 from start to end', 's', times))
     if args.json:
         write_file(args.json, json.dumps({'machine': machine, 'rows': table}, indent=1))
