@@ -19,7 +19,7 @@ from common.answers import read_answers
 from common.errors import explained, say, wrapped
 from common.questions import Question, arithmetic_text
 from common.run_folder import atomic_open, write_file
-from common.statistics import errors_by_chance, holm, interval, page, sign_flips, sign_test
+from common.statistics import chance_within, holm, interval, page, sign_flips, sign_test
 
 WIDTHS, CONTROL_WIDTHS = [6, 8, 10, 12, 14, 20, 28, 56], [14, 28, 56]
 SHARES = {'pair': 2, 'rounds_1': 10, 'rounds_2': 20, 'rounds_3': 30, 'rounds_5': 50}  # dataset to per cent held out
@@ -99,10 +99,7 @@ def measure(answers):
         bits = np.log2(seen.prob / frequency)
         return {'seen_acc': seen.right.mean(), 'bits_memorised': bits.sum(), 'bits_last': bits[last].sum()}
     right, near = held_out.right, neighbours_seen(held_out)
-    edge = held_out.prompt.str.contains('[09]')
-    numbers = held_out.assign(number=held_out.answer.astype(float)).groupby('task')
-    by_chance = np.concatenate([errors_by_chance((part.number + part.error).to_numpy(), part.number.to_numpy())
-                                for _, part in numbers])
+    edge, by_chance = held_out.prompt.str.contains('[09]'), chance_within(held_out, 'task')
     return {'heldout_acc': right.mean(), 'seen_acc': seen.right.mean(), 'gap': seen.right.mean() - right.mean(),
             'bits': -np.log2(held_out.prob).mean(), 'abs_error': held_out.error.abs().mean(),
             'off_by_one': (held_out.error.abs() == 1).mean(), 'no_number': held_out.error.isna().mean(),
@@ -127,17 +124,17 @@ def fall_after_peak(curves):
 def measure_runs(answers, results):
     """A row for each run: CELL, split, its measures at the end of training, and those of matched fit and of its curve."""
     index = [*CELL, 'split']
-    at = {when: pd.DataFrame.from_dict({run: measure(table) for run, table in part.groupby(index)}, orient='index')
-          for when, part in answers.groupby('when')}
-    runs, fit = at['last'].rename_axis(index), at.get('fit', at['last'][:0])
+    end, fit = answers[answers.when == 'last'], answers[answers.when == 'fit']
+    runs = pd.DataFrame.from_dict({run: measure(table) for run, table in end.groupby(index)}, orient='index')
+    runs = runs.rename_axis(index)
     results = results.assign(heldout_prob=results.heldout_prob.where(results.study != 'random'))  # 0 where nothing is held out
     curves = results.sort_values('iter').groupby(index)
-    runs['fits'] = runs.index.isin(fit.index)
-    runs['fit_heldout_acc'] = fit.get('heldout_acc', np.nan)
-    runs['fit_minus_end'] = runs.fit_heldout_acc - runs.heldout_acc
-    runs['fit_iter'] = answers[answers.when == 'fit'].groupby(index).iter.first()
+    fit_iter = fit.groupby(index).iter.first()
+    runs['fits'] = runs.index.isin(fit_iter.index)
+    runs['fit_heldout_acc'] = fit[fit.group == 'held out'].groupby(index).right.mean()
+    runs['fit_minus_end'], runs['fit_iter'] = runs.fit_heldout_acc - runs.heldout_acc, fit_iter
     runs['last_line_acc'] = runs.last_line_acc.where(runs.index.get_level_values('study') != 'orders')  # it has many orders
-    held_out = answers[(answers.group == 'held out') & (answers.when == 'last')]
+    held_out = end[end.group == 'held out']
     of_10 = held_out[(held_out.study == 'main') & (held_out.share == 10)][['split', 'prompt']].drop_duplicates()
     runs['same_acc'] = held_out[held_out.share >= 10].merge(of_10).groupby(index).right.mean()
     runs['above_90'] = runs.heldout_acc >= 0.9

@@ -141,12 +141,12 @@ if __name__ == '__main__':
     parser.add_argument('--markdown', action='store_true', help='print the table of the README, and write nothing')
     args = parser.parse_args()
     sweep = read_sweep(args.folder)
-    summary = summarize(sweep)
     if args.compare:
         print_comparison(sweep, *args.compare)
     elif args.markdown:
-        print_markdown(summary, args.folder.resolve().name)
+        print_markdown(summarize(sweep), args.folder.resolve().name)
     else:
+        summary = summarize(sweep)
         if args.output:
             write_copy(args.folder, sweep, args.output)
         for folder in filter(None, [args.folder, args.output]):

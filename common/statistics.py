@@ -11,6 +11,11 @@ def wilson(values):
     return tuple(stats.binomtest(int(values.sum()), len(values)).proportion_ci(method='wilson'))
 
 
+def bootstrap_means(values, rng):
+    """The means of 10,000 bootstrap samples of some values."""
+    return rng.choice(values, (10_000, len(values))).mean(axis=1)
+
+
 def interval(values):
     """95 % interval of the mean of a Series: Wilson's if it holds True and False, else the percentile interval of a bootstrap.
 
@@ -20,8 +25,7 @@ def interval(values):
         return wilson(values)
     if len(values) < 2:
         return np.nan, np.nan
-    means = np.random.default_rng(0).choice(values.to_numpy(float), (10_000, len(values))).mean(axis=1)
-    return tuple(np.percentile(means, [2.5, 97.5]))
+    return tuple(np.percentile(bootstrap_means(values.to_numpy(float), np.random.default_rng(0)), [2.5, 97.5]))
 
 
 def errors_by_chance(said, right):
@@ -30,6 +34,13 @@ def errors_by_chance(said, right):
     said, right: arrays (n,) of numbers, NaN where none was said.
     """
     return (said[:, None] - right)[~np.eye(len(said), dtype=bool)]
+
+
+def chance_within(answers, by):
+    """errors_by_chance of each group of a table of answers that has their `error`, one after another. by: columns."""
+    groups = answers.assign(number=answers.answer.astype(float)).groupby(by)
+    return np.concatenate([errors_by_chance((group.number + group.error).to_numpy(), group.number.to_numpy())
+                           for _, group in groups])
 
 
 def page(blocks):
@@ -63,8 +74,7 @@ def difference(a, b):
         return x.mean(axis=axis) - y.mean(axis=axis)
     a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     rng = np.random.default_rng(0)
-    drawn = [rng.choice(values, (10_000, len(values))).mean(axis=1) for values in (a, b)]
-    low, high = np.percentile(drawn[0] - drawn[1], [2.5, 97.5])
+    low, high = np.percentile(bootstrap_means(a, rng) - bootstrap_means(b, rng), [2.5, 97.5])
     p = stats.permutation_test((a, b), means, vectorized=True, n_resamples=1_000_000, batch=100_000, rng=rng).pvalue
     return a.mean() - b.mean(), low, high, p
 

@@ -7,7 +7,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from common.pictures import ITERATIONS, plt
-from common.statistics import errors_by_chance
+from common.statistics import chance_within
 
 END, FIT, GREY = '#0072B2', '#E69F00', '#555555'  # Okabe & Ito's colours, which colour-blind readers tell apart
 
@@ -46,12 +46,11 @@ def draw_splits(ax, runs, numbers, name, widths, style, label):
     there, means = runs.dropna(subset=name), numbers[numbers.name == name].sort_values('n_embd')
     ax.plot([widths.index(width) + offset - 0.08 + 0.012 * (split - 3.5) for width, split in zip(there.n_embd, there.split)],
             100 * there[name], linestyle='', marker=marker, markersize=3, color=colour, alpha=0.45, markeredgewidth=0)
-    few = means[means.n < 5]
-    ax.plot([widths.index(width) + offset + 0.06 for width in few.n_embd], 100 * few.value, linestyle='', marker=marker,
-            markersize=6, color=colour, markerfacecolor='white', zorder=3)
+    x, few = means.n_embd.map(widths.index) + offset + 0.06, means.n < 5
     mean, low, high = (100 * means[column].fillna(means.value) for column in ('value', 'low', 'high'))
-    ax.errorbar([widths.index(width) + offset + 0.06 for width in means.n_embd], mean, yerr=[mean - low, high - mean],
-                color=colour, marker=marker, linestyle=dashes, linewidth=1.3, capsize=2.5, markersize=6, label=label)
+    ax.plot(x[few], mean[few], linestyle='', marker=marker, markersize=6, color=colour, markerfacecolor='white', zorder=3)
+    ax.errorbar(x, mean, yerr=[mean - low, high - mean], color=colour, marker=marker, linestyle=dashes, linewidth=1.3,
+                capsize=2.5, markersize=6, label=label)
     ax.set_xticks(range(len(widths)), widths)
     ax.set(ylim=(-3, 103))
     ax.grid(alpha=0.25)
@@ -78,8 +77,8 @@ def draw_widths(runs, numbers):
     return figure
 
 
-def panels_by_width(widths, ylabel, xlabel):
-    """A grid with a panel for each width: (figure, axes)."""
+def panels_by_width(widths, title, ylabel, xlabel):
+    """A grid with a panel for each width, and room for a legend beside the title: (figure, axes)."""
     figure, axes = plt.subplots(2, -(-len(widths) // 2), figsize=(9, 5), sharex=True, sharey=True, squeeze=False,
                                 layout='constrained')
     for ax, width in zip(axes.flat, widths):
@@ -88,6 +87,7 @@ def panels_by_width(widths, ylabel, xlabel):
         ax.set_axisbelow(True)
     for ax in axes.flat[len(widths):]:
         ax.axis('off')
+    figure.suptitle(title, x=0.05, ha='left')
     figure.supxlabel(xlabel)
     figure.supylabel(ylabel)
     return figure, axes.flat
@@ -97,8 +97,8 @@ def draw_curves(results):
     """The probability of the held-out answers over the training at 20 % held out, a panel for each width."""
     rows = results[(results.study == 'main') & (results.share == 20) & (results.iter > 0)]
     widths = sorted(rows.n_embd.unique())
-    figure, axes = panels_by_width(widths, 'probability of the right answer (%)', 'iteration (log scale)')
-    figure.suptitle('Held-out questions, 20 % held out', x=0.05, ha='left')
+    figure, axes = panels_by_width(widths, 'Held-out questions, 20 % held out', 'probability of the right answer (%)',
+                                   'iteration (log scale)')
     axes[0].set(xscale='log', xlim=(250, rows.iter.max()))
     axes[0].xaxis.set_major_locator(FixedLocator([500, 2000, 10000]))
     axes[0].xaxis.set_minor_locator(NullLocator())
@@ -117,16 +117,15 @@ def draw_errors(answers):
     asked = answers[(answers.study == 'main') & (answers.share == 20)]
     asked = asked[(asked.group == 'held out') & (asked.when == 'last')]
     widths = sorted(asked.n_embd.unique())
-    figure, axes = panels_by_width(widths, 'held-out questions (%)', 'the answer minus the right one')
-    figure.suptitle('Answers to held-out questions, 20 % held out', x=0.05, ha='left')
+    figure, axes = panels_by_width(widths, 'Answers to held-out questions, 20 % held out', 'held-out questions (%)',
+                                   'the answer minus the right one')
     bins = range(-5, 6)
 
     def share_of(errors):  # answers without a number are NaN and in no bin
         return [100 * (errors.clip(-5, 5) == error).mean() for error in bins]
     for ax, width in zip(axes, widths):
-        of_width = asked[asked.n_embd == width].assign(number=asked.answer.astype(float))
-        by_chance = np.concatenate([errors_by_chance((run.number + run.error).to_numpy(), run.number.to_numpy())
-                                    for _, run in of_width.groupby(['split', 'task'])])
+        of_width = asked[asked.n_embd == width]
+        by_chance = chance_within(of_width, ['split', 'task'])
         bars = ax.bar(bins, share_of(of_width.error), color=[END if error == 0 else '#9CC7E0' for error in bins],
                       edgecolor='black', linewidth=0.6)
         dots = ax.plot(bins, share_of(by_chance), color='black', linestyle='', marker='.', markersize=5)

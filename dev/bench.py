@@ -183,11 +183,12 @@ def bench_start():
 def report(what, unit, times):
     """Print a line, medians and their ratios to the first; returns what --json writes, every measurement included."""
     quartiles = {name: np.percentile(values, [25, 50, 75]) for name, values in times.items()}
-    base = quartiles[next(iter(times))]
+    first = next(iter(times))
+    base = quartiles[first]
     rows = {name: {'median': q[1], 'ratio': base[1] / q[1], 'ratio_low': base[0] / q[2], 'ratio_high': base[2] / q[0],
                    'all': times[name]} for name, q in quartiles.items()}
     cells = [f"{name} {row['median']:.3g} {unit}" + (f" ({row['ratio']:.1f}x, {row['ratio_low']:.1f} to "
-             f"{row['ratio_high']:.1f})" if name not in (next(iter(times)), 'floor') else '') for name, row in rows.items()]
+             f"{row['ratio_high']:.1f})" if name not in (first, 'floor') else '') for name, row in rows.items()]
     print(f"{what:<32}{', '.join(cells)}", flush=True)
     return {'what': what, 'unit': unit, **rows}
 
