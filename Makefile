@@ -2,8 +2,9 @@
 # `make test`: set up, then check the style and run the tests. `make test-fast`: the tests that take less than half a minute.
 # `make test-faults`: kill runs at random and fill disks, which takes minutes. `make bench`: measure how fast it is.
 # `make paper`: train the paper's runs with several seeds, which takes hours. `make study`: train those of the study, which
-# takes a day. If you stop them and run them again, they continue where they were. `make results`: write the tables and
-# figures of the runs that are finished so far into results/. `make study-data`: write the datasets of the study.
+# takes a day. `make mlt`: train the paper's large model on sums, which takes most of a day without a GPU. If you stop them
+# and run them again, they continue where they were. `make results`: write the tables and figures of the runs so far into
+# results/. `make study-data`: write the datasets of the study.
 # `make pictures`: draw the pictures of results/ anew, from the runs there. `make pictures-data`: train these runs again.
 
 PYTHON ?= python3
@@ -13,7 +14,7 @@ FACTS := $(foreach kind,facts both,$(foreach size,14 28 56,config/train_$(kind)_
 PICTURED := math_mini_14 math_mini_28 math_mini_56
 STUDY := $(VENV) sweep.py config/train_study.py --seeds=8 --name
 
-.PHONY: all test test-fast test-faults paper study-data study results bench pictures pictures-data
+.PHONY: all test test-fast test-faults paper mlt study-data study results bench pictures pictures-data
 all: .venv/installed
 	$(VENV) data/as_math/prepare.py
 	$(VENV) train_with_eval.py config/train_math_mini_14.py
@@ -39,6 +40,11 @@ paper: .venv/installed-dev
 	$(VENV) sweep.py $(SUMS) $(FACTS) --seeds=5 --name=weight_decay --weight_decay=0.1 || status=1; exit $$status
 	$(MAKE) results
 
+mlt: .venv/installed-dev
+	$(VENV) data/as_math/prepare.py
+	$(VENV) sweep.py config/train_math_mini_mlt.py --name=mlt --seeds=1 --jobs=1 --dtype=bfloat16
+	$(MAKE) results
+
 study-data: .venv/installed  # each seed has a split of its own
 	for seed in 1337 1338 1339 1340 1341 1342 1343 1344; do \
 	  prepare="$(VENV) data/as_math/prepare.py --split_seed=$$((seed - 1337))"; \
@@ -58,7 +64,7 @@ study: .venv/installed-dev study-data
 	$(MAKE) results
 
 results: .venv/installed-dev
-	for name in paper weight_decay study study_orders study_decay study_random; do \
+	for name in paper weight_decay mlt study study_orders study_decay study_random; do \
 	  [ ! -d sweeps/$$name ] || $(VENV) summarize.py sweeps/$$name --output=results/$$name || exit 1; \
 	done
 	for name in paper weight_decay; do $(VENV) plot_results.py --sweep results/$$name || exit 1; done

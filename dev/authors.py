@@ -4,15 +4,16 @@ The authors' learning curves against those of our seeds: where are theirs outsid
 $ python dev/authors.py
 
 Reads results/authors_curves.csv, which says for each of their evaluations what the CSV files in their repository say, and
-our runs in results/paper and results/weight_decay. Draws authors.png into each of these folders, with the range of our seeds
-as a band, and results/replay.png from dev/replay.py's losses. Writes results/authors_against_ours.csv and prints it as
-the table of docs/paper.md.
+our runs in results/paper, results/weight_decay and results/mlt. Draws authors.png into each of these folders, with the range
+of our seeds as a band, and results/replay.png from dev/replay.py's losses. Writes results/authors_against_ours.csv and
+prints it as the table of docs/paper.md. The authors' runs are compared up to the iteration at which ours end.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -27,6 +28,7 @@ from common.run_folder import write_file
 
 RESULTS = REPO / 'results'
 COLOURS = {'loss': '#555555', 'sums': '#0072B2', 'facts': '#009E73'}
+SWEEPS = {'paper': 'paper', 'weight_decay': 'weight_decay', 'mlt': 'paper'}  # ours: what authors_curves.csv calls theirs
 
 
 def curves(results):
@@ -39,52 +41,66 @@ def curves(results):
 
 
 def compare(theirs, ours):
-    """One run of the authors against our seeds: dict of its loss at the end and the 95 % prediction of it from ours, which
-    is Student's t for one more seed; the share of evaluations at which its loss is below or above that of all our seeds, and
-    the share that chance gives; and the questions that are answered wrongly at the end.
+    """One run of the authors against our seeds: dict of its loss at the last iteration of ours and the 95 % prediction of
+    it from ours, which is Student's t for one more seed; the share of evaluations at which its loss is below or above that of
+    all our seeds, and the share that chance gives; and the questions that are answered wrongly at that iteration. A single
+    seed gives no prediction and no shares: they are NaN.
     """
     loss = pd.DataFrame([curves(run).loss for run in ours])
-    n, end = len(loss), loss.iloc[:, -1]
+    n, end, stop = len(loss), loss.iloc[:, -1], loss.columns[-1]
     half = stats.t.ppf(0.975, n - 1) * end.std() * (1 + 1 / n) ** 0.5
+    theirs = theirs[theirs.iter <= stop]
     authors = curves(theirs).loss
     outside = (authors < loss.min()) | (authors > loss.max())
-    row = {'seeds': n, 'loss': authors.iloc[-1], 'our_loss': end.mean(), 'low': end.mean() - half, 'high': end.mean() + half,
-           'outside': outside.mean(), 'outside_by_chance': 2 / (n + 1)}
+    row = {'seeds': n, 'iter': stop, 'loss': authors.iloc[-1], 'our_loss': end.mean(), 'low': end.mean() - half,
+           'high': end.mean() + half, 'outside': outside.mean() if n > 1 else np.nan,
+           'outside_by_chance': 2 / (n + 1) if n > 1 else np.nan}
     for task, parts in (('sums', ['add', 'sub']), ('facts', ['facts'])):
         wrong = [sum(run[f'{part}_total'].iloc[-1] - run[f'{part}_correct'].iloc[-1] for part in parts) / 10
                  for run in (theirs, *ours)]
         if task in curves(theirs):
-            row |= {f'wrong_{task}': wrong[0], f'our_wrong_{task}': f'{min(wrong[1:]):g} to {max(wrong[1:]):g}'}
+            low, high = min(wrong[1:]), max(wrong[1:])
+            row |= {f'wrong_{task}': wrong[0], f'our_wrong_{task}': f'{low:g} to {high:g}' if n > 1 else f'{low:g}'}
     return row
 
 
 def markdown(table):
     """The rows of authors_against_ours.csv as the table of docs/paper.md."""
-    lines = ['| sweep | config | seeds | loss, theirs | ours, mean | 95 % prediction | theirs outside our seeds | by chance '
-             '| sums wrong, theirs; ours | capitals wrong, theirs; ours |', '|---' * 10 + '|']
+    lines = ['| sweep | config | seeds | iteration | loss, theirs | ours, mean | 95 % prediction | theirs outside our seeds '
+             '| by chance | sums wrong, theirs; ours | capitals wrong, theirs; ours |', '|---' * 11 + '|']
     for r in table.itertuples():
         wrong = [f'{n:g}; {ours}' if pd.notna(n) else '' for n, ours in ((r.wrong_sums, r.our_wrong_sums),
                                                                          (r.wrong_facts, r.our_wrong_facts))]
-        cells = (r.sweep, r.config, r.seeds, f'{r.loss:.4f}', f'{r.our_loss:.4f}', f'{r.low:.4f} to {r.high:.4f}',
-                 f'{r.outside:.0%}', f'{r.outside_by_chance:.0%}', *wrong)
+        spread = ('', '', '') if r.seeds == 1 else (f'{r.low:.4f} to {r.high:.4f}', f'{r.outside:.0%}',
+                                                    f'{r.outside_by_chance:.0%}')
+        cells = (r.sweep, r.config, r.seeds, f'{r.iter:,.0f}', f'{r.loss:.4f}', f'{r.our_loss:.4f}', *spread, *wrong)
         lines.append('| ' + ' | '.join(map(str, cells)) + ' |')
     return '\n'.join(lines)
 
 
 def draw(panels):
     """A figure with accuracies above the loss for each panel: (config, the authors' run, our runs)."""
-    n_rows = -(-len(panels) // 3)
-    figure, axes = plt.subplots(2 * n_rows, 3, figsize=(12, 5 * n_rows), sharex=True, squeeze=False, layout='constrained')
+    n_columns = min(3, len(panels))
+    n_rows, width = -(-len(panels) // 3), max(6.5, 4 * n_columns)
+    figure, axes = plt.subplots(2 * n_rows, n_columns, figsize=(width, 5 * n_rows), sharex=True, squeeze=False,
+                                layout='constrained')
     for i, (config, theirs, ours) in enumerate(panels):
         top, bottom = axes[2 * (i // 3):2 * (i // 3) + 2, i % 3]
+        stop = ours[0].iter.iloc[-1]
+        theirs = theirs[theirs.iter <= 2 * stop]  # if ours stopped early, theirs go on for as long again
         for measure, theirs_curve in curves(theirs).items():
             ax = bottom if measure == 'loss' else top
             seeds = pd.DataFrame([curves(run)[measure] for run in ours])
-            ax.fill_between(seeds.columns, seeds.min(), seeds.max(), color=COLOURS[measure], alpha=0.35, linewidth=0)
+            if len(ours) > 1:
+                ax.fill_between(seeds.columns, seeds.min(), seeds.max(), color=COLOURS[measure], alpha=0.35, linewidth=0)
+            else:
+                ax.plot(seeds.T, color=COLOURS[measure], alpha=0.35, linewidth=4)
             ax.plot(theirs_curve, color=COLOURS[measure], linewidth=1.2)
             if measure == 'loss':  # the fall from the loss of an untrained model would hide the rest
                 ax.set_ylim(0.95 * min(theirs_curve.min(), seeds.min().min()), 1.1 * theirs_curve[1000])
-        top.set(title=f'{config} ({seeds_label(len(ours))})', ylim=(-3, 103), ylabel='accuracy (%)' if i % 3 == 0 else '')
+        stopped = f', {stop:,.0f} iterations' if stop < theirs.iter.max() else ''
+        top.set(title=f'{config} ({seeds_label(len(ours))}{stopped})', ylim=(-3, 103))
+        top.set_ylabel('accuracy (%)' if i % 3 == 0 else '')
         bottom.set_ylabel('training loss' if i % 3 == 0 else '')
         bottom.xaxis.set_major_formatter(ITERATIONS)
         for ax in (top, bottom):
@@ -93,9 +109,11 @@ def draw(panels):
         ax.set_visible(ax.has_data())
     for ax in axes[-1]:
         ax.set_xlabel('iteration')
-    handles = [Line2D([], [], color=colour, label=f"{measure}, the authors' run") for measure, colour in COLOURS.items()]
-    handles.append(Patch(color='#555555', alpha=0.35, linewidth=0, label='our seeds, lowest to highest'))
-    figure.legend(handles=handles, loc='outside lower center', ncols=4, frameon=False)
+    handles = [Line2D([], [], color=colour, label=f"{measure}, the authors' run") for measure, colour in COLOURS.items()
+               if any(measure in curves(theirs) for _, theirs, _ in panels)]
+    one = all(len(ours) == 1 for _, _, ours in panels)
+    handles.append(Patch(color='#555555', alpha=0.35, linewidth=0, label='our seed' if one else 'our seeds, lowest to highest'))
+    figure.legend(handles=handles, loc='outside lower center', ncols=4 if n_columns > 1 else 2, frameon=False)
     return figure
 
 
@@ -121,10 +139,12 @@ if __name__ == '__main__':
     argparse.ArgumentParser(description=wrapped(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     with explained("results/authors_curves.csv cannot be read ({}): take the committed one"):
         authors, rows = pd.read_csv(RESULTS / 'authors_curves.csv'), []
-    for name in ('paper', 'weight_decay'):
+    for name, source in SWEEPS.items():
+        if not (RESULTS / name).exists():
+            continue
         panels = []
         for config, runs in read_sweep(RESULTS / name).items():
-            theirs, ours = authors[(authors.sweep == name) & (authors.config == config)], list(runs.values())
+            theirs, ours = authors[(authors.sweep == source) & (authors.config == config)], list(runs.values())
             panels.append((config, theirs, ours))
             rows.append({'sweep': name, 'config': config, **compare(theirs, ours)})
             if (name, config) == ('paper', 'facts_mini_14'):

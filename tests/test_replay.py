@@ -50,16 +50,26 @@ def test_the_values_of_the_paper_are_those_of_its_curves():
         assert min(abs(row.loss - end.train_loss), abs(row.loss - end.val_loss)) < 1e-3, row.config
 
 
+def run(loss, wrong):
+    return pd.DataFrame({'iter': [0, 250], 'train_loss': [3.0, loss], 'add_correct': [0, 1000 - wrong], 'add_total': 1000,
+                         'sub_correct': [0, 1000], 'sub_total': 1000, 'facts_correct': 0, 'facts_total': 0})
+
+
 def test_a_run_is_outside_if_no_seed_is_as_far():
-    def run(loss, wrong):
-        return pd.DataFrame({'iter': [0, 250], 'train_loss': [3.0, loss], 'add_correct': [0, 1000 - wrong], 'add_total': 1000,
-                             'sub_correct': [0, 1000], 'sub_total': 1000, 'facts_correct': 0, 'facts_total': 0})
     row = compare(run(0.9, 10), [run(0.5, 0), run(0.6, 20), run(0.7, 0)])
     assert row['outside'] == 0.5 and row['outside_by_chance'] == 0.5
     assert (row['wrong_sums'], row['our_wrong_sums']) == (1, '0 to 2')
     half = 4.302653 * 0.1 * (4 / 3) ** 0.5  # Student's t with two degrees of freedom
     assert (row['low'], row['high']) == pytest.approx((0.6 - half, 0.6 + half))
     assert 'wrong_facts' not in row
+
+
+def test_a_single_seed_that_stopped_early_is_compared_where_it_stopped_and_judged_by_nothing():
+    theirs = pd.concat([run(0.9, 10), run(0.4, 0)[1:].assign(iter=500)])
+    row = compare(theirs, [run(0.8, 20)])
+    assert (row['iter'], row['loss'], row['our_loss'], row['wrong_sums'], row['our_wrong_sums']) == (250, 0.9, 0.8, 1, '2')
+    line = markdown(pd.DataFrame([{'sweep': 'mlt', 'config': 'c', 'wrong_facts': None, 'our_wrong_facts': None, **row}]))
+    assert line.endswith('| mlt | c | 1 | 250 | 0.9000 | 0.8000 |  |  |  | 1; 2 |  |')
 
 
 def test_the_docs_have_the_table_of_the_committed_comparison():
