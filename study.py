@@ -39,7 +39,7 @@ LABELS = {'seen_acc': 'seen', 'heldout_acc': 'held out', 'bits': 'bits per answe
           'peak_prob': 'probability, peak', 'end_prob': 'probability, end', 'fall_after_peak': "fall from the others' peak",
           'n_params': 'parameters', 'bits_memorised': 'bits memorised', 'bits_per_param': 'bits per parameter',
           'bits_last': 'of which the last line', 'fits': 'runs that fit', 'n_embd': 'width', 'share': 'share', **ADDED}
-COLUMNS = ['name', *CELL, 'value', 'low', 'high', 'n', 'p', 'p_holm', 'test']
+COLUMNS = ['name', *CELL, 'value', 'low', 'high', 'n', 'p', 'p_holm', 'test', 'added']  # added: to the plan, True or False
 
 # -----------------------------------------------------------------------------
 # what the runs answered
@@ -175,10 +175,11 @@ def describe(runs):
     rows = []
     cells = pd.DataFrame(PLANNED + runs[CELL].values.tolist(), columns=CELL).drop_duplicates()
     for study, planned in cells.groupby('study', sort=False):
-        rows.append(dict(name='runs', study=study, value=(runs.study == study).sum(), n=SPLITS * len(planned)))
+        rows.append(dict(name='runs', study=study, value=(runs.study == study).sum(), n=SPLITS * len(planned),
+                         added=False))
     for name in [name for name in runs if name not in (*CELL, 'split')]:
         there = runs[runs.study != 'random'] if name == 'above_90' else runs
-        rows += [row(name, values, cell) for cell, values in there.dropna(subset=name).groupby(CELL)[name]]
+        rows += [row(name, values, cell, added=name in ADDED) for cell, values in there.dropna(subset=name).groupby(CELL)[name]]
     return rows
 
 
@@ -202,13 +203,13 @@ def run_tests(runs):
     by_width = {width: runs[(runs.study == 'main') & (runs.n_embd == width)] for width in WIDTHS}
     by_share = [page_row('accuracy falls with the share', blocks(part, 'heldout_acc', 'share', [*main][::-1]),
                          ('main', np.nan, width)) for width, part in by_width.items()]
-    added = [page_row('added: accuracy on the same questions falls with the share',
+    added = [page_row('accuracy on the same questions falls with the share',
                       blocks(part, 'same_acc', 'share', [50, 30, 20, 10]), ('main', np.nan, width))
              for width, part in by_width.items()]
     steps = []
     for share, part in main.items():
         accuracies = blocks(part, 'heldout_acc', 'n_embd', WIDTHS)
-        steps += [row(f'added: width {a} minus {b}', (accuracies[a] - accuracies[b]).dropna(), ('main', share),
+        steps += [row(f'width {a} minus {b}', (accuracies[a] - accuracies[b]).dropna(), ('main', share),
                       test='bootstrap') for a, b in zip(WIDTHS, WIDTHS[1:])]
     controls = []
     base = main[20].set_index(['n_embd', 'split']).heldout_acc
@@ -218,7 +219,8 @@ def run_tests(runs):
         pairs = {width: difference.heldout_acc[difference.n_embd == width] for width in CONTROL_WIDTHS}
         controls += family([row(f'{control} minus main', values, ('main', 20, width), p=sign_flips(values), test='sign flips')
                             for width, values in pairs.items()])
-    return family(accuracy + gap) + family(by_share) + family(matched) + family(forgetting) + controls + family(added) + steps
+    planned = family(accuracy + gap) + family(by_share) + family(matched) + family(forgetting) + controls
+    return [r | {'added': False} for r in planned] + [r | {'added': True} for r in family(added) + steps]
 
 # -----------------------------------------------------------------------------
 # tables
@@ -271,7 +273,7 @@ def print_tests(title, rows):
         p = 'not testable' if np.isnan(r.p) and r.test != 'bootstrap' else f'{r.p:.2g}'
         cells = [f'{r.share:.0f} %', f'{r.n_embd:.0f}', f'{r.n:.0f}', effect, p, f'{r.p_holm:.2g}']
         cells = ['' if 'nan' in cell else cell for cell in cells]
-        print('| ' + ' | '.join([r.name.removeprefix('added: '), *cells, r.test]) + ' |')
+        print('| ' + ' | '.join([r.name, *cells, r.test]) + ' |')
 
 
 def counted(numbers):
@@ -287,16 +289,16 @@ def print_markdown(numbers):
     for name, title in TITLES.items():
         print_table(f'{title}, by width and share held out', main[main.name == name], 'share')
     of_20 = main[(main.share == 20) & main.test.isna()]
-    others = of_20[~of_20.name.isin([*TITLES, *ADDED, 'n_params', 'same_acc'])]
+    others = of_20[~of_20.added & ~of_20.name.isin([*TITLES, 'n_params', 'same_acc'])]
     print_table('Other measures, 20 % held out (%, or bits, or the error)', others, 'name')
-    print_table('Measures added to the plan, 20 % held out (%)', of_20[of_20.name.isin(ADDED)], 'name')
+    print_table('Measures added to the plan, 20 % held out (%)', of_20[of_20.added], 'name')
     if len(controls):
         beside = of_20[of_20.n_embd.isin(CONTROL_WIDTHS) & of_20.name.isin(['heldout_acc', 'seen_acc'])]
         controls = pd.concat([beside, controls])
     print_table('Controls at the end (%), 20 % held out', controls, 'name')
     print_table('Random labels at the end (% and bits)', random[random.name != 'runs'], 'name')
-    print_tests('Tests', numbers[numbers.test.notna() & ~numbers.name.str.startswith('added')])
-    print_tests('Comparisons added to the plan', numbers[numbers.name.str.startswith('added')])
+    print_tests('Tests', numbers[numbers.test.notna() & ~numbers.added])
+    print_tests('Comparisons added to the plan', numbers[numbers.test.notna() & numbers.added])
 
 
 if __name__ == '__main__':

@@ -118,7 +118,7 @@ def test_a_planted_effect_is_found_and_what_is_not_there_is_not():
     p = p_values(simulated_runs(accuracy_of, fall=5.0))
     for found in ('accuracy falls with width', 'gap grows with width', 'accuracy falls with the share',
                   'probability falls after its peak', 'orders minus main', 'pair minus main',
-                  'added: accuracy on the same questions falls with the share'):
+                  'accuracy on the same questions falls with the share'):
         assert (p[found] < 0.05).all(), found
     for absent in ('accuracy at matched fit falls with width', 'decay 0.1 minus main', 'decay 1.0 minus main'):
         assert (p[absent] > 0.05).all(), absent
@@ -129,7 +129,7 @@ def test_a_planted_effect_is_found_and_what_is_not_there_is_not():
 def test_the_opposite_effect_is_none():
     p = p_values(simulated_runs(lambda rng, kind, share, width: 0.005 * width + 0.003 * share + 0.02 * rng.random()))
     for name in ('accuracy falls with width', 'gap grows with width', 'accuracy falls with the share',
-                 'added: accuracy on the same questions falls with the share'):
+                 'accuracy on the same questions falls with the share'):
         assert (p[name] == 1).all(), name
 
 
@@ -143,7 +143,7 @@ def test_a_split_that_lacks_a_run_is_left_out_of_a_test_and_only_there():
     runs = runs[~((runs.study == 'main') & (runs.share == 20) & (runs.n_embd == 56) & (runs.split == 3))]
     tests = pd.DataFrame(study.run_tests(runs))
     fewer = tests[tests.n == 7]
-    assert set(fewer.name) == {name for name in tests.name if 'added: width' not in name} | {'added: width 28 minus 56'}
+    assert set(fewer.name) == {name for name in tests.name if not name.startswith('width')} | {'width 28 minus 56'}
     assert set(fewer.share.fillna(20)) == {20} and set(fewer.n_embd.dropna()) == {56}
     assert (tests.n[tests.n != 7] == 8).all()
     unfinished = pd.DataFrame(study.run_tests(runs[runs.n_embd != 28]))
