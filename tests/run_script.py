@@ -14,13 +14,14 @@ import sys
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[1]
+ENVIRONMENT = Path(sys.prefix).resolve()  # it may lie in the repository, and pytest may be a script of its
 context = multiprocessing.get_context('forkserver')
 context.set_forkserver_preload(['torch', 'torch._dynamo', 'pandas', 'matplotlib.pyplot', 'tqdm'])
 
 
 def is_ours(path):
     """Whether a module's file or a folder of sys.path belongs to the repository itself, its environment aside."""
-    return bool(path) and Path(path).resolve().is_relative_to(REPO) and 'site-packages' not in str(path)
+    return bool(path) and Path(path).resolve().is_relative_to(REPO) and not Path(path).resolve().is_relative_to(ENVIRONMENT)
 
 
 def child(script, args, cwd, out_path):
