@@ -12,7 +12,7 @@ VENV := .venv/bin/python
 SUMS := $(foreach size,14 28 56,config/train_math_mini_$(size).py)
 FACTS := $(foreach kind,facts both,$(foreach size,14 28 56,config/train_$(kind)_mini_$(size).py))
 PICTURED := math_mini_14 math_mini_28 math_mini_56
-STUDY := $(VENV) sweep.py config/train_study.py --seeds=8 --name
+STUDY := $(VENV) sweep.py config/train_study.py --seeds=8
 
 .PHONY: all test test-fast test-faults paper mlt study-data study results bench pictures pictures-data
 all: .venv/installed
@@ -56,11 +56,11 @@ study-data: .venv/installed  # each seed has a split of its own
 
 study: .venv/installed-dev study-data
 	status=0; \
-	$(STUDY)=study --n_embd=6,8,10,12,14,20,28,56 \
+	$(STUDY) --name=study --n_embd=6,8,10,12,14,20,28,56 \
 	  --dataset=pair_{seed},rounds_1_{seed},rounds_2_{seed},rounds_3_{seed},rounds_5_{seed} || status=1; \
-	$(STUDY)=study_orders --n_embd=14,28,56 --dataset=orders_{seed} --eval_iters=10 || status=1; \
-	$(STUDY)=study_decay --n_embd=14,28,56 --weight_decay=0.1,1.0 --dataset=rounds_2_{seed} || status=1; \
-	$(STUDY)=study_random --n_embd=6,8,10,12,14,20,28,56 --dataset=random_{seed} || status=1; exit $$status
+	$(STUDY) --name=study_orders --n_embd=14,28,56 --dataset=orders_{seed} --eval_iters=10 || status=1; \
+	$(STUDY) --name=study_decay --n_embd=14,28,56 --weight_decay=0.1,1.0 --dataset=rounds_2_{seed} || status=1; \
+	$(STUDY) --name=study_random --n_embd=6,8,10,12,14,20,28,56 --dataset=random_{seed} || status=1; exit $$status
 	$(MAKE) results
 
 results: .venv/installed-dev

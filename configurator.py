@@ -23,7 +23,7 @@ from types import ModuleType
 
 from common.errors import UserError, explained, wrapped
 
-RANGES = {'positive': ('positive', lambda x: x > 0), 'not_negative': ('0 or more', lambda x: x >= 0),
+CHECKS = {'positive': ('positive', lambda x: x > 0), 'not_negative': ('0 or more', lambda x: x >= 0),
           'seeds': ('at least 0 and below 2**32', lambda x: 0 <= x < 2**32),
           'threads': ('0 to 1024', lambda x: 0 <= x <= 1024),
           'below_one': ('at least 0 and below 1', lambda x: 0 <= x < 1)}
@@ -87,7 +87,7 @@ def check_ranges(settings, choices=(), increasing=(), **ranges):
     settings, of which the second must be greater if the bool is True.
     """
     for name, keys in ranges.items():
-        words, holds = RANGES[name]
+        words, holds = CHECKS[name]
         for key in keys.split():
             if not holds(settings[key]):
                 raise UserError(f"{key} must be {words}, not {settings[key]}")
@@ -104,7 +104,7 @@ def parse_argument(arg, argv, settings):
     """The setting of --key=value, --key value or --key, as a dict. argv: the arguments that follow."""
     key, equals, value = arg.lstrip('-').partition('=')
     if not equals and isinstance(settings.get(key), bool):
-        value = 'True'
+        value = argv.pop(0) if argv and argv[0].lower() in ('true', 'false') else 'True'
     elif not equals and argv and not argv[0].startswith('--') and key in settings:
         value = argv.pop(0)
     elif not equals and key in settings:

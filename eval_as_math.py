@@ -38,7 +38,7 @@ config, given = configure(globals(), **RANGES)
 # -----------------------------------------------------------------------------
 
 from common.evaluate import grade, summed  # torch takes seconds to import, so the settings are checked first
-from common.questions import EXPRESSION, LABELS, arithmetic_questions
+from common.questions import EXPRESSION, LABELS, arithmetic_questions, operands
 from common.report import answered, load_evaluated, mark, print_totals, write_json
 
 MAX_LINES = 25  # at most this many wrong answers are printed, which fills a screen
@@ -57,7 +57,7 @@ def larger_sums(questions, max_operand):
 
 def print_by_digits(title, rows):
     """One operation too large for a grid: a line for each number of digits of the operands."""
-    digits = rows.prompt.map(lambda prompt: ' and '.join(f'{len(n)}' for n in EXPRESSION.fullmatch(prompt).groups()))
+    digits = [f"{len(str(a))} and {len(str(b))}" for a, b in operands(rows.prompt)]
     print(f"\n{title}, by the number of digits of a and of b:")
     for name, part in rows.groupby(digits):
         s = summed(part)
@@ -67,8 +67,7 @@ def print_by_digits(title, rows):
 def print_grid(title, rows):
     """One operation as a table: a down, b across; each cell says how many of its samples were right."""
     marks = {'seen': ' {} ', 'held out': '[{}]', 'beyond': " {}'"}
-    cells = {tuple(map(int, EXPRESSION.fullmatch(row.prompt).groups())): marks[row.group].format(mark(row))
-             for row in rows.itertuples()}
+    cells = {pair: marks[row.group].format(mark(row)) for pair, row in zip(operands(rows.prompt), rows.itertuples())}
     down, across = sorted({a for a, _ in cells}), sorted({b for _, b in cells})
     width = max(3, len(str(num_samples)) + 2, len(str(across[-1])) + 2)
     if len(across) * width > 75:  # wider than a terminal, so it is made as narrow as can be read
@@ -97,9 +96,8 @@ table = grade(model, meta, questions, **sampling, terminated=own['terminated'])
 print(f"{path}{own['when']}: {len(table)} questions,\n{num_samples} samples each at temperature {temperature}")
 for task in table.task.unique():
     rows = table[table.task == task]
-    operands = [max(map(int, match.groups())) for match in map(EXPRESSION.fullmatch, rows.prompt) if match]
-    if len(operands) == len(rows):  # a dataset may write its questions in another way
-        show = print_grid if max(operands) < 20 else print_by_digits
+    if pairs := operands(rows.prompt):  # a dataset may write its questions in another way
+        show = print_grid if max(map(max, pairs)) < 20 else print_by_digits
         show(LABELS.get(task, task), rows)
 wrong = table[table.correct < table.samples]
 wrong = wrong.sort_values('group', key=lambda group: group != 'held out', kind='stable')  # first, because the list may be cut

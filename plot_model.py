@@ -61,14 +61,15 @@ figure = plt.figure(figsize=(1.65 * columns, 3.4 + 2.1 * model.config.n_layer), 
 figure.suptitle(f"{path}, iteration {config['iter_num']:,} ({model.get_num_params(non_embedding=False):,} parameters)")
 grid = figure.add_gridspec(1 + model.config.n_layer, columns, height_ratios=[1.4] + [1] * model.config.n_layer)
 
-# the digits, or all characters if there are none, along the two directions in which their embeddings differ most
+# the digits, or all characters if there are fewer than three, along the two directions in which their embeddings differ most
 wte = model.transformer.wte.weight
-chosen = [i for i, ch in enumerate(vocabulary) if ch.isdigit()] or list(range(len(vocabulary)))
+digits = [i for i, ch in enumerate(vocabulary) if ch.isdigit()]
+chosen = digits if len(digits) > 2 else list(range(len(vocabulary)))
 points = wte[chosen] - wte[chosen].mean(0)
 _, sizes, directions = torch.linalg.svd(points)
 share = sizes ** 2 / (sizes ** 2).sum()
 ax = figure.add_subplot(grid[0, :-3])
-ax.plot(*(points @ directions[:2].T).T, color='#56B4E9', linewidth=vocabulary[chosen[0]].isdigit(), marker='o', markersize=14)
+ax.plot(*(points @ directions[:2].T).T, color='#56B4E9', linewidth=len(digits) > 2, marker='o', markersize=14)
 for i, (x, y) in zip(chosen, points @ directions[:2].T):
     ax.text(x, y, names[i], ha='center', va='center', parse_math=False)
 ax.set(title='embeddings on their first two principal components', xlabel=f'first ({share[0]:.0%} of the variance)',

@@ -58,7 +58,8 @@ def curves_of(results, operation):
                           for what in ('correct', 'total'))
         curves = {'seen sums': correct / total, **curves}
         del curves['addition'], curves['subtraction']
-    if 'facts' in curves and results.facts_total.max() == sum(results[f'{task}_total'].max() for task in own):
+    if 'facts' in curves and all((results[f'facts_{what}'] == sum(results[f'{task}_{what}'] for task in own)).all()
+                                 for what in ('correct', 'total')):
         del curves['facts']  # all facts are of tasks with curves of their own
     left_out = {'math': ['facts', *own], 'facts': ['seen sums', 'addition', 'subtraction', 'held out', 'held out, probability',
                                                    *own], 'both': []}[operation]
@@ -118,7 +119,7 @@ def title_of(name, runs, n_seeds):
     """'math_mini_14 (1,582 parameters, 3 seeds)', as far as that is known; n_seeds: 0 if it is a single run."""
     n_params = runs[0].n_params.iloc[-1]
     known = [f'{n_params:,.0f} parameters'] * pd.notna(n_params) + [seeds_label(n_seeds)] * bool(n_seeds)
-    return name + ('\n' if len(name) > 16 else ' ') * bool(known) + f"({', '.join(known)})" * bool(known)
+    return name + ('\n' if len(name) > 16 else ' ') + f"({', '.join(known)})" if known else name
 
 
 def draw_grid(panels, operation, logx=False):
@@ -210,7 +211,9 @@ if __name__ == '__main__':
     parser.add_argument('--logx', action='store_true', help='draw the iterations on a logarithmic scale')
     parser.add_argument('--output', metavar='FILE', help='where to save (default: see above)')
     args = parser.parse_args()
-    if args.sweep and (args.output or args.answers or args.film):
+    if args.operation != 'both' and (args.answers or args.film) or args.film and args.logx:
+        parser.error("--operation is for curves, and --logx for curves and --answers: leave it out")
+    elif args.sweep and (args.output or args.answers or args.film):
         parser.error("--sweep draws curves.png and capacity.png in the folder of the sweep: leave --output, --answers and "
                      "--film out")
     elif args.sweep:

@@ -85,12 +85,12 @@ def neighbours_seen(held_out):
 
 
 def is_last_line(seen):
-    """For each seen question of a run, whether it is the last line of the text: a bool Series. See data/as_math/readme.md."""
+    """For each seen question of a run, whether it is the last line of the text: a bool Series. See docs/results.md."""
     questions = [Question(*q) for q in zip(seen.task, seen.prompt, seen.answer.astype(str), seen.group)]
     return seen.prompt == arithmetic_text(questions).splitlines()[-1].split('=')[0] + '='
 
 
-def measure(answers):
+def measure_answers(answers):
     """The measures of a run at one evaluation, from its answers: dict of name to number, NaN where nothing was asked."""
     seen, held_out = answers[answers.group == 'seen'], answers[answers.group == 'held out']
     last = is_last_line(seen)
@@ -125,7 +125,7 @@ def measure_runs(answers, results):
     """A row for each run: CELL, split, its measures at the end of training, and those of matched fit and of its curve."""
     index = [*CELL, 'split']
     end, fit = answers[answers.when == 'last'], answers[answers.when == 'fit']
-    runs = pd.DataFrame.from_dict({run: measure(table) for run, table in end.groupby(index)}, orient='index')
+    runs = pd.DataFrame.from_dict({run: measure_answers(table) for run, table in end.groupby(index)}, orient='index')
     runs = runs.rename_axis(index)
     results = results.assign(heldout_prob=results.heldout_prob.where(results.study != 'random'))  # 0 where nothing is held out
     curves = results.sort_values('iter').groupby(index)
@@ -171,7 +171,7 @@ def family(rows):
 
 
 def describe(runs):
-    """Rows of numbers.csv: how many runs are there, with n of them planned, and each measure of each cell."""
+    """Rows of numbers.csv: for each study, how many runs there are (value) of those planned (n); each measure of each cell."""
     rows = []
     cells = pd.DataFrame(PLANNED + runs[CELL].values.tolist(), columns=CELL).drop_duplicates()
     for study, planned in cells.groupby('study', sort=False):

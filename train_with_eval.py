@@ -18,7 +18,7 @@ import shlex
 import sys
 import time
 
-from common.errors import UserError, is_terminal, one_line, say
+from common.errors import UserError, is_terminal, say
 from common.wandb_log import import_wandb, start_wandb
 from configurator import adopt, configure
 
@@ -203,7 +203,7 @@ if __name__ == '__main__':
     rows = [row for row in checkpoint.get('rows', []) if row['iter'] < iter_num]  # of results.csv
     best = {'math': 0.0, 'facts': 0.0, 'combined': 0.0, **checkpoint.get('best_acc', {}),
             'val_loss': float(checkpoint.get('best_val_loss', 'inf'))}
-    seconds = {key: (checkpoint.get('seconds') or (rows or [{}])[-1]).get(key, 0.0) for key in ('train_s', 'eval_s')}
+    seconds = {'train_s': 0.0, 'eval_s': 0.0, **checkpoint.get('seconds', {})}
     n_params = raw_model.get_num_params(non_embedding=False)
     if writes:
         lock = claim_folder(out_dir, resume=init_from == 'resume')
@@ -304,10 +304,6 @@ if __name__ == '__main__':
         if stop.code and writes and not on_beat and all(bool(torch.isfinite(p).all()) for p in params):
             clock('train_s')
             save('ckpt_last.pt')
-    except RuntimeError as e:  # what gloo and nccl raise when the other end is gone
-        if not ddp:
-            raise
-        raise UserError(f"process {rank} lost another one ({one_line(e)}): go on with --init_from=resume if anything was saved")
     finally:
         bar.close()
         if writes:

@@ -84,9 +84,9 @@ def read_answers(folder):
 
 
 def first_fit(answers):
-    """Those of read_answers' rows that are of the first evaluation with 99 % of the seen questions right; none if none has.
+    """The rows of the first evaluation at which 99 % of the seen questions are right; no rows if there is none.
 
-    A question is right if most of its samples are.
+    answers: as read_answers returns them. A question is right if most of its samples are.
     """
     seen = answers[answers.group == 'seen']
     right = (2 * seen.correct > seen.samples).groupby(seen.iter).mean()

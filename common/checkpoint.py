@@ -19,8 +19,8 @@ from common.tokenizer import GPT2_VOCABULARY
 from model import GPT, GPTConfig
 
 # In a sweep, settings that may differ from those with which a run began: where it runs, how long, and what it shows
-PLACE = {'out_dir', 'init_from', 'seed', 'max_iters', 'eval_only', 'log_interval', 'device', 'fused', 'compile', 'num_threads',
-         'backend', 'wandb_log', 'wandb_project', 'wandb_entity', 'wandb_run_name'}
+PLACE = {'out_dir', 'init_from', 'max_iters', 'log_interval', 'device', 'fused', 'compile', 'num_threads', 'backend',
+         'wandb_log', 'wandb_project', 'wandb_entity', 'wandb_run_name'}
 HARMLESS = {'flash_attn', 'flash_attention', 'use_flash', 'flash', 'use_flash_attn'}  # these model_args only change the speed
 
 

@@ -144,7 +144,8 @@ def write_dataset(folder, text, questions):
           f"val has {len(text):,} tokens (the same text, on purpose)\n"
           f"questions: {len(questions):,}, held out of the text: {listed or 'none'}\n"
           f"the longest line of a question takes {longest_line(questions)} characters: with a smaller\n--block_size the model "
-          f"sees a part of it at a time\nno window of training begins in the last line: {text.splitlines()[-1]!r}")
+          f"sees a part of it at a time\nno window of training begins in the last block_size characters; the last\nline is "
+          f"{text.splitlines()[-1]!r}")
 
 
 # -----------------------------------------------------------------------------
@@ -251,8 +252,8 @@ def load_dataset(dataset, block_size=None, gpt2_folder=None):
 def keep_vocabulary(meta, gpt2_folder, out_dir):
     """Put what load_dataset has loaded into the model folder, so that the model can be evaluated even if the data changes.
 
-    It is a meta.pkl; for GPT-2's encoding, the files of that in gpt2_folder, if it has them. Raises UserError if the folder,
-    which is that of a resumed run, has other questions.
+    This writes a meta.pkl. For GPT-2's encoding it copies vocab.json and merges.txt from gpt2_folder, if they are there.
+    Raises UserError if out_dir, which is that of a resumed run then, has other questions.
     """
     path = Path(out_dir) / 'meta.pkl'
     if not meta.tokenizer.bpe:

@@ -64,18 +64,24 @@ def compute_init(device, n_embd, num_threads, backend):
         threads = torch.get_num_threads()
         torch.set_num_threads(num_threads or (min(2, threads) if n_embd < 128 else threads))
     # Without this, parallel threads sum the embedding gradient in varying order and one seed gives different results.
-    os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
     torch.use_deterministic_algorithms(True, warn_only=True)
+    os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # it asks for this on a GPU
     torch.utils.deterministic.fill_uninitialized_memory = False  # this is for finding bugs, and takes time
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
     return device, rank, world_size
 
 
+def all_reduce(tensor, op):
+    """torch's all_reduce, with a UserError if the other end is gone, for which gloo and nccl raise RuntimeError."""
+    with explained("a process lost another one ({}): go on with --init_from=resume if anything was saved", RuntimeError):
+        torch.distributed.all_reduce(tensor, op)
+
+
 def all_reduce_gradients(params, world_size):
     """Average the gradients over all processes, in one all-reduce, because each one takes time, however small."""
     flat = torch.cat([p.grad.flatten() for p in params])
-    torch.distributed.all_reduce(flat)
+    all_reduce(flat, torch.distributed.ReduceOp.SUM)
     for p, grad in zip(params, (flat / world_size).split([p.numel() for p in params])):
         p.grad.copy_(grad.view_as(p))
 
@@ -83,16 +89,15 @@ def all_reduce_gradients(params, world_size):
 def all_reduce_max(number, device):
     """The largest of a number over all processes."""
     number = torch.tensor(number, device=device)
-    torch.distributed.all_reduce(number, op=torch.distributed.ReduceOp.MAX)
+    all_reduce(number, torch.distributed.ReduceOp.MAX)
     return int(number)
 
 
 def load_fused_step(fused, model, optimizer, device, dtype, batch_size, n_threads):
     """The training step in C++ for this model, or None for nanoGPT's. fused: 'auto', 'True' or 'False'.
 
-    batch_size: windows of this process in an iteration.
-
-    Raises UserError if it is 'True' and cannot be had. If there is no compiler, 'auto' prints a sentence.
+    batch_size: windows of this process in an iteration. Raises UserError if fused is 'True' and the step cannot be had; if
+    it is 'auto' and there is no compiler, this prints a sentence and returns None.
     """
     can = supports(model.config, device, dtype, batch_size)
     if fused == 'True' and not can:
@@ -105,6 +110,7 @@ def load_fused_step(fused, model, optimizer, device, dtype, batch_size, n_thread
         if fused == 'True':
             raise UserError(str(e))
         say(f"{e}; training with torch, which is slower")
+        return None
 
 
 def compile_model(model, batch, autocast):

@@ -7,9 +7,12 @@ imports this file and does not catch the error, it ends with `error: sentence` o
 
 import errno
 import os
+import re
 import sys
 import textwrap
 from contextlib import contextmanager
+
+OUT_OF_MEMORY = re.compile('(out of|allocate|not enough) memory')  # in torch's errors; numpy has a class for it
 
 
 class UserError(Exception):
@@ -20,7 +23,7 @@ def print_error(kind, error, traceback):
     """Print what ended a script: a UserError as its sentence, Ctrl-C and a closed pipe as nothing, the rest as Python does."""
     if issubclass(kind, UserError):
         print(f"error: {error}", file=sys.stderr)
-    elif issubclass(kind, MemoryError) or issubclass(kind, RuntimeError) and 'memory' in str(error):  # numpy's, torch's
+    elif issubclass(kind, MemoryError) or issubclass(kind, RuntimeError) and OUT_OF_MEMORY.search(str(error)):
         print(f"error: not enough memory ({one_line(error)[:150]}): choose smaller sizes", file=sys.stderr)
     elif issubclass(kind, OSError) and error.errno in (errno.EPIPE, errno.ENOSPC):  # `| head`, or a full disk behind `>`
         sys.stdout = open(os.devnull, 'w')  # Python would complain again when it flushes at the end

@@ -91,7 +91,8 @@ def ask(model, tokenizer, questions, num_samples=10, temperature=0.01, top_k=10,
     for stop, kind in sorted({(q.terminator[-1], q.kind) for q in questions}):
         chosen = [i for i, q in enumerate(questions) if (q.terminator[-1], q.kind) == (stop, kind)]
         split = [split_prompt(tokenizer, questions[i]) for i in chosen]
-        new_tokens = max(NEW_TOKENS[kind], *(len(tokenizer.encode(answer + stop)) for _, answer in split))
+        new_tokens = max(NEW_TOKENS[kind], *(len(tokenizer.encode(answer + questions[i].terminator))
+                                             for i, (_, answer) in zip(chosen, split)))
         stop_ids = tokenizer.encode(stop)
         samples = sample_completions(model, [tokenizer.encode(prompt) for prompt, _ in split], num_samples, new_tokens,
                                      temperature, top_k, stop_ids[0] if len(stop_ids) == 1 else None, seed)

@@ -6,6 +6,7 @@ The eval scripts draw one graded table with it, plot_results.py all tables of a 
 
 import math
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -24,7 +25,7 @@ from matplotlib.ticker import FuncFormatter
 from PIL import Image
 
 from common.errors import UserError, explained, say
-from common.questions import EXPRESSION, LABELS
+from common.questions import LABELS, Question, is_correct, operands
 from common.run_folder import atomic_open, write_file
 
 KNOWS = LinearSegmentedColormap.from_list('knows', matplotlib.colormaps['Blues'](np.linspace(0, 0.85))).with_extremes(
@@ -40,15 +41,18 @@ def seeds_label(n):
 
 
 def short(prompts):
-    """The prompts without what all of them begin and end with: France for 'Capital of France is '."""
-    start = len(os.path.commonprefix(prompts)) if len(prompts) > 1 else 0
-    end = len(os.path.commonprefix([prompt[:start - 1:-1] for prompt in prompts])) if start else 0
+    """The prompts without the words that all of them begin and end with: France for 'Capital of France is '."""
+    def shared(texts):
+        """How many characters all texts begin with, up to the end of a word."""
+        return len(re.match(r'(.*\W)?', os.path.commonprefix(texts), re.DOTALL)[0])
+    start = shared(prompts) if len(prompts) > 1 else 0
+    end = shared([prompt[start:][::-1] for prompt in prompts]) if len(prompts) > 1 else 0
     return [prompt[start:len(prompt) - end].strip() for prompt in prompts]
 
 
 def is_wrong(row):
     """Whether the most frequent answer of a row of a graded table is wrong."""
-    return row.correct < row.samples and row.said.strip() != row.answer
+    return row.correct < row.samples and not is_correct(Question(row.task, row.prompt, row.answer), row.said)
 
 
 def scores(rows):
@@ -59,12 +63,6 @@ def scores(rows):
     return ', '.join(counts) if counts[1:] else counts[0].removeprefix('seen ')
 
 
-def operands(prompts):
-    """The operands of prompts like <3+4=: (n, 2) int, or None if there are others among them."""
-    pairs = [EXPRESSION.fullmatch(prompt) for prompt in prompts]
-    return np.array([pair.groups() for pair in pairs]).astype(int) if all(pairs) else None
-
-
 def draw_task(ax, rows):
     """The questions of one task on `ax`: sums as a grid, if their prompts are like <3+4=, and anything else as bars."""
     ax.clear()
@@ -72,7 +70,7 @@ def draw_task(ax, rows):
     if pairs is None:
         draw_bars(ax, rows)
     else:
-        draw_grid(ax, rows, pairs)
+        draw_grid(ax, rows, np.array(pairs))
     task = rows.task.iloc[0]
     ax.set_title(f'{LABELS.get(task, task)}: {scores(rows)}', fontsize=9, parse_math=False)
 
@@ -119,22 +117,24 @@ def draw_bars(ax, rows):
 def model_figure(models):
     """A figure with a panel for each task of each model, and the function that draws graded tables into it.
 
-    models: list of (title, graded table, or all tables of a run). One model has its tasks side by side, several stand side by
-    side themselves. draw(tables, heading) takes a table of each of these models in the same order.
+    models: list of (title, graded table, or all tables of a run). If there is one, its tasks stand side by side; if there are
+    several, each has a column with its tasks one below the other. draw(tables, heading) takes a table of each model, in the
+    same order.
     """
     everything = pd.concat([table for _, table in models], ignore_index=True)
     asked = everything.groupby('task', sort=False).prompt.unique()
     tasks, pairs = list(asked.index), [operands(prompts) for prompts in asked]
     heights = [0.7 + 0.14 * min(len(prompts), 60) if own is None else 3.2 for prompts, own in zip(asked, pairs)]
-    shape = (1, len(tasks)) if len(models) == 1 else (len(tasks), len(models))
-    height = (max(heights) if len(models) == 1 else sum(heights)) + 1.2 + 0.3 * (len(models) > 1)
+    one = len(models) == 1
+    shape = (1, len(tasks)) if one else (len(tasks), len(models))
+    height = max(heights) + 1.2 if one else sum(heights) + 1.5
     figure, axes = plt.subplots(*shape, figsize=(max(3.4 * shape[1] + 0.2, 6), height), squeeze=False, layout='constrained',
-                                height_ratios=[1] if len(models) == 1 else heights)
-    axes = axes.reshape(shape) if len(models) > 1 else axes.T
+                                height_ratios=[1] if one else heights)
+    axes = axes.T if one else axes  # a column for each model
     grids = everything[everything.task.isin([task for task, own in zip(tasks, pairs) if own is not None])]
     if len(grids):
         marks = ['number: what the model says' + ' (orange box: wrong)' * any(map(is_wrong, grids.itertuples()))] * any(
-            own is not None and own.max() < MOST_CELLS for own in pairs)
+            own is not None and np.max(own) < MOST_CELLS for own in pairs)
         marks += ['frame: held out'] * bool((grids.group == 'held out').any())
         colours = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(0, 1), KNOWS)
         figure.colorbar(colours, ax=axes, location='bottom', shrink=0.6, aspect=40, pad=0.02,
@@ -150,7 +150,7 @@ def model_figure(models):
                 ax.set_visible(len(part) > 0)
                 if len(part):
                     draw_task(ax, part)
-            if len(models) > 1:
+            if not one:
                 axes[0, i].set_title(f'{title}\n{axes[0, i].get_title()}', fontsize=9, parse_math=False)
     return figure, draw
 
@@ -214,7 +214,7 @@ def draw_answers(models, logx=False):
 
 
 def set_iterations(ax, iters, logx):
-    """Iterations as the x axis of `ax`, from the first to the last; logx: on a scale that is logarithmic after 0."""
+    """Label the x axis of `ax` with iterations; logx: on a scale that is logarithmic after the first of them."""
     if logx:
         ax.set_xscale('symlog', linthresh=min((i for i in iters if i > 0), default=1))
     ax.xaxis.set_major_formatter(ITERATIONS)

@@ -53,6 +53,13 @@ class Question(NamedTuple):
         return 'math' if re.fullmatch(r'-?[0-9]+', self.answer) and '\n' not in self.terminator else 'facts'
 
 
+def operands(prompts):
+    """(a, b) of each prompt like <3+4=: a list; None if there are others among them, or if two would share a grid's cell."""
+    matches = [EXPRESSION.fullmatch(prompt) for prompt in prompts]
+    pairs = [tuple(map(int, match.groups())) for match in matches if match]
+    return pairs if len(set(pairs)) == len(matches) else None
+
+
 def completion_of(question, text):
     """What a model answered: the text that it wrote up to the terminator, or at least up to the terminator's last character."""
     return text.split(question.terminator)[0].split(question.terminator[-1])[0]
@@ -80,6 +87,9 @@ def check_question(q):
         raise ValueError(f"the group of {q.line!r} must be {' or '.join(map(repr, GROUPS))}, not {q.group!r}")
     if q.task in RESERVED:
         raise ValueError(f"a task cannot be called {q.task!r}, because tables use this name")
+    if q.task == 'facts' and q.group == 'held out':
+        raise ValueError(f"{q.line!r} is held out: give such facts a task of their own name, because tables take what is held "
+                         "out beside 'facts' for sums")
     if '\n' in q.answer or not is_correct(q, completion_of(q, q.answer + q.terminator)):
         raise ValueError(f"{q.line!r} can never be scored right, because its answer holds {q.terminator[-1]!r} or a newline")
 
@@ -115,18 +125,18 @@ def arithmetic_text(questions, seed=1337, orders=1):
 
 
 def round_robin_pairs(split_seed, n=10):
-    """Operand pairs of a round-robin tournament of n digits (n even), round after round: n - 1 rounds of n / 2 pairs.
+    """Operand pairs of a round-robin tournament of n operands (n even), round after round: n - 1 rounds of n / 2 pairs.
 
-    A round pairs every digit with one other, so that each digit is in exactly K pairs of the first K rounds, and no pair comes
-    twice. The split seed relabels the digits.
-    The circle method: one digit stays, the others move on by one seat a round, and two that sit opposite each other are a pair.
+    A round pairs every operand with one other, so each is in exactly K pairs of the first K rounds, and no pair comes twice.
+    The split seed relabels them. The circle method: one operand stays, the others move on by one seat a round, and two that
+    sit opposite each other are a pair.
     """
-    digits = list(range(n))
-    random.Random(split_seed).shuffle(digits)
+    seats = list(range(n))
+    random.Random(split_seed).shuffle(seats)
     pairs = []
     for _ in range(n - 1):
-        pairs += [(digits[i], digits[n - 1 - i]) for i in range(n // 2)]
-        digits = [digits[0], digits[-1], *digits[1:-1]]
+        pairs += [(seats[i], seats[n - 1 - i]) for i in range(n // 2)]
+        seats = [seats[0], seats[-1], *seats[1:-1]]
     return pairs
 
 

@@ -28,8 +28,8 @@ def status(row, iter_num=None, with_loss=True):
     shown = [(name, row[f'{column}_acc']) for name, column, asked in (
         ('held out', 'heldout', row['heldout_total']), ('math', 'math', row['math_total']),
         ('facts', 'facts', row['facts_total'])) if asked]
-    parts = [f"{name} {acc:.1%}" for name, acc in shown] + [f"val loss {row['val_loss']:.4f}"] * with_loss
-    return ', '.join(parts) + (f" (at iteration {row['iter']})" if iter_num not in (None, row['iter']) else '')
+    texts = [f"{name} {acc:.1%}" for name, acc in shown] + [f"val loss {row['val_loss']:.4f}"] * with_loss
+    return ', '.join(texts) + (f" (at iteration {row['iter']})" if iter_num not in (None, row['iter']) else '')
 
 
 def next_commands(out_dir, questions):

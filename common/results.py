@@ -5,6 +5,7 @@ A sweep is a folder of CONFIG/seed_N model folders, as sweep.py makes it, or a c
 columns config and seed, results.csv.gz, as summarize.py --output makes it.
 """
 
+import csv
 import re
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import pandas as pd
 from common.errors import UserError, explained
 
 COPY = 'results.csv.gz'
+# the columns of the authors' own results.csv, which are all that a file needs
 CLASSIC_COLUMNS = ('iter add_correct add_total sub_correct sub_total math_acc facts_correct facts_total facts_acc '
                    'train_loss val_loss').split()
 
@@ -28,8 +30,8 @@ def read_results(folder):
     if not path.exists():
         raise UserError(f"no results.csv in {folder}: check its name, or train it with train_with_eval.py first")
     with explained(f"{path} cannot be read ({{}}): train again, or wait for the first evaluation"):
-        lines = path.read_text().splitlines() or ['']
-        if len(lines[-1].split(',')) < len(lines[0].split(',')):
+        lines = list(csv.reader(path.read_text().splitlines())) or [[]]
+        if len(lines[-1]) < len(lines[0]):
             raise UserError(f"{path} is cut off in its last line: delete that line, or train again")
         return check_rows(pd.read_csv(path) if lines[0] else pd.DataFrame())
 

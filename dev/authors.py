@@ -41,10 +41,12 @@ def curves(results):
 
 
 def compare(theirs, ours):
-    """One run of the authors against our seeds: dict of its loss at the last iteration of ours and the 95 % prediction of
-    it from ours, which is Student's t for one more seed; the share of evaluations at which its loss is below or above that of
-    all our seeds, and the share that chance gives; and the questions that are answered wrongly at that iteration. A single
-    seed gives no prediction and no shares: they are NaN.
+    """One run of the authors against our seeds, up to the iteration at which ours end: a dict.
+
+    iter: that iteration. loss, our_loss: the loss there, ours as the mean. low, high: where one more seed of ours would lie
+    in 95 % of cases, by Student's t. outside: the share of evaluations at which their loss is below or above that of all our
+    seeds, and outside_by_chance the share to be expected. wrong_sums, our_wrong_sums and so on: questions that are answered
+    wrongly there, ours from the lowest to the highest seed. A single seed of ours has NaN for the four that need several.
     """
     loss = pd.DataFrame([curves(run).loss for run in ours])
     n, end, stop = len(loss), loss.iloc[:, -1], loss.columns[-1]

@@ -77,10 +77,9 @@ def fused_step(model, config, ids):
     """The step in C++."""
     optimizer = model.configure_optimizers(config['weight_decay'], 1e-3, (0.9, 0.99), 'cpu')
     fused = FusedStep(model, optimizer, torch.get_num_threads())
-    text = ids.astype(np.int64)
 
     def step(iter_num):
-        fused.gradients(text, train.draw_starts(len(ids), iter_num))
+        fused.gradients(ids, train.draw_starts(len(ids), iter_num))
         fused.update(1e-3, 1.0)
     return step
 

@@ -129,5 +129,7 @@ def test_evaluation_options_that_make_no_sense(project):
                          ('--operation=division', 'operation must be addition'),
                          ('--json=/proc/x/y.json', 'cannot write')):
         project.fails('eval_as_math.py', '--out_dir=math_mini_14', option, says=says)
+    for kind in ('--answers', '--film'):
+        project.fails('plot_results.py', kind, '--model_folder', 'math_mini_14', '--operation=facts', says='--operation is for')
     project.fails('plot_results.py', '--model_folder', 'math_mini_14', '--output=x.docx', says='cannot write a .docx')
     project.fails('plot_results.py', '--model_folder', 'math_mini_14', '--output=/proc/x/y.png', says='cannot write')

@@ -46,6 +46,7 @@ def test_the_runs_own_settings_come_before_those_that_are_given(tmp_path):
 @pytest.mark.parametrize('args, key, value', [
     (['--learning_rate=1'], 'learning_rate', 1.0), (['--compile=0'], 'compile', False),
     (['--compile=False'], 'compile', False),
+    (['--compile', 'False'], 'compile', False),
     (['--compile=false'], 'compile', False), (['--compile=TRUE'], 'compile', True), (['--compile'], 'compile', True),
     (['--batch_size=1e3'], 'batch_size', 1000), (['--batch_size', '4'], 'batch_size', 4),
     (['--batch_size=-4'], 'batch_size', -4),
@@ -228,10 +229,12 @@ def test_settings_that_cannot_be_are_refused_before_torch_is_imported(option, sa
 
 def test_an_uncaught_user_error_is_one_sentence_and_any_other_error_a_traceback():
     for raised, ends in (("UserError('mend it')", 'error: mend it\n'), ("ValueError('a bug')", 'ValueError: a bug\n'),
+                         ("RuntimeError('an illegal memory access')", 'RuntimeError: an illegal memory access\n'),
+                         ("RuntimeError('out of memory')", 'error: not enough memory (out of memory): choose smaller sizes\n'),
                          ('KeyboardInterrupt', '')):
         process = subprocess.run([sys.executable, '-c', f'from common.errors import UserError; raise {raised}'],
                                  cwd=REPO, capture_output=True, text=True)
-        assert process.stderr.endswith(ends) and ('Traceback' in process.stderr) == ('ValueError' in raised)
+        assert process.stderr.endswith(ends) and ('Traceback' in process.stderr) == ('a bug' in raised or 'illegal' in raised)
         assert process.returncode == (1 if ends else -2)
 
 

@@ -156,11 +156,13 @@ def test_exact_probability_is_the_product_of_the_steps(trained):
 # the graded table
 
 
-def test_an_answer_longer_than_the_papers_is_given_the_tokens_it_needs():
-    question = Question('powers', '<2^40=', str(2**40), 'seen', ';')
-    text = '<2^40=1099511627776;\n' * 4
+@pytest.mark.parametrize('question', [
+    Question('powers', '<2^40=', str(2**40), 'seen', ';'),
+    Question('mottos', 'State motto: ', 'liberty and prosperity', 'seen', '!;;\n')])
+def test_an_answer_longer_than_the_papers_is_given_the_tokens_it_needs(question):
+    text = (question.line.rstrip('\n') + '\n') * 4
     meta = Meta(char_tokenizer({ch: i for i, ch in enumerate(sorted(set(text)))}), [question], own=True)
-    model = train(little_model(meta.tokenizer.vocab_size), meta.tokenizer.encode(text), steps=90)
+    model = train(little_model(meta.tokenizer.vocab_size), meta.tokenizer.encode(text), steps=300)
     table = grade(model, meta, num_samples=3)
     assert table.correct[0] == 3 and table.said[0] == question.answer
     assert table.prob[0] == pytest.approx(plain_prob(model, meta.tokenizer, question), rel=1e-4)

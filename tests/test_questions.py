@@ -13,6 +13,7 @@ from common.questions import (
     completion_of,
     facts_questions,
     is_correct,
+    operands,
     paper_questions,
     round_robin_pairs,
     shuffle_answers,
@@ -107,6 +108,11 @@ def test_a_split_seed_decides_the_rounds_and_k_of_them_hold_out_20_k_questions()
         assert sum(q.group == 'held out' for q in questions) == 20 * rounds
 
 
+def test_sums_have_a_place_in_a_grid_if_no_other_has_it():
+    assert operands(['<3+4=', '<12-0=']) == [(3, 4), (12, 0)]
+    assert operands(['<3+4=', '<3-4=']) is None and operands(['<3+4=', 'What is 3+4? ']) is None
+
+
 @pytest.mark.parametrize('answer, terminator', [
     ('Washington D.C.', '\n'), ('-5.', '\n'), (' lead', '\n'), ('a>b', '>\n'), ('New York', ';\n'), ('12', '>')])
 def test_an_answer_written_as_the_text_has_it_is_right(answer, terminator):
@@ -118,7 +124,8 @@ def test_an_answer_written_as_the_text_has_it_is_right(answer, terminator):
 @pytest.mark.parametrize('question', [
     Question('own', 'say: ', 'x>y', 'seen', '>'), Question('own', 'say: ', 'x\ny', 'seen', '!\n'),
     Question('heldout', 'say: ', 'x'), Question('seen', 'say: ', 'x'), Question('own', '', 'x'), Question('own', 'say: ', ''),
-    Question('own', 'say: ', 5), Question('own', 'say: ', 'x', 'held_out'), Question('own', 'say: ', 'x', 'seen', '')])
+    Question('facts', 'say: ', 'x', 'held out'), Question('own', 'say: ', 5),
+    Question('own', 'say: ', 'x', 'held_out'), Question('own', 'say: ', 'x', 'seen', '')])
 def test_a_question_that_could_never_be_right_or_told_apart_is_refused(question):
     with pytest.raises(ValueError):
         check_question(question)

@@ -228,7 +228,7 @@ def measured(questions, said, prob=0.5):
     table = pd.DataFrame([q[:4] for q in questions], columns=['task', 'prompt', 'answer', 'group']).assign(prob=prob)
     table['said'] = [said.get(q.prompt, q.answer) for q in questions]
     table['error'] = [float(s) - float(a) if s.lstrip('-').isdecimal() else np.nan for s, a in zip(table.said, table.answer)]
-    return study.measure(table.assign(right=table.error == 0))
+    return study.measure_answers(table.assign(right=table.error == 0))
 
 
 def test_errors_operations_and_neighbours_by_hand():

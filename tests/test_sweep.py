@@ -18,7 +18,7 @@ from conftest import REPO, TIMING, TINY, Project
 from common.answers import append_answers
 from common.checkpoint import update_best
 from common.errors import UserError
-from common.results import interval, measure, read_results, read_seeds, read_sweep, samples_right, summarize
+from common.results import interval, measure, own_tasks, read_results, read_seeds, read_sweep, samples_right, summarize
 
 CONFIGS = ['config/train_both_mini_14.py', 'config/train_both_mini_28.py']
 QUICK = [option for option in TINY if not option.startswith('--num_threads')]
@@ -366,5 +366,7 @@ def test_an_old_results_csv_is_read_without_n_params(tmp_path):
     assert read_results(tmp_path).n_params.isna().all()
     table.assign(n_params=1582).to_csv(tmp_path / 'temp.csv', index=False)
     assert set(read_results(tmp_path).n_params) == {1582}, 'of a run that goes on, temp.csv is newer'
+    table.assign(**{'Rome, Italy_correct': 0.0, 'Rome, Italy_total': 10.0}).to_csv(tmp_path / 'temp.csv', index=False)
+    assert own_tasks(read_results(tmp_path)) == ['Rome, Italy'], 'a comma in a name is no cut'
     with pytest.raises(UserError, match='no results.csv in .*nowhere'):
         read_results(tmp_path / 'nowhere')

@@ -1,5 +1,5 @@
 """
-Single-digit addition and subtraction, with four expressions held out: <a+b=c> and <a-b=c>, one to a line.
+Single-digit addition and subtraction, with four sums held out: <a+b=c> and <a-b=c>, one to a line.
 
 $ python data/as_math/prepare.py
 $ python data/as_math/prepare.py --name=as_math_34 --held_out 5,7 3,4 --max_operand=19 --seed=1
