@@ -1,0 +1,38 @@
+"""
+How low can the loss on as_math be, for a model that knows every sum, and for one that also knows their order by heart?
+
+$ python dev/floors.py
+
+A window of training begins anywhere in the text. So even a model that knows every sum cannot know the operands that come
+next, unless it has memorised the order of the lines. The two floors are the entropies of what comes next, given what the
+window has shown: once over all pairs of lines that could follow one another, and once over the text as it is.
+"""
+
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common.questions import arithmetic_questions, arithmetic_text
+
+BLOCK_SIZE = 9  # characters of context, which is one line
+
+
+def floor(texts):
+    """The least mean loss over all windows of these texts, in nats per character. texts: list of str."""
+    windows = [text[i:i + BLOCK_SIZE + 1] for text in texts for i in range(len(text) - BLOCK_SIZE)]
+    loss = 0.0
+    for t in range(1, BLOCK_SIZE + 1):
+        shown, continued = Counter(w[:t] for w in windows), Counter(w[:t + 1] for w in windows)
+        loss -= sum(n * np.log(n / shown[w[:t]]) for w, n in continued.items())
+    return loss / BLOCK_SIZE / len(windows)
+
+
+if __name__ == '__main__':
+    text = arithmetic_text(arithmetic_questions())
+    lines = text.splitlines(keepends=True)
+    pairs = [first + second for first in lines for second in lines if first != second]
+    print(f"every sum is known, but not their order: {floor(pairs):.4f}\n"
+          f"every sum and their order are known:     {floor([text]):.4f}")
