@@ -129,8 +129,8 @@ def print_comparison(sweep, a, b):
         if metric in first and metric in second:
             means = [scale * table[metric].mean() for table in (first, second)]
             value, low, high, p = difference(first[metric], second[metric])
-            print(f"  {what:<20}{means[0]:.4g} - {means[1]:.4g} = {scale * value:.4g} "
-                  f"({scale * low:.4g} to {scale * high:.4g}), p = {p:.2g}")
+            value, low, high = (round(scale * x, 6) for x in (value, low, high))  # so that rounding does not show as 2e-14
+            print(f"  {what:<20}{means[0]:.4g} - {means[1]:.4g} = {value:.4g} ({low:.4g} to {high:.4g}), p = {p:.2g}")
 
 
 if __name__ == '__main__':
