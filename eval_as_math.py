@@ -55,19 +55,19 @@ def larger_sums(questions, max_operand):
     return [own.get(q.prompt, q._replace(group='beyond')) for q in arithmetic_questions((), max_operand)]
 
 
-def print_by_digits(title, rows):
+def print_by_digits(title, rows, pairs):
     """One operation too large for a grid: a line for each number of digits of the operands."""
-    digits = [f"{len(str(a))} and {len(str(b))}" for a, b in operands(rows.prompt)]
+    digits = [f"{len(str(a))} and {len(str(b))}" for a, b in pairs]
     print(f"\n{title}, by the number of digits of a and of b:")
     for name, part in rows.groupby(digits):
         s = summed(part)
         print(f"  {name}: {s['questions_right']} of {s['questions']} questions right, probability {s['prob']:.1%}")
 
 
-def print_grid(title, rows):
+def print_grid(title, rows, pairs):
     """One operation as a table: a down, b across; each cell says how many of its samples were right."""
     marks = {'seen': ' {} ', 'held out': '[{}]', 'beyond': " {}'"}
-    cells = {pair: marks[row.group].format(mark(row)) for pair, row in zip(operands(rows.prompt), rows.itertuples())}
+    cells = {pair: marks[row.group].format(mark(row)) for pair, row in zip(pairs, rows.itertuples())}
     down, across = sorted({a for a, _ in cells}), sorted({b for _, b in cells})
     width = max(3, len(str(num_samples)) + 2, len(str(across[-1])) + 2)
     if len(across) * width > 75:  # wider than a terminal, so it is made as narrow as can be read
@@ -98,7 +98,7 @@ for task in table.task.unique():
     rows = table[table.task == task]
     if pairs := operands(rows.prompt):  # a dataset may write its questions in another way
         show = print_grid if max(map(max, pairs)) < 20 else print_by_digits
-        show(LABELS.get(task, task), rows)
+        show(LABELS.get(task, task), rows, pairs)
 wrong = table[table.correct < table.samples]
 wrong = wrong.sort_values('group', key=lambda group: group != 'held out', kind='stable')  # first, because the list may be cut
 print("\nwrong, or not always right:" if len(wrong) else "\nno wrong answers")

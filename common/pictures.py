@@ -45,8 +45,10 @@ def short(prompts):
     def shared(texts):
         """How many characters all texts begin with, up to the end of a word."""
         return len(re.match(r'(.*\W)?', os.path.commonprefix(texts), re.DOTALL)[0])
-    start = shared(prompts) if len(prompts) > 1 else 0
-    end = shared([prompt[start:][::-1] for prompt in prompts]) if len(prompts) > 1 else 0
+    if len(prompts) < 2:
+        return [prompt.strip() for prompt in prompts]
+    start = shared(prompts)
+    end = shared([prompt[start:][::-1] for prompt in prompts])
     return [prompt[start:len(prompt) - end].strip() for prompt in prompts]
 
 

@@ -30,8 +30,9 @@ def read_results(folder):
     if not path.exists():
         raise UserError(f"no results.csv in {folder}: check its name, or train it with train_with_eval.py first")
     with explained(f"{path} cannot be read ({{}}): train again, or wait for the first evaluation"):
-        lines = list(csv.reader(path.read_text().splitlines())) or [[]]
-        if len(lines[-1]) < len(lines[0]):
+        lines = path.read_text().splitlines() or ['']
+        header, last = csv.reader([lines[0], lines[-1]])
+        if len(last) < len(header):
             raise UserError(f"{path} is cut off in its last line: delete that line, or train again")
         return check_rows(pd.read_csv(path) if lines[0] else pd.DataFrame())
 
