@@ -1,12 +1,8 @@
 """The floors of the loss that docs/results.md names."""
 
 import math
-import sys
 
 import pytest
-from conftest import REPO
-
-sys.path.append(str(REPO / 'dev'))
 from floors import floor
 
 

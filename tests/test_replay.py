@@ -1,17 +1,13 @@
 """The authors' published losses, from their initial weights and their order of batches: our model is theirs."""
 
-import sys
-
 import numpy as np
 import pandas as pd
 import pytest
+from authors import compare, markdown
 from conftest import REPO
+from replay import replay
 
 from common.questions import facts_questions, facts_text
-
-sys.path.append(str(REPO / 'dev'))
-from authors import compare, markdown
-from replay import replay
 
 AUTHORS = pd.read_csv(REPO / 'results/authors_curves.csv').set_index(['sweep', 'config', 'iter'])
 TEXT = facts_text(facts_questions())
