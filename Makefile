@@ -5,7 +5,7 @@
 # takes a day. `make mlt`: train the paper's large model on sums, which takes most of a day without a GPU. If you stop them
 # and run them again, they continue where they were. `make results`: write the tables and figures of the runs so far into
 # results/. `make study-data`: write the datasets of the study.
-# `make pictures`: draw the pictures of results/ anew, from the runs there. `make pictures-data`: train these runs again.
+# `make pictures`: draw the pictures of results/ anew, from the runs there. `make pictures-data`: take these runs from `make paper`.
 
 PYTHON ?= python3
 VENV := .venv/bin/python
@@ -81,13 +81,10 @@ pictures: .venv/installed
 	$(VENV) plot_results.py --film --model_folder results/math_mini_14 results/math_mini_28 --output=results/film.gif
 
 pictures-data: .venv/installed
-	$(VENV) data/as_math/prepare.py
-	$(VENV) data/facts_char/prepare.py
 	for run in $(PICTURED) facts_mini_14; do \
-	  $(VENV) train_with_eval.py config/train_$$run.py && mkdir -p results/$$run && \
-	  cp $$run/results.csv $$run/meta.pkl results/$$run && \
-	  gzip -cd $$run/answers.csv.gz | gzip -9n > results/$$run/answers.csv.gz && \
-	  $(VENV) -c "import torch; c = torch.load('$$run/ckpt.pt', weights_only=True); \
+	  from=sweeps/paper/$$run/seed_1337; mkdir -p results/$$run && cp $$from/results.csv $$from/meta.pkl results/$$run && \
+	  gzip -cd $$from/answers.csv.gz | gzip -9n > results/$$run/answers.csv.gz && \
+	  $(VENV) -c "import torch; c = torch.load('$$from/ckpt.pt', weights_only=True); \
 	    torch.save({key: c[key] for key in ('model', 'model_args', 'config', 'iter_num')}, 'results/$$run/ckpt.pt')" || exit 1; \
 	done
 
