@@ -258,6 +258,8 @@ def print_table(title, rows, columns):
     index = ['study', 'n_embd'][rows.study.nunique() == 1:]
     cells = rows.assign(text=[cell_text(r) for _, r in rows.iterrows()]).pivot(index=index, columns=columns, values='text')
     cells = cells[rows[columns].unique()].fillna('').reset_index().astype({'n_embd': int})
+    if 'study' in cells:  # the main runs come first
+        cells = cells.sort_values('study', key=lambda names: names.map(['main', *CONTROLS].index), kind='stable')
     heads = [f'{column:.0f} %' if isinstance(column, float) else LABELS.get(column, column) for column in cells]
     print('| ' + ' | '.join(heads) + ' |\n' + '|---' * len(heads) + '|')
     for line in cells.itertuples(index=False):
