@@ -23,6 +23,7 @@ from common.run_folder import write_file
 from common.tokenizer import GPT2_VOCABULARY, Tokenizer, char_tokenizer, gpt2_tokenizer
 
 DATA = Path(__file__).resolve().parents[1] / 'data'
+SEARCHED = 10_000_000  # the most tokens of a text of others that are searched for the paper's questions
 CASE_OF = {'seen': False, 'held out': True, 'beyond': None}  # a question's group as the held_out of a case in meta.pkl
 PAPER_TERMINATORS = {'add': '>', 'sub': '>', 'facts': FACT_END}  # for meta.pkl files that do not name them
 
@@ -93,13 +94,28 @@ def parse_arithmetic(parser):
 
 
 def check_text(text, questions, name):
-    """Raise UserError unless the lines of every seen question are in the text, from their beginning, and no held-out one's."""
+    """Raise UserError unless the line of every question is in the text, from its beginning, just if the question is seen."""
     beginnings = [0, *(match.end() for match in re.finditer('\n', text))]
     begun = {text[i:i + length] for length in {len(q.line) for q in questions} for i in beginnings}
     for q in questions:
-        if q.group != 'beyond' and (q.line in begun) != (q.group == 'seen'):
+        if q.group == 'beyond':
+            raise UserError(f"{name} puts {q.prompt!r} in the group 'beyond', and its questions are 'seen' or 'held out'")
+        if (q.line in begun) != (q.group == 'seen'):
             found = "lacks the" if q.group == 'seen' else "holds the held-out"
             raise UserError(f"the text of {name} {found} {q.line!r} of its questions: fix its prepare.py and run it again")
+
+
+def questions_about(text, questions):
+    """Those of the paper's questions that can be asked about a text of others: a list of Question.
+
+    A question whose line is in the text is seen, even if the paper holds it out. Of the others only those are kept that the
+    paper holds out, if the text has any question of their task.
+    """
+    def found(q):
+        return (q.prompt + q.answer + q.terminator).rstrip() in text
+    tasks = {q.task for q in questions if found(q)}
+    return [q._replace(group='seen') if found(q) else q for q in questions
+            if found(q) or (q.group == 'held out' and q.task in tasks)]
 
 
 def longest_line(questions):
@@ -168,7 +184,8 @@ def load_meta(path, gpt2_folder=None):
     """The Meta of a meta.pkl; GPT-2's byte-pair encoding and the paper's questions if there is no such file.
 
     gpt2_folder: where to look for the files of that encoding, see gpt2_tokenizer. A meta.pkl of nanoGPT's form, without
-    questions, gets the paper's for every task that its vocabulary can spell. Raises UserError if it cannot be read.
+    questions, gets the paper's for every task that its vocabulary can spell, with the paper's groups, because no text is
+    looked at here. Raises UserError if it cannot be read.
     """
     path = Path(path)
     if not path.exists():
@@ -217,7 +234,9 @@ def load_dataset(dataset, block_size=None, gpt2_folder=None):
 
     block_size: characters of context, which must be fewer than the text has; a sentence is printed if it cannot hold a
     question whose answer is a number. gpt2_folder: where GPT-2's vocabulary is if the dataset has no meta.pkl, see
-    gpt2_tokenizer. Raises UserError if a file is missing or does not hold the lines that its questions ask about.
+    gpt2_tokenizer. A dataset without questions gets those of the paper's that its training text can answer, see
+    questions_about, and none if it has more than SEARCHED tokens. Raises UserError if a file is missing or does not hold the
+    lines that its questions ask about.
     """
     folder = DATA / dataset
     if not dataset or not os.path.isdir(folder):
@@ -240,12 +259,15 @@ def load_dataset(dataset, block_size=None, gpt2_folder=None):
         if block_size and len(ids) <= block_size:
             raise UserError(f"block_size {block_size} is too large: data/{dataset}/{name} has only {len(ids)} tokens")
         splits.append(ids)
+    text = meta.tokenizer.decode(splits[0].tolist()) if meta.own or len(splits[0]) <= SEARCHED else ''
     if meta.own:  # evaluation must never disagree with the data
-        check_text(meta.tokenizer.decode(splits[0].tolist()), meta.questions, f'data/{dataset}')
+        check_text(text, meta.questions, f'data/{dataset}')
         longest = longest_line([q for q in meta.questions if q.kind == 'math'])
         if block_size and longest > block_size:
             say(f"block_size {block_size} cannot hold a question's line of {longest} characters: set --block_size={longest}, "
                 "or the model seldom sees the whole of it")
+    else:
+        meta = meta._replace(questions=questions_about(text, meta.questions))
     return meta, *splits
 
 
@@ -257,7 +279,7 @@ def keep_vocabulary(meta, gpt2_folder, out_dir):
     """
     path = Path(out_dir) / 'meta.pkl'
     if not meta.tokenizer.bpe:
-        if path.exists() and load_meta(path).questions != meta.questions:
+        if path.exists() and (kept := load_meta(path)).own and kept.questions != meta.questions:
             raise UserError(f"{path} has other questions than the dataset has now: prepare it as it was, or start again in "
                             "another out_dir")
         chars = [meta.tokenizer.decode([i]) for i in range(meta.tokenizer.vocab_size)]

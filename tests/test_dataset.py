@@ -138,13 +138,19 @@ def test_impossible_options_are_refused_and_change_nothing(bare, options, says):
 
 def test_a_dataset_of_any_questions_is_read_as_it_was_written(data):
     questions = [Question('verbs', 'sing: ', 'sang', 'seen', ';\n'), Question('mul', '3*4=', '12', 'seen', ' '),
-                 Question('mul', '4*3=', '12', 'held out', ' '), Question('mul', '9*9=', '81', 'beyond', ' '),
+                 Question('mul', '4*3=', '12', 'held out', ' '), Question('mul', '9*9=', '81', 'seen', ' '),
                  Question('years', 'Hastings: ', '1066', 'seen', '\n')]
     write_dataset(data / 'own', 'sing: sang;\n3*4=12 \n9*9=81 \nHastings: 1066\n', questions)
     meta, train, val = load_dataset('own')
     assert meta.questions == questions and meta.own and (train == val).all()
     assert meta.tokenizer.decode(train.tolist()) == (data / 'own/input.txt').read_text()
     assert {path.name for path in (data / 'own').iterdir()} == {'input.txt', 'train.bin', 'val.bin', 'meta.pkl'}
+
+
+def test_a_question_of_a_dataset_is_seen_or_held_out(data):
+    with pytest.raises(UserError, match="'9' in the group 'beyond'"):
+        write_dataset(data / 'own', 'abc\n9=9 \n', [Question('own', '9', '=9', 'beyond', ' ')])
+    assert not (data / 'own').exists()
 
 
 @pytest.mark.parametrize('text, says', [
@@ -206,6 +212,31 @@ def test_this_projects_older_meta_pkl_loads(bare, tmp_path):
     change_meta(tmp_path / 'meta.pkl', lambda meta: meta['cases'].append(('own', '<1', '2', False)))
     with pytest.raises(UserError, match="cannot be read [^\n]*own"):  # a task whose terminator nobody knows
         load_meta(tmp_path / 'meta.pkl')
+
+
+def write_nanogpts(folder, text):
+    """A dataset as nanoGPT's prepare.py writes it: a meta.pkl without questions."""
+    folder.mkdir()
+    chars = sorted(set(text))
+    (folder / 'meta.pkl').write_bytes(pickle.dumps(dict(
+        vocab_size=len(chars), stoi={ch: i for i, ch in enumerate(chars)}, itos=dict(enumerate(chars)))))
+    for name in ('train.bin', 'val.bin'):
+        np.array([chars.index(ch) for ch in text], dtype='<u2').tofile(folder / name)
+
+
+def test_a_text_of_others_is_asked_what_it_can_answer_and_nothing_in_it_counts_as_held_out(data, monkeypatch):
+    everything = arithmetic_questions(())
+    write_nanogpts(data / 'all', arithmetic_text(everything).replace(' ', ''))
+    assert load_dataset('all')[0].questions == everything
+    write_nanogpts(data / 'some', paper_text()[:1764].replace('<0-0=0>', '<0-0=1>'))
+    meta, *_ = load_dataset('some')
+    assert [q for q in arithmetic_questions() if q not in meta.questions] == [everything[100]]
+    keep_vocabulary(meta, None, data / 'some')  # into a model folder
+    assert load_meta(data / 'some/meta.pkl').questions == meta.questions
+    write_nanogpts(data / 'other', paper_text()[1764:].replace('Capital', 'Name') + '<0123456789>+-=')
+    assert load_dataset('other')[0].questions == []
+    monkeypatch.setattr('common.dataset.SEARCHED', 1000)
+    assert load_dataset('all')[0].questions == [], 'too long to look'
 
 
 def test_nanogpts_meta_pkl_gets_the_papers_questions_for_what_it_can_spell(tmp_path):
