@@ -28,6 +28,7 @@ from common.run_folder import write_file
 from common.statistics import difference
 
 PAPER = Path(__file__).resolve().parent / 'results' / 'paper_values.csv'  # what Barron & White 2025 report
+PAPER_ITERS = 30000  # where the paper's runs end
 COMPARED = {'final_seen_acc': ('seen, %', 100), 'final_heldout_acc': ('held out, %', 100),
             'final_all_heldout': ('seeds all right, %', 100), 'final_facts_acc': ('facts, %', 100),
             'final_train_loss': ('loss', 1)}
@@ -110,7 +111,8 @@ def print_markdown(summary, name):
         if all_right:
             low, high = 100 * rows.loc['final_all_heldout', ['low', 'high']]
             all_right += f' ({low:.0f} to {high:.0f} %)'
-        cells = [config, rows.seeds.max(), theirs, ours, cell(rows, 'final_seen_sums_acc'),
+        stopped = f", {rows.iters.iloc[0]:,} iterations" if rows.iters.iloc[0] != PAPER_ITERS else ''
+        cells = [config + stopped, rows.seeds.max(), theirs, ours, cell(rows, 'final_seen_sums_acc'),
                  cell(rows, 'final_heldout_acc'), all_right, cell(rows, 'final_facts_acc'), reported.get('loss', ''),
                  f"{rows['mean']['final_train_loss']:.3f}"]
         print('| ' + ' | '.join(map(str, cells)) + ' |')
@@ -124,7 +126,9 @@ def print_comparison(sweep, a, b):
         if len(sweep[config]) < 2:
             raise UserError(f"{config} has a single seed, which cannot tell: train more seeds of it")
     first, second = (pd.DataFrame(map(measure, sweep[config].values())) for config in (a, b))
-    print(f"{a} minus {b}, at the end of training ({len(first)} and {len(second)} seeds)")
+    ends = [f"{next(iter(sweep[config].values())).iter.iloc[-1]:,.0f}" for config in (a, b)]
+    print(f"{a} minus {b}, at the end of training ({len(first)} and {len(second)} seeds, "
+          f"{' and '.join(dict.fromkeys(ends))} iterations)")
     for metric, (what, scale) in COMPARED.items():
         if metric in first and metric in second:
             means = [scale * table[metric].mean() for table in (first, second)]

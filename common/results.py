@@ -142,14 +142,14 @@ def measure(results):
     return metrics
 
 
-def interval(metric, values):
+def seeds_interval(metric, values):
     """95 % interval of the mean of a metric over seeds: (low, high), NaN if there is only one seed, which cannot tell.
 
     Shares of seeds (*_all_*) get Wilson's, which suits small counts. Everything else gets Student's t, clipped to the
     possible range: 0 to 1 for accuracies and probabilities, and at least 0 for losses and iterations.
     """
     from common.statistics import stats, wilson  # scipy takes a second to import, and single runs are plotted without it
-    if metric.startswith(('final_all_', 'ever_all_')):  # 1 or 0 for each seed
+    if metric.startswith(('final_all_', 'ever_all_')) and not metric.endswith('_acc'):  # 1 or 0 for each seed
         return wilson(values)
     mean, half = values.mean(), stats.t.ppf(0.975, len(values) - 1) * values.sem()  # sem is NaN for a single seed
     return tuple(np.clip([mean - half, mean + half], 0, 1 if metric.endswith(('_acc', '_prob')) else None))
@@ -165,7 +165,7 @@ def summarize(sweep):
     for config, runs in sweep.items():
         everything, table = pd.concat(runs.values()), pd.DataFrame(map(measure, runs.values()))
         for metric, values in table.dropna(axis='columns', how='all').items():
-            low, high = interval(metric, values.dropna())
+            low, high = seeds_interval(metric, values.dropna())
             rows.append(dict(config=config, n_params=everything.n_params.max(), iters=int(everything.iter.max()), metric=metric,
                              seeds=values.count(), mean=values.mean(), std=values.std(), low=low, high=high))
     return pd.DataFrame(rows).astype({'n_params': 'Int64'})

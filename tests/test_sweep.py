@@ -18,7 +18,8 @@ from conftest import REPO, TIMING, TINY, Project
 from common.answers import append_answers
 from common.checkpoint import update_best
 from common.errors import UserError
-from common.results import interval, measure, own_tasks, read_results, read_seeds, read_sweep, samples_right, summarize
+from common.results import measure, own_tasks, read_results, read_seeds, read_sweep, samples_right, seeds_interval, summarize
+from summarize import print_markdown
 
 CONFIGS = ['config/train_both_mini_14.py', 'config/train_both_mini_28.py']
 QUICK = [option for option in TINY if not option.startswith('--num_threads')]
@@ -241,10 +242,21 @@ def test_the_committed_results_are_plotted_without_torch_and_nothing_but_the_fig
     assert before == {path: content for path, content in after.items() if path not in figures}
 
 
-def test_the_committed_summary_is_that_of_the_committed_runs(tmp_path):
-    committed = pd.read_csv(REPO / 'results/paper/summary.csv')
-    again = summarize(read_sweep(REPO / 'results/paper'))
-    pd.testing.assert_frame_equal(again, committed, check_dtype=False, rtol=1e-4)
+@pytest.mark.slow
+def test_the_committed_summaries_are_those_of_the_committed_runs():
+    committed = [path.parent for path in REPO.glob('results/*/results.csv.gz')]
+    assert committed
+    for folder in committed:
+        again, there = summarize(read_sweep(folder)), pd.read_csv(folder / 'summary.csv')
+        pd.testing.assert_frame_equal(again, there, check_dtype=False, rtol=1e-4, obj=folder.name)
+
+
+def test_a_table_says_where_runs_ended_that_are_not_as_long_as_the_papers(capsys):
+    runs = {config: {1: run_of([0, end], [0, 2]).assign(n_params=1)}
+            for config, end in (('math_mini_14', 30000), ('math_mini_28', 12000))}
+    print_markdown(summarize(runs), 'paper')
+    assert [line.split('|')[1] for line in capsys.readouterr().out.splitlines()[2:]] == [
+        ' math_mini_14 ', ' math_mini_28, 12,000 iterations ']
 
 
 # -----------------------------------------------------------------------------
@@ -290,17 +302,19 @@ def test_the_best_evaluation_has_the_most_samples_right_of_sums_and_facts_togeth
 
 
 def test_intervals_are_wilsons_for_shares_and_students_for_the_rest():
-    low, high = interval('final_all_heldout', pd.Series([1.0] * 7 + [0.0] * 3))
+    low, high = seeds_interval('final_all_heldout', pd.Series([1.0] * 7 + [0.0] * 3))
     z, p, n = 1.959964, 0.7, 10  # the textbook's formula
     centre, half = p + z * z / (2 * n), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     assert low == pytest.approx((centre - half) / (1 + z * z / n), abs=1e-5)
     assert high == pytest.approx((centre + half) / (1 + z * z / n), abs=1e-5)
-    low, high = interval('final_train_loss', pd.Series([0.7, 0.8, 1.0]))
+    low, high = seeds_interval('final_train_loss', pd.Series([0.7, 0.8, 1.0]))
     half = 4.302653 * np.std([0.7, 0.8, 1.0], ddof=1) / np.sqrt(3)
     assert (low, high) == (pytest.approx(2.5 / 3 - half, abs=1e-5), pytest.approx(2.5 / 3 + half, abs=1e-5))
-    assert interval('first_iter_all_seen', pd.Series([1.0, 1000.0]))[0] == 0.0
-    assert interval('final_add_acc', pd.Series([0.0, 1.0])) == (0.0, 1.0)
-    assert all(map(math.isnan, interval('final_add_acc', pd.Series([0.5]))))
+    assert seeds_interval('first_iter_all_seen', pd.Series([1.0, 1000.0]))[0] == 0.0
+    assert seeds_interval('final_add_acc', pd.Series([0.0, 1.0])) == (0.0, 1.0)
+    values = pd.Series([0.9, 0.8, 0.9])
+    assert seeds_interval('final_all_animals_acc', values) == seeds_interval('final_animals_acc', values), 'a task of any name'
+    assert all(map(math.isnan, seeds_interval('final_add_acc', pd.Series([0.5]))))
 
 
 def write_runs(folder, runs):
