@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from common.answers import read_answers
-from common.errors import explained, say, wrapped
+from common.errors import UserError, explained, say, wrapped
 from common.questions import Question, arithmetic_text
 from common.run_folder import atomic_open, write_file
 from common.statistics import chance_within, holm, interval, page, sign_flips, sign_test
@@ -72,6 +72,10 @@ def read_study(folder):
                 table[CELL] = [cells[config] for config in table.config]
             tables.append(table.assign(split=table.seed - 1337))
     answers, results = (pd.concat(tables, ignore_index=True) for tables in both)
+    ends = [table.groupby([*CELL, 'split']).iter.max() for table in (answers[answers.when == 'last'], results)]
+    if ends[0].nunique() > 1 or not ends[0].equals(ends[1]):
+        raise UserError(f"the runs beside {folder} end at different iterations: write them with summarize.py --output when all "
+                        "of them are finished")
     said = answers.said.str.extract(r'^\s*(-?[0-9]+)')[0].astype(float)  # the number that the evaluation reads
     error = said - answers.answer.astype(float)
     return answers.assign(error=error, right=error == 0), results
@@ -100,7 +104,7 @@ def measure_answers(answers):
         return {'seen_acc': seen.right.mean(), 'bits_memorised': bits.sum(), 'bits_last': bits[last].sum()}
     right, near = held_out.right, neighbours_seen(held_out)
     edge, by_chance = held_out.prompt.str.contains('[09]'), chance_within(held_out, 'task')
-    return {'heldout_acc': right.mean(), 'seen_acc': seen.right.mean(), 'gap': seen.right.mean() - right.mean(),
+    return {'heldout_acc': right.mean(), 'seen_acc': seen.right.mean(), 'gap': round(seen.right.mean() - right.mean(), 9),
             'bits': -np.log2(held_out.prob).mean(), 'abs_error': held_out.error.abs().mean(),
             'off_by_one': (held_out.error.abs() == 1).mean(), 'no_number': held_out.error.isna().mean(),
             'add_acc': right[held_out.task == 'add'].mean(), 'sub_acc': right[held_out.task == 'sub'].mean(),

@@ -1,6 +1,7 @@
 """The study: its statistics against known values, that an effect that is there is found, and that none is where none is."""
 
 import gzip
+import shutil
 from itertools import combinations, product
 
 import numpy as np
@@ -216,6 +217,15 @@ def test_what_is_no_study_is_answered_with_a_sentence(little_study, tmp_path, ba
         study.read_study(little_study.with_name('study_random'))
 
 
+def test_runs_that_were_stopped_are_not_taken_for_finished(little_study, tmp_path):
+    for name in ('answers.csv.gz', 'results.csv.gz'):
+        table = pd.read_csv(little_study / name)
+        table[~((table.seed == 1338) & (table.iter == 500))].to_csv(tmp_path / name, index=False)
+    shutil.copy(little_study / 'answers.csv.gz', tmp_path)
+    with pytest.raises(UserError, match='end at different iterations'):
+        study.read_study(tmp_path)
+
+
 def test_controls_are_told_apart_by_their_folder_and_weight_decay():
     assert study.cell_of('study,n_embd=6,dataset=rounds_5', 'main') == ('main', 50, 6)
     assert study.cell_of('study,n_embd=14', 'orders') == ('orders', 20, 14)
@@ -282,6 +292,13 @@ def test_no_curve_leaves_its_panel():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not (REPO / 'results/study/numbers.csv').exists(), reason='the runs are not committed yet')
+def test_the_committed_numbers_are_those_of_the_committed_runs():
+    runs = study.measure_runs(*study.read_study(REPO / 'results/study'))
+    again = pd.DataFrame(study.describe(runs) + study.run_tests(runs), columns=study.COLUMNS)
+    there = pd.read_csv(REPO / 'results/study/numbers.csv')
+    pd.testing.assert_frame_equal(again, there, check_dtype=False, rtol=1e-4)
+
+
+@pytest.mark.slow
 def test_docs_hold_the_tables_that_are_printed():
     assert Project(REPO).check('study.py', '--markdown', PYTHONPATH='').strip() in (REPO / 'docs/study.md').read_text()
