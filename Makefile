@@ -65,7 +65,8 @@ study: .venv/installed-dev study-data
 
 results: .venv/installed-dev
 	for name in paper weight_decay mlt study study_orders study_decay study_random; do \
-	  [ ! -d sweeps/$$name ] || $(VENV) summarize.py sweeps/$$name --output=results/$$name || exit 1; \
+	  ls sweeps/$$name/*/seed_*/results.csv > /dev/null 2>&1 || continue; \
+	  $(VENV) summarize.py sweeps/$$name --output=results/$$name || exit 1; \
 	done
 	for name in paper weight_decay; do $(VENV) plot_results.py --sweep results/$$name || exit 1; done
 	$(VENV) dev/authors.py

@@ -61,8 +61,8 @@ def curves_of(results, operation):
     if 'facts' in curves and all((results[f'facts_{what}'] == sum(results[f'{task}_{what}'] for task in own)).all()
                                  for what in ('correct', 'total')):
         del curves['facts']  # all facts are of tasks with curves of their own
-    left_out = {'math': ['facts', *own], 'facts': ['seen sums', 'addition', 'subtraction', 'held out', 'held out, probability',
-                                                   *own], 'both': []}[operation]
+    left_out = {'math': ['facts'], 'both': [],
+                'facts': ['seen sums', 'addition', 'subtraction', 'held out', 'held out, probability']}[operation]
     return 100 * pd.DataFrame({name: curve for name, curve in curves.items() if name not in left_out})
 
 
@@ -122,7 +122,7 @@ def title_of(name, runs, n_seeds):
     return name + ('\n' if len(name) > 16 else ' ') + f"({', '.join(known)})" if known else name
 
 
-def draw_grid(panels, operation, logx=False):
+def draw_panels(panels, operation, logx=False):
     """A figure with a panel for each (runs, title), all with the same axes."""
     styles = STYLES | own_styles([run for runs, _ in panels for run in runs])
     columns = min(3, len(panels))
@@ -219,7 +219,7 @@ if __name__ == '__main__':
     elif args.sweep:
         sweep = read_sweep(args.sweep)
         panels = [(list(runs.values()), title_of(config, [*runs.values()], len(runs))) for config, runs in sweep.items()]
-        save(draw_grid(panels, args.operation, args.logx), Path(args.sweep, 'curves.png'))
+        save(draw_panels(panels, args.operation, args.logx), Path(args.sweep, 'curves.png'))
         save(draw_capacity(sweep), Path(args.sweep, 'capacity.png'))
     else:
         one, panels = len(args.model_folder) == 1, read_panels(args.model_folder)
@@ -230,4 +230,4 @@ if __name__ == '__main__':
         if args.film:
             film(models, output)
         else:
-            save(draw_answers(models, args.logx) if args.answers else draw_grid(panels, args.operation, args.logx), output)
+            save(draw_answers(models, args.logx) if args.answers else draw_panels(panels, args.operation, args.logx), output)

@@ -25,7 +25,7 @@ from matplotlib.ticker import FuncFormatter
 from PIL import Image
 
 from common.errors import UserError, explained, say
-from common.questions import LABELS, Question, is_correct, operands
+from common.questions import LABELS, operands
 from common.run_folder import atomic_open, write_file
 
 KNOWS = LinearSegmentedColormap.from_list('knows', matplotlib.colormaps['Blues'](np.linspace(0, 0.85))).with_extremes(
@@ -53,8 +53,8 @@ def short(prompts):
 
 
 def is_wrong(row):
-    """Whether the most frequent answer of a row of a graded table is wrong."""
-    return row.correct < row.samples and not is_correct(Question(row.task, row.prompt, row.answer), row.said)
+    """Whether a row of a graded table is wrong: not most of its samples are right."""
+    return 2 * row.correct <= row.samples
 
 
 def scores(rows):

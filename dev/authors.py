@@ -41,18 +41,18 @@ def curves(results):
 
 
 def compare(theirs, ours):
-    """One run of the authors against our seeds, up to the iteration at which ours end: a dict.
+    """One run of the authors against our seeds, at the iterations that both have, up to the last of ours: a dict.
 
     iter: that iteration. loss, our_loss: the loss there, ours as the mean. low, high: where one more seed of ours would lie
     in 95 % of cases, by Student's t. outside: the share of evaluations at which their loss is below or above that of all our
     seeds, and outside_by_chance the share to be expected. wrong_sums, our_wrong_sums and so on: questions that are answered
     wrongly there, ours from the lowest to the highest seed. A single seed of ours has NaN for the four that need several.
     """
-    loss = pd.DataFrame([curves(run).loss for run in ours])
+    theirs = theirs[theirs.iter.isin(ours[0].iter)]
+    ours = [run[run.iter.isin(theirs.iter)] for run in ours]
+    authors, loss = curves(theirs).loss, pd.DataFrame([curves(run).loss for run in ours])
     n, end, stop = len(loss), loss.iloc[:, -1], loss.columns[-1]
     half = stats.t.ppf(0.975, n - 1) * end.std() * (1 + 1 / n) ** 0.5
-    theirs = theirs[theirs.iter <= stop]
-    authors = curves(theirs).loss
     outside = (authors < loss.min()) | (authors > loss.max())
     row = {'seeds': n, 'iter': stop, 'loss': authors.iloc[-1], 'our_loss': end.mean(), 'low': end.mean() - half,
            'high': end.mean() + half, 'outside': outside.mean() if n > 1 else np.nan,
@@ -99,7 +99,7 @@ def draw(panels):
                 ax.plot(seeds.T, color=COLOURS[measure], alpha=0.35, linewidth=4)
             ax.plot(theirs_curve, color=COLOURS[measure], linewidth=1.2)
             if measure == 'loss':  # the fall from the loss of an untrained model would hide the rest
-                ax.set_ylim(0.95 * min(theirs_curve.min(), seeds.min().min()), 1.1 * theirs_curve[1000])
+                ax.set_ylim(0.95 * min(theirs_curve.min(), seeds.min().min()), 1.1 * theirs_curve[:1000].iloc[-1])
         stopped = f', {stop:,.0f} iterations' if stop < theirs.iter.max() else ''
         top.set(title=f'{config} ({seeds_label(len(ours))}{stopped})', ylim=(-3, 103))
         top.set_ylabel('accuracy (%)' if i % 3 == 0 else '')

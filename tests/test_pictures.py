@@ -137,10 +137,9 @@ def test_prompts_are_shortened_to_what_tells_them_apart():
     assert pictures.short(['The cat says ', 'The cow says ']) == ['cat', 'cow'], 'words stay whole'
 
 
-@pytest.mark.parametrize('said, answer, wrong', [
-    ('paris. ', 'Paris', False), ('Rome ', 'Paris', True), ('12 and', '12', False)])
-def test_what_counts_as_right_is_not_drawn_as_wrong(said, answer, wrong):
-    row = pd.Series(dict(task='own', prompt='say: ', answer=answer, said=said, correct=9, samples=10))
+@pytest.mark.parametrize('correct, wrong', [(10, False), (6, False), (5, True), (0, True)])
+def test_what_is_right_in_most_samples_is_not_drawn_as_wrong(correct, wrong):
+    row = pd.Series(dict(task='own', prompt='say: ', answer='Paris', said='paris. ', correct=correct, samples=10))
     assert pictures.is_wrong(row) == wrong
 
 
@@ -150,6 +149,7 @@ def test_facts_have_their_curve_unless_it_is_that_of_their_own_tasks():
     table = pd.DataFrame({'iter': [0, 250], **empty, 'facts_correct': [0, 20], 'facts_total': 50, 'mul_total': 50})
     assert list(curves_of(table.assign(mul_correct=[0, 20]), 'both')) == ['mul']
     assert list(curves_of(table.assign(mul_correct=[0, 30]), 'both')) == ['facts', 'mul']
+    assert list(curves_of(table.assign(mul_correct=[0, 20]), 'facts')) == ['mul']
 
 
 def test_seen_sums_are_drawn_apart_from_those_held_out(project):

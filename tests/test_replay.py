@@ -3,13 +3,15 @@
 import numpy as np
 import pandas as pd
 import pytest
-from authors import compare, markdown
+from authors import compare, draw, markdown
 from conftest import REPO
 from replay import replay
 
+from common.pictures import plt
 from common.questions import facts_questions, facts_text
+from common.results import read_sweep
 
-AUTHORS = pd.read_csv(REPO / 'results/authors_curves.csv').set_index(['sweep', 'config', 'iter'])
+AUTHORS = pd.read_csv(REPO / 'results/authors_curves.csv').set_index(['sweep', 'config', 'iter']).sort_index()
 TEXT = facts_text(facts_questions())
 CHARS = sorted(set(TEXT))
 IDS = np.array([CHARS.index(ch) for ch in TEXT])
@@ -66,6 +68,24 @@ def test_a_single_seed_that_stopped_early_is_compared_where_it_stopped_and_judge
     assert (row['iter'], row['loss'], row['our_loss'], row['wrong_sums'], row['our_wrong_sums']) == (250, 0.9, 0.8, 1, '2')
     line = markdown(pd.DataFrame([{'sweep': 'mlt', 'config': 'c', 'wrong_facts': None, 'our_wrong_facts': None, **row}]))
     assert line.endswith('| mlt | c | 1 | 250 | 0.9000 | 0.8000 |  |  |  | 1; 2 |  |')
+
+
+def test_runs_that_stop_between_the_authors_evaluations_are_compared_at_the_last_that_both_have():
+    theirs, ours = run(0.9, 10), pd.concat([run(0.8, 20), run(0.7, 0)[1:].assign(iter=260)])
+    assert compare(theirs, [ours])['our_loss'] == 0.8
+    figure = draw([('c', theirs, [ours])])
+    assert figure.axes[1].get_ylim()[1] == pytest.approx(1.1 * 0.9)
+    plt.close(figure)
+
+
+@pytest.mark.slow
+def test_the_committed_comparison_is_that_of_the_committed_runs():
+    committed = pd.read_csv(REPO / 'results/authors_against_ours.csv').set_index(['sweep', 'config'])
+    for name, sweep in {name: read_sweep(REPO / 'results' / name) for name in ('paper', 'weight_decay')}.items():
+        for config, runs in sweep.items():
+            again = pd.Series(compare(AUTHORS.loc[name, config].reset_index(), [*runs.values()]))
+            there = committed.loc[name, config][again.index]
+            pd.testing.assert_series_equal(again, there, check_names=False, check_dtype=False, rtol=1e-4)
 
 
 def test_the_docs_have_the_table_of_the_committed_comparison():
