@@ -142,8 +142,6 @@ if __name__ == '__main__':
     with explained("results/authors_curves.csv cannot be read ({}): take the committed one"):
         authors, rows = pd.read_csv(RESULTS / 'authors_curves.csv'), []
     for name, source in SWEEPS.items():
-        if not (RESULTS / name).exists():
-            continue
         panels = []
         for config, runs in read_sweep(RESULTS / name).items():
             theirs, ours = authors[(authors.sweep == source) & (authors.config == config)], list(runs.values())

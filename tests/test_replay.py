@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from authors import compare, draw, markdown
+from authors import SWEEPS, compare, draw, markdown
 from conftest import REPO
 from replay import replay
 
@@ -81,11 +81,13 @@ def test_runs_that_stop_between_the_authors_evaluations_are_compared_at_the_last
 @pytest.mark.slow
 def test_the_committed_comparison_is_that_of_the_committed_runs():
     committed = pd.read_csv(REPO / 'results/authors_against_ours.csv').set_index(['sweep', 'config'])
-    for name, sweep in {name: read_sweep(REPO / 'results' / name) for name in ('paper', 'weight_decay')}.items():
-        for config, runs in sweep.items():
-            again = pd.Series(compare(AUTHORS.loc[name, config].reset_index(), [*runs.values()]))
-            there = committed.loc[name, config][again.index]
-            pd.testing.assert_series_equal(again, there, check_names=False, check_dtype=False, rtol=1e-4)
+    runs = {(name, config): [*seeds.values()] for name in committed.index.unique('sweep')
+            for config, seeds in read_sweep(REPO / 'results' / name).items()}
+    assert [*runs] == [*committed.index]
+    for (name, config), ours in runs.items():
+        again = pd.Series(compare(AUTHORS.loc[SWEEPS[name], config].reset_index(), ours))
+        there = committed.loc[name, config][again.index]
+        pd.testing.assert_series_equal(again, there, check_names=False, check_dtype=False, rtol=1e-4)
 
 
 def test_the_docs_have_the_table_of_the_committed_comparison():
