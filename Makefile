@@ -5,7 +5,7 @@
 # takes a day. `make mlt`: train the paper's large model on sums, which takes most of a day without a GPU. If you stop them
 # and run them again, they continue where they were. `make results`: write the tables and figures of the runs so far into
 # results/. `make study-data`: write the datasets of the study.
-# `make pictures`: draw the pictures of results/ anew, from the runs there. `make pictures-data`: take these runs from `make paper`.
+# `make pictures`: draw the pictures of results/ anew, from the runs there. `make pictures-data`: copy them from sweeps/paper.
 
 PYTHON ?= python3
 VENV := .venv/bin/python

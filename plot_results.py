@@ -207,7 +207,8 @@ if __name__ == '__main__':
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument('--answers', action='store_true', help="draw every question's probability at each evaluation")
     kind.add_argument('--film', action='store_true', help='draw what the model says to every question, as a .gif or .mp4')
-    parser.add_argument('--operation', choices=['math', 'facts', 'both'], default='both', help='curves to draw (default: all)')
+    parser.add_argument('--operation', choices=['math', 'facts', 'both'], default='both', help='curves to draw (default: all); '
+                        'tasks of your own are always drawn')
     parser.add_argument('--logx', action='store_true', help='draw the iterations on a logarithmic scale')
     parser.add_argument('--output', metavar='FILE', help='where to save (default: see above)')
     args = parser.parse_args()

@@ -73,7 +73,7 @@ def read_study(folder):
             tables.append(table.assign(split=table.seed - 1337))
     answers, results = (pd.concat(tables, ignore_index=True) for tables in both)
     ends = [table.groupby([*CELL, 'split']).iter.max() for table in (answers[answers.when == 'last'], results)]
-    if ends[0].nunique() > 1 or not ends[0].equals(ends[1]):
+    if ends[1].nunique() > 1 or not ends[0].eq(ends[1].reindex(ends[0].index)).all():
         raise UserError(f"the runs beside {folder} end at different iterations: write them with summarize.py --output when all "
                         "of them are finished")
     said = answers.said.str.extract(r'^\s*(-?[0-9]+)')[0].astype(float)  # the number that the evaluation reads

@@ -23,7 +23,7 @@ from common.run_folder import write_file
 from common.tokenizer import GPT2_VOCABULARY, Tokenizer, char_tokenizer, gpt2_tokenizer
 
 DATA = Path(__file__).resolve().parents[1] / 'data'
-SEARCHED = 10_000_000  # the most tokens of a text of others that are searched for the paper's questions
+SEARCHED = 2_000_000  # the most tokens of a text without questions that are searched for the paper's questions
 CASE_OF = {'seen': False, 'held out': True, 'beyond': None}  # a question's group as the held_out of a case in meta.pkl
 PAPER_TERMINATORS = {'add': '>', 'sub': '>', 'facts': FACT_END}  # for meta.pkl files that do not name them
 
@@ -94,7 +94,7 @@ def parse_arithmetic(parser):
 
 
 def check_text(text, questions, name):
-    """Raise UserError unless the line of every question is in the text, from its beginning, just if the question is seen."""
+    """Raise UserError unless the text has a line for every question that is seen, and for none that is held out."""
     beginnings = [0, *(match.end() for match in re.finditer('\n', text))]
     begun = {text[i:i + length] for length in {len(q.line) for q in questions} for i in beginnings}
     for q in questions:
@@ -106,16 +106,15 @@ def check_text(text, questions, name):
 
 
 def questions_about(text, questions):
-    """Those of the paper's questions that can be asked about a text of others: a list of Question.
+    """Those of the paper's questions that can be asked about a text without questions of its own: a list of Question.
 
     A question whose line is in the text is seen, even if the paper holds it out. Of the others only those are kept that the
     paper holds out, if the text has any question of their task.
     """
-    def found(q):
-        return (q.prompt + q.answer + q.terminator).rstrip() in text
-    tasks = {q.task for q in questions if found(q)}
-    return [q._replace(group='seen') if found(q) else q for q in questions
-            if found(q) or (q.group == 'held out' and q.task in tasks)]
+    found = {q for q in questions if (q.prompt + q.answer + q.terminator).rstrip() in text}
+    tasks = {q.task for q in found}
+    return [q._replace(group='seen') if q in found else q for q in questions
+            if q in found or (q.group == 'held out' and q.task in tasks)]
 
 
 def longest_line(questions):
@@ -184,8 +183,8 @@ def load_meta(path, gpt2_folder=None):
     """The Meta of a meta.pkl; GPT-2's byte-pair encoding and the paper's questions if there is no such file.
 
     gpt2_folder: where to look for the files of that encoding, see gpt2_tokenizer. A meta.pkl of nanoGPT's form, without
-    questions, gets the paper's for every task that its vocabulary can spell, with the paper's groups, because no text is
-    looked at here. Raises UserError if it cannot be read.
+    questions, gets the paper's for every task that its vocabulary can spell. The paper's questions have the paper's groups,
+    because no text is looked at here. Raises UserError if it cannot be read.
     """
     path = Path(path)
     if not path.exists():

@@ -53,8 +53,8 @@ def short(prompts):
 
 
 def is_wrong(row):
-    """Whether a row of a graded table is wrong: not most of its samples are right."""
-    return 2 * row.correct <= row.samples
+    """Whether a row of a graded table is wrong: less than half of its samples are right."""
+    return 2 * row.correct < row.samples
 
 
 def scores(rows):

@@ -6,7 +6,7 @@ $ python dev/authors.py
 Reads results/authors_curves.csv, which says for each of their evaluations what the CSV files in their repository say, and
 our runs in results/paper, results/weight_decay and results/mlt. Draws authors.png into each of these folders, with the range
 of our seeds as a band, and results/replay.png from dev/replay.py's losses. Writes results/authors_against_ours.csv and
-prints it as the table of docs/paper.md. The authors' runs are compared up to the iteration at which ours end.
+prints it as the table of docs/paper.md. Runs are compared at the iterations that both have, up to the last of ours.
 """
 
 import argparse
@@ -41,9 +41,9 @@ def curves(results):
 
 
 def compare(theirs, ours):
-    """One run of the authors against our seeds, at the iterations that both have, up to the last of ours: a dict.
+    """One run of the authors against our seeds, at the iterations that both have: a dict.
 
-    iter: that iteration. loss, our_loss: the loss there, ours as the mean. low, high: where one more seed of ours would lie
+    iter: the last of these. loss, our_loss: the loss there, ours as the mean. low, high: where one more seed of ours would lie
     in 95 % of cases, by Student's t. outside: the share of evaluations at which their loss is below or above that of all our
     seeds, and outside_by_chance the share to be expected. wrong_sums, our_wrong_sums and so on: questions that are answered
     wrongly there, ours from the lowest to the highest seed. A single seed of ours has NaN for the four that need several.
@@ -99,7 +99,7 @@ def draw(panels):
                 ax.plot(seeds.T, color=COLOURS[measure], alpha=0.35, linewidth=4)
             ax.plot(theirs_curve, color=COLOURS[measure], linewidth=1.2)
             if measure == 'loss':  # the fall from the loss of an untrained model would hide the rest
-                ax.set_ylim(0.95 * min(theirs_curve.min(), seeds.min().min()), 1.1 * theirs_curve[:1000].iloc[-1])
+                ax.set_ylim(0.95 * min(theirs_curve.min(), seeds.min().min()), 1.1 * theirs_curve.loc[:1000].iloc[-1])
         stopped = f', {stop:,.0f} iterations' if stop < theirs.iter.max() else ''
         top.set(title=f'{config} ({seeds_label(len(ours))}{stopped})', ylim=(-3, 103))
         top.set_ylabel('accuracy (%)' if i % 3 == 0 else '')
