@@ -65,8 +65,8 @@ grid = figure.add_gridspec(1 + model.config.n_layer, columns, height_ratios=[1.4
 # the digits, or all characters if there are fewer than three, along the two directions in which their embeddings differ most
 wte = model.transformer.wte.weight
 digits = [i for i, ch in enumerate(vocabulary) if ch.isdigit()]
-if wte.shape[1] < 2:
-    raise UserError(f"{path} has a width of 1, and embeddings are drawn on two components")
+if min(wte.shape) < 2:
+    raise UserError(f"{path} has a width or a vocabulary of 1, and embeddings are drawn on two components")
 chosen = digits if len(digits) > 2 else list(range(len(vocabulary)))
 points = wte[chosen] - wte[chosen].mean(0)
 _, sizes, directions = torch.linalg.svd(points)

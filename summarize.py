@@ -49,6 +49,8 @@ def write_copy(folder, sweep, output):
     for config, seed in results:
         try:
             asked = read_answers(folder / config / f'seed_{seed}')
+            if asked.iter.max() != results[config, seed].iter.iloc[-1]:
+                raise UserError(f"the {FILE} of {config}, seed {seed} does not end where its results.csv ends")
             answers[config, seed, 'last'] = asked[asked.iter == asked.iter.max()]
             answers[config, seed, 'fit'] = first_fit(asked)
         except UserError as e:  # the other runs are no worse for it

@@ -150,7 +150,7 @@ def train(argv, folder, max_iters, threads):
     while folder.is_dir() and not stop.code:  # if a sweep was killed, its runs may still be training: wait for them
         with suppress(filelock.Timeout), lock.acquire(timeout=0.5):
             break
-    if share_done(folder, max_iters) == 1:
+    if stop.code or share_done(folder, max_iters) == 1:
         return 0
     init_from = 'resume' if (folder / 'ckpt_last.pt').exists() else 'scratch'
     command = [sys.executable, str(TRAIN), *argv, f'--out_dir={folder}', f'--init_from={init_from}']
@@ -197,7 +197,7 @@ def wait_for(futures, runs):
               disable=not sys.stderr.isatty()) as bar:
         while pending and not stop.code:
             time.sleep(0.5)
-            for folder in [folder for folder, future in pending.items() if future.done()]:
+            for folder in [folder for folder, future in pending.items() if future.done() and not stop.code]:
                 try:
                     code = pending.pop(folder).result()
                 except Exception as e:  # e.g. what a cluster says when a worker is lost

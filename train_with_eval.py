@@ -164,7 +164,7 @@ if __name__ == '__main__':
         model, vocabulary_folder = load_gpt2(init_from, dropout, block_size), init_from
         config = adopt(globals(), config, (), model.config.model_args(), **RANGES)
     if decay_lr and min_lr < learning_rate and max_iters < lr_decay_iters:
-        say(f"max_iters ({max_iters}) is below lr_decay_iters ({lr_decay_iters}): the learning rate stays high")
+        say(f"max_iters ({max_iters}) is below lr_decay_iters ({lr_decay_iters}): the schedule is cut short")
     meta, train_ids, val_ids = load_dataset(dataset, block_size, vocabulary_folder)
     if init_from == 'scratch':
         model = build_model(n_layer=n_layer, n_head=n_head, n_embd=n_embd, block_size=block_size, bias=bias,

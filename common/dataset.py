@@ -25,6 +25,7 @@ from common.tokenizer import GPT2_VOCABULARY, Tokenizer, char_tokenizer, gpt2_to
 DATA = Path(__file__).resolve().parents[1] / 'data'
 SEARCHED = 2_000_000  # the most tokens of a text without questions that are searched for the paper's questions
 CASE_OF = {'seen': False, 'held out': True, 'beyond': None}  # a question's group as the held_out of a case in meta.pkl
+FACT_ENDS = (FACT_END, '\n', ' \r\n', '\r\n')  # how others may end the paper's facts
 PAPER_TERMINATORS = {'add': '>', 'sub': '>', 'facts': FACT_END}  # for meta.pkl files that do not name them
 
 # -----------------------------------------------------------------------------
@@ -109,9 +110,12 @@ def questions_about(text, questions):
     """Those of the paper's questions that can be asked about a text without questions of its own: a list of Question.
 
     A question whose line is in the text is seen, even if the paper holds it out. Of the others only those are kept that the
-    paper holds out, if the text has any question of their task.
+    paper holds out, if the text has any question of their task. Facts end as the lines of the text do.
     """
-    found = {q for q in questions if (q.prompt + q.answer + q.terminator).rstrip() in text}
+    facts = [q.prompt + q.answer for q in questions if q.task == 'facts']
+    end = next((end for end in FACT_ENDS if any(fact + end in text for fact in facts)), FACT_END)
+    questions = [q._replace(terminator=end) if q.task == 'facts' else q for q in questions]
+    found = {q for q in questions if q.prompt + q.answer + q.terminator in text}
     tasks = {q.task for q in found}
     return [q._replace(group='seen') if q in found else q for q in questions
             if q in found or (q.group == 'held out' and q.task in tasks)]
@@ -159,8 +163,8 @@ def write_dataset(folder, text, questions):
           f"val has {len(text):,} tokens (the same text, on purpose)\n"
           f"questions: {len(questions):,}, held out of the text: {listed or 'none'}\n"
           f"the longest line of a question takes {longest_line(questions)} characters: with a smaller\n--block_size the model "
-          f"sees a part of it at a time\nno window of training begins in the last block_size characters; the last\nline is "
-          f"{text.splitlines()[-1]!r}")
+          f"sees a part of it at a time\nas in nanoGPT, no window of training begins in the last block_size characters,\n"
+          f"so the last line is learnt less well than others: {text.splitlines()[-1]!r}")
 
 
 # -----------------------------------------------------------------------------
@@ -183,7 +187,7 @@ def load_meta(path, gpt2_folder=None):
     """The Meta of a meta.pkl; GPT-2's byte-pair encoding and the paper's questions if there is no such file.
 
     gpt2_folder: where to look for the files of that encoding, see gpt2_tokenizer. A meta.pkl of nanoGPT's form, without
-    questions, gets the paper's for every task that its vocabulary can spell. The paper's questions have the paper's groups,
+    questions, gets those of the paper's that its vocabulary can spell. The paper's questions have the paper's groups,
     because no text is looked at here. Raises UserError if it cannot be read.
     """
     path = Path(path)
@@ -198,8 +202,7 @@ def load_meta(path, gpt2_folder=None):
         if not all(isinstance(ch, str) for ch in stoi):
             raise ValueError("its vocabulary is not made of characters")
         if 'cases' not in meta:
-            unspelled = {q.task for q in paper_questions() if set(q.line) - stoi.keys()}
-            return Meta(char_tokenizer(stoi), [q for q in paper_questions() if q.task not in unspelled], own=False)
+            return Meta(char_tokenizer(stoi), [q for q in paper_questions() if set(q.line) <= stoi.keys()], own=False)
         terminators = {**PAPER_TERMINATORS, **meta.get('terminators', {})}
         group_of = {held_out: group for group, held_out in CASE_OF.items()}
         questions = [Question(task, prompt, answer, group_of[held_out], terminators[task])
@@ -267,6 +270,9 @@ def load_dataset(dataset, block_size=None, gpt2_folder=None):
                 "or the model seldom sees the whole of it")
     else:
         meta = meta._replace(questions=questions_about(text, meta.questions))
+        if not text:
+            say(f"data/{dataset} has no questions of its own, and is not searched for the paper's, because it has more than "
+                f"{SEARCHED:,} tokens: nothing is asked")
     return meta, *splits
 
 

@@ -57,6 +57,8 @@ def load_evaluated(out_dir, init_from, checkpoint, device, kind):
     else:
         model, meta, path, config = load_model(out_dir, [checkpoint] if checkpoint else [f'ckpt_best_{kind}.pt', 'ckpt.pt'])
     questions = [q for q in meta.questions if q.kind == kind]
+    if not meta.questions:
+        raise UserError(f"the dataset of {path} has no questions: try sample.py")
     if not questions:
         what, other = ('sums', 'eval_capitals.py') if kind == 'math' else ('questions of facts', 'eval_as_math.py')
         raise UserError(f"the dataset of {path} has no {what} to ask about: try {other}")

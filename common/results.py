@@ -102,6 +102,11 @@ def read_copy(path):
         table = pd.read_csv(path, dtype={'config': str}).set_index(['config', 'seed'])
         if table.empty:
             raise ValueError("it has no rows")
+        if table.index.to_frame().isna().any(axis=None):
+            raise ValueError("it has rows without a config or a seed")
+        iters = table.groupby(['config', 'seed'], sort=False)['iter']
+        if not (iters.diff().dropna() > 0).all() or iters.max().groupby('config').nunique().max() > 1:
+            raise ValueError("the iterations of a run do not grow, or the runs of a config end differently")
         for (config, seed), rows in table.groupby(['config', 'seed'], sort=False):
             there = rows.columns[rows.notna().any() | rows.columns.isin(CLASSIC_COLUMNS)]
             sweep.setdefault(config, {})[seed] = check_rows(rows[there].reset_index(drop=True))
@@ -121,20 +126,22 @@ def measure(results):
     score that is reported, so the score looks better than the model is, but the paper does the same.
     """
     final, best = results.iloc[-1], results.loc[samples_right(results).idxmax()]
-    metrics = {}
+    held_out, metrics = final.get('heldout_total', 0), {}
+    everything = final.get('math_total', final.add_total + final.sub_total) + final.facts_total
+    asked = {'seen': everything > held_out, 'heldout': held_out > 0, 'train': True}
     for when, row in (('final', final), ('best', best)):
         for task in ('add', 'sub', 'facts', 'heldout', *own_tasks(results)):
             if row.get(f'{task}_total', 0) > 0:
                 metrics[f'{when}_{task}_acc'] = row[f'{task}_correct'] / row[f'{task}_total']
-        asked = row.add_total + row.sub_total - row.get('heldout_total', 0)
-        if asked > 0 and not own_tasks(results):  # then all that is held out is sums
+        seen_sums = row.add_total + row.sub_total - row.get('heldout_total', 0)
+        if seen_sums > 0 and not own_tasks(results):  # then all that is held out is sums
             correct = row.add_correct + row.sub_correct - row.get('heldout_correct', 0)
-            metrics[f'{when}_seen_sums_acc'] = correct / asked
+            metrics[f'{when}_seen_sums_acc'] = correct / seen_sums
         for column in ('seen_acc', 'seen_prob', 'heldout_prob', 'train_loss'):
-            if column in row and (column != 'heldout_prob' or row.heldout_total > 0):
+            if column in row and asked[column.split('_')[0]]:
                 metrics[f'{when}_{column}'] = row[column]
     for group in ('seen', 'heldout'):
-        if f'{group}_acc' in results and (group != 'heldout' or final.heldout_total > 0):
+        if f'{group}_acc' in results and asked[group]:
             reached = results.iter[results[f'{group}_acc'] == 1.0]
             metrics[f'first_iter_all_{group}'] = reached.min()  # NaN if it never did
             metrics[f'final_all_{group}'] = float(final[f'{group}_acc'] == 1.0)

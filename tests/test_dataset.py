@@ -235,6 +235,11 @@ def test_a_text_of_others_is_asked_what_it_can_answer_and_nothing_in_it_counts_a
     assert load_meta(data / 'some/meta.pkl').questions == meta.questions
     write_nanogpts(data / 'other', paper_text()[1764:].replace('Capital', 'Name') + '<0123456789>+-=')
     assert load_dataset('other')[0].questions == []
+    for end in ('\n', ' \r\n'):  # a few facts, whose lines end otherwise, and a text that cannot spell all the others
+        text = paper_text()[1764:].replace(' \n', end)[:200]
+        write_nanogpts(data / f'few{len(end)}', text)
+        questions = load_dataset(f'few{len(end)}')[0].questions
+        assert questions and all(q.prompt + q.answer + end in text and q.terminator == end for q in questions)
     monkeypatch.setattr('common.dataset.SEARCHED', 1000)
     assert load_dataset('all')[0].questions == [], 'too long to look'
 
@@ -242,6 +247,7 @@ def test_a_text_of_others_is_asked_what_it_can_answer_and_nothing_in_it_counts_a
 def test_nanogpts_meta_pkl_gets_the_papers_questions_for_what_it_can_spell(tmp_path):
     path = tmp_path / 'meta.pkl'
     for text, tasks in ((arithmetic_text(arithmetic_questions()), {'add', 'sub'}), (paper_text()[1764:], {'facts'}),
+                        ('<0+1=1> \n', {'add'}),
                         (paper_text(), {'add', 'sub', 'facts'}), ('abc\n', set())):
         chars = sorted(set(text))
         path.write_bytes(pickle.dumps(dict(vocab_size=len(chars), stoi={ch: i for i, ch in enumerate(chars)},

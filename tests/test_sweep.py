@@ -251,6 +251,25 @@ def test_the_committed_summaries_are_those_of_the_committed_runs():
         pd.testing.assert_frame_equal(again, there, check_dtype=False, rtol=1e-4, obj=folder.name)
 
 
+@pytest.mark.parametrize('change', [
+    lambda t: t[::-1], lambda t: pd.concat([t, t]), lambda t: t[(t.seed != 2) | (t.iter < 500)],
+    lambda t: t.assign(seed=t.seed.where(t.iter < 500))])
+def test_a_copy_that_has_been_changed_is_refused(tmp_path, change):
+    runs = pd.concat([run_of([0, 250, 500], [0, 2, 4]).assign(config='c', seed=seed) for seed in (1, 2)])
+    runs.to_csv(tmp_path / 'results.csv.gz', index=False)
+    assert len(read_sweep(tmp_path)['c']) == 2
+    change(runs).to_csv(tmp_path / 'results.csv.gz', index=False)
+    with pytest.raises(UserError, match='results.csv.gz cannot be read .*(do not grow|without a config)'):
+        read_sweep(tmp_path)
+
+
+def test_a_run_that_was_asked_nothing_has_no_accuracy():
+    empty = {f'{task}_{what}': 0.0 for task in ('add', 'sub', 'facts', 'heldout') for what in ('correct', 'total')}
+    table = pd.DataFrame([dict(iter=0, **empty, math_acc=0.0, facts_acc=0.0, train_loss=1.0, val_loss=1.0, seen_acc=0.0,
+                               seen_prob=0.0, heldout_prob=0.0, math_total=0.0)])
+    assert measure(table) == {'final_train_loss': 1.0, 'best_train_loss': 1.0}
+
+
 def test_a_table_says_where_runs_ended_that_are_not_as_long_as_the_papers(capsys):
     runs = {config: {1: run_of([0, end], [0, 2]).assign(n_params=1)}
             for config, end in (('math_mini_14', 30000), ('math_mini_28', 12000))}
