@@ -245,14 +245,11 @@ def test_a_text_of_others_is_asked_what_it_can_answer_and_nothing_in_it_counts_a
 
 
 def test_nanogpts_meta_pkl_gets_the_papers_questions_for_what_it_can_spell(tmp_path):
-    path = tmp_path / 'meta.pkl'
-    for text, tasks in ((arithmetic_text(arithmetic_questions()), {'add', 'sub'}), (paper_text()[1764:], {'facts'}),
-                        ('<0+1=1> \n', {'add'}),
-                        (paper_text(), {'add', 'sub', 'facts'}), ('abc\n', set())):
-        chars = sorted(set(text))
-        path.write_bytes(pickle.dumps(dict(vocab_size=len(chars), stoi={ch: i for i, ch in enumerate(chars)},
-                                           itos=dict(enumerate(chars)))))
-        meta = load_meta(path)
+    for i, (text, tasks) in enumerate((
+            (arithmetic_text(arithmetic_questions()), {'add', 'sub'}), (paper_text()[1764:], {'facts'}),
+            ('<0+1=1> \n', {'add'}), (paper_text(), {'add', 'sub', 'facts'}), ('abc\n', set()))):
+        write_nanogpts(tmp_path / str(i), text)
+        meta = load_meta(tmp_path / str(i) / 'meta.pkl')
         assert {q.task for q in meta.questions} == tasks and not meta.own
         assert meta.tokenizer.decode(meta.tokenizer.encode(text)) == text
 
