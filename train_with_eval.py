@@ -152,6 +152,7 @@ def get_lr(it):
 
 if __name__ == '__main__':
     # where the model comes from: its own checkpoint, GPT-2, or scratch
+    torch.set_flush_denormal(True)  # Intel's processors are slow with denormal numbers; before there are threads to inherit it
     torch.manual_seed(seed)
     checkpoint, vocabulary_folder, path = {}, None, init_from
     if init_from == 'resume':

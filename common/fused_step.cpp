@@ -246,11 +246,13 @@ struct Step {
         const int n_threads = threads.size();
         std::vector<std::atomic<bool>> taken(n);
 #pragma omp parallel for num_threads(n_threads) schedule(static, 1)
-        for (int k = 0; k < n_threads; k++)
+        for (int k = 0; k < n_threads; k++) {
+            const DenormalsAreZero in_this_thread;
             for (int j = 0; j < n; j++) {
                 const int i = (k * n / n_threads + j) % n;
                 if (!taken[i].exchange(true)) work(i, threads[k]);
             }
+        }
     }
 };
 
@@ -311,6 +313,7 @@ static float run_part(const Shape& s, const Tensors& w, Activations& a, std::vec
 // has sorted the windows, without which the result would be the same but take longer.
 extern "C" float step_gradients(Step* step, int n_tensors, const int64_t* size, float* const* param, float* const* grad,
                                 const int64_t* ids, const int64_t* start, const float* weight, int n) {
+    const DenormalsAreZero in_this_thread;
     const Shape& s = step->s;
     float* end = step->weights.data();
     for (int i = 0; i < n_tensors; i++) end = std::copy_n(param[i], size[i], end);
@@ -350,6 +353,7 @@ extern "C" float step_gradients(Step* step, int n_tensors, const int64_t* size, 
 extern "C" void step_update(int n, const int64_t* size, float* const* param, float* const* grad, float* const* mean,
                             float* const* square, float* const* steps, const double* decay, double lr, double beta1,
                             double beta2, double eps, double clip) {
+    const DenormalsAreZero in_this_thread;
     double norm = 0.0;
     for (int i = 0; i < n; i++)
         for (int64_t j = 0; j < size[i]; j++) norm += double(grad[i][j]) * grad[i][j];

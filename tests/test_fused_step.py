@@ -15,7 +15,9 @@ import pytest
 import torch
 
 from common import compile_cpp
+from common.checkpoint import load_model
 from common.fused_step import FusedStep, build, sort_windows, supports
+from common.questions import arithmetic_questions, arithmetic_text
 from model import GPT, GPTConfig
 
 REPO = Path(__file__).resolve().parents[1]
@@ -138,6 +140,49 @@ def test_windows_with_equal_beginnings_or_drawn_twice_count_each_time(n_layer, n
     expected.backward()
     assert fused(model).gradients(ids, starts) == pytest.approx(expected.item(), rel=1e-5)
     assert difference([p.grad for p in model.parameters()], [p.grad for p in exact.parameters()]) < 1e-5
+
+
+def count_denormals(tensors):
+    sizes = np.abs(np.concatenate([t.detach().numpy().ravel() for t in tensors]))  # torch itself might take them for 0
+    return int(((0 < sizes) & (sizes < np.finfo(np.float32).tiny)).sum())
+
+
+@pytest.mark.parametrize('flushes', [False, True])
+@pytest.mark.parametrize('n_threads', [1, 2])
+def test_denormal_numbers_which_slow_some_processors_down_become_0_and_the_callers_own_do_not(n_threads, flushes):
+    """The last token is not in the text, and as good as impossible, so its gradients are far below 1e-38."""
+    model, ids, starts = make()
+    ids[ids == 16] = 0
+    with torch.no_grad():
+        direction = torch.randn(14)
+        model.transformer.wpe.weight += 100 * direction
+        model.lm_head.weight[16] = -10 * direction
+    exact = copy.deepcopy(model).double()
+    loss_of(exact, ids, starts).backward()
+    assert 0 < exact.lm_head.weight.grad[16].abs().max() < 1e-38
+    step, tiny = fused(model, n_threads), torch.tensor(1e-39)
+    try:
+        torch.set_flush_denormal(flushes)
+        step.gradients(ids, starts)
+        assert count_denormals(p.grad for p in model.parameters()) == 0
+        for p in model.parameters():
+            p.grad.fill_(1e-19)  # its square is denormal
+        step.update(1e-3, 0.0)
+        assert count_denormals(moments(step.optimizer, model)) == 0
+        assert (tiny * 0.5 == 0) == flushes
+    finally:
+        torch.set_flush_denormal(False)
+
+
+@pytest.mark.parametrize('n_threads', [1, 2])
+def test_the_weights_of_a_trained_model_leave_no_denormal_numbers(n_threads):
+    model, _, _, config = load_model(REPO / 'results/math_mini_56', ['ckpt.pt'])
+    text = arithmetic_text(arithmetic_questions())
+    ids = torch.tensor([sorted(set(text)).index(ch) for ch in text])
+    starts = np.random.default_rng(0).integers(len(ids) - config['block_size'], size=config['batch_size'])
+    step = fused(model, n_threads)
+    fused_iteration(step, ids, starts, 1e-4, 1.0)
+    assert count_denormals([p.grad for p in model.parameters()] + moments(step.optimizer, model)) == 0
 
 
 @pytest.mark.parametrize('size', [2, 3, 10, 25])
