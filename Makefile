@@ -12,9 +12,9 @@ VENV := .venv/bin/python
 SUMS := $(foreach size,14 28 56,config/train_math_mini_$(size).py)
 FACTS := $(foreach kind,facts both,$(foreach size,14 28 56,config/train_$(kind)_mini_$(size).py))
 PICTURED := math_mini_14 math_mini_28 math_mini_56
-STUDY := $(VENV) sweep.py config/train_study.py --seeds=8
+STUDY := $(VENV) sweep.py config/train_math_mini_14.py --seeds=8
 
-.PHONY: all test test-fast test-faults paper mlt study-data study results bench pictures pictures-data
+.PHONY: all test test-fast test-faults paper mlt study-data study why results bench pictures pictures-data
 all: .venv/installed
 	$(VENV) data/as_math/prepare.py
 	$(VENV) train_with_eval.py config/train_math_mini_14.py
@@ -45,14 +45,8 @@ mlt: .venv/installed-dev
 	$(VENV) sweep.py config/train_math_mini_mlt.py --name=mlt --seeds=1 --jobs=1 --dtype=bfloat16
 	$(MAKE) results
 
-study-data: .venv/installed  # each seed has a split of its own
-	for seed in 1337 1338 1339 1340 1341 1342 1343 1344; do \
-	  prepare="$(VENV) data/as_math/prepare.py --split_seed=$$((seed - 1337))"; \
-	  $$prepare --name=pair_$$seed --held_out_pairs=1 || exit 1; \
-	  for k in 1 2 3 5; do $$prepare --name=rounds_$${k}_$$seed --held_out_rounds=$$k || exit 1; done; \
-	  $$prepare --name=orders_$$seed --held_out_rounds=2 --orders=1000 || exit 1; \
-	  $$prepare --name=random_$$seed --held_out_rounds=0 --shuffle_answers || exit 1; \
-	done
+study-data: .venv/installed
+	$(VENV) study/datasets.py
 
 study: .venv/installed-dev study-data
 	status=0; \
@@ -62,6 +56,9 @@ study: .venv/installed-dev study-data
 	$(STUDY) --name=study_decay --n_embd=14,28,56 --weight_decay=0.1,1.0 --dataset=rounds_2_{seed} || status=1; \
 	$(STUDY) --name=study_random --n_embd=6,8,10,12,14,20,28,56 --dataset=random_{seed} || status=1; exit $$status
 	$(MAKE) results
+
+why: .venv/installed-dev study-data
+	bash study/why.sh
 
 results: .venv/installed-dev
 	for name in paper weight_decay mlt study study_orders study_decay study_random; do \

@@ -23,7 +23,7 @@ import pandas as pd
 
 from common.answers import FILE, first_fit, read_answers
 from common.errors import UserError, explained, wrapped
-from common.results import COPY, measure, read_sweep, summarize
+from common.results import COPY, measure, paper_order, read_copy, read_sweep, summarize
 from common.run_folder import write_file
 from common.statistics import difference
 
@@ -34,27 +34,63 @@ COMPARED = {'final_seen_acc': ('seen, %', 100), 'final_heldout_acc': ('held out,
             'final_train_loss': ('loss', 1)}
 
 
-def write_copy(folder, sweep, output):
-    """Write the results.csv.gz and answers.csv.gz of a sweep into the folder `output`."""
+def evaluation(text):
+    """An argparse type: 'last', 'fit' or an iteration, as a str."""
+    if text not in ('last', 'fit') and not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is neither last nor fit nor an iteration")
+    return text
+
+
+def answers_at(answers, when):
+    """The rows of a run's answers at one evaluation: 'last', 'fit' (the first that fits), or an iteration as a str."""
+    if when == 'fit':
+        return first_fit(answers)
+    return answers[answers.iter == (answers.iter.max() if when == 'last' else int(when))]
+
+
+def read_answers_of(folder, sweep, whens):
+    """What the runs of a sweep answered: dict of (config, seed, when) to its rows. Prints which runs are left out, and why."""
+    answers = {}
+    for config, seed in [(config, seed) for config, runs in sweep.items() for seed in runs]:
+        try:
+            asked = read_answers(folder / config / f'seed_{seed}')
+            if asked.iter.max() != sweep[config][seed].iter.iloc[-1]:
+                raise UserError(f"the {FILE} of {config}, seed {seed} does not end where its results.csv ends")
+            answers |= {(config, seed, when): answers_at(asked, when) for when in whens}
+        except UserError as e:  # the other runs are no worse for it
+            print(f"left out of {FILE}: {e}", file=sys.stderr)
+    return answers
+
+
+def read_earlier(output, sweep, add):
+    """What only the copy in `output` has: (sweep, answers) as above. Raises UserError if there are such runs, unless add."""
+    if not (output / COPY).exists():
+        return {}, {}
+    earlier = {config: {seed: rows for seed, rows in runs.items() if seed not in sweep.get(config, {})}
+               for config, runs in read_copy(output / COPY).items()}
+    lost = [(config, seed) for config, runs in earlier.items() for seed in runs]
+    if lost and not add:
+        raise UserError(f"{output} has {lost[0][0]}, seed {lost[0][1]}, which is no finished run of the sweep: keep it with "
+                        "--add, or choose another --output")
+    if not lost or not (output / FILE).exists():
+        return earlier, {}
+    table = read_answers(output).astype({'seed': int})
+    return earlier, {run: rows.drop(columns=['config', 'seed', 'when'])
+                     for run, rows in table.groupby(['config', 'seed', 'when'], sort=False) if run[:2] in lost}
+
+
+def write_copy(folder, sweep, output, whens, add):
+    """Write the results.csv.gz and answers.csv.gz of a sweep into the folder `output`; see this file's docstring."""
     if (folder / COPY).exists():
         raise UserError(f"{folder} is a copy already")
     if output.is_dir() and any(output.iterdir()) and not (output / COPY).exists():
         raise UserError(f"{output} holds other things than the copy of a sweep: choose another --output")
-    earlier = read_sweep(output) if (output / COPY).exists() else {}
-    for config in earlier:
-        for seed in earlier[config].keys() - sweep.get(config, {}).keys():
-            raise UserError(f"{output} has {config}, seed {seed}, which is no finished run of {folder}: delete it first, or "
-                            "choose another --output")
-    results, answers = {(config, seed): rows for config, runs in sweep.items() for seed, rows in runs.items()}, {}
-    for config, seed in results:
-        try:
-            asked = read_answers(folder / config / f'seed_{seed}')
-            if asked.iter.max() != results[config, seed].iter.iloc[-1]:
-                raise UserError(f"the {FILE} of {config}, seed {seed} does not end where its results.csv ends")
-            answers[config, seed, 'last'] = asked[asked.iter == asked.iter.max()]
-            answers[config, seed, 'fit'] = first_fit(asked)
-        except UserError as e:  # the other runs are no worse for it
-            print(f"left out of {FILE}: {e}", file=sys.stderr)
+    earlier, answers = read_earlier(output, sweep, add)
+    answers |= read_answers_of(folder, sweep, whens)
+    configs = sorted({*sweep, *earlier}, key=paper_order)
+    results = {(config, seed): rows for config in configs
+               for seed, rows in sorted({**earlier.get(config, {}), **sweep.get(config, {})}.items())}
+    answers = {(*run, when): answers[*run, when] for run in results for when in whens if (*run, when) in answers}
     with explained(f"cannot write {output}: {{}}", OSError):
         output.mkdir(parents=True, exist_ok=True)
     tables = {COPY: pd.concat(results, names=['config', 'seed']).convert_dtypes()}  # whole numbers are written as such
@@ -143,6 +179,9 @@ if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=wrapped(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('folder', type=Path, help='the folder of a sweep')
     parser.add_argument('--output', type=Path, metavar='FOLDER', help='also write the three files there')
+    parser.add_argument('--when', nargs='+', default=['last', 'fit'], type=evaluation, metavar='WHEN',
+                        help="whose answers answers.csv.gz has: 'last', 'fit' or iterations (default: last fit)")
+    parser.add_argument('--add', action='store_true', help='keep the runs that only the copy in the --output folder has')
     parser.add_argument('--compare', nargs=2, metavar='CONFIG', help='print how two configs differ, and write nothing')
     parser.add_argument('--markdown', action='store_true', help='print the table of the README, and write nothing')
     args = parser.parse_args()
@@ -153,8 +192,9 @@ if __name__ == '__main__':
         print_markdown(summarize(sweep), args.folder.resolve().name)
     else:
         summary = summarize(sweep)
+        write_file(args.folder / 'summary.csv', summary.to_csv(index=False, float_format='%.6g'))
         if args.output:
-            write_copy(args.folder, sweep, args.output)
-        for folder in filter(None, [args.folder, args.output]):
-            write_file(folder / 'summary.csv', summary.to_csv(index=False, float_format='%.6g'))
+            write_copy(args.folder, sweep, args.output, args.when, args.add)
+            summary = summarize(read_sweep(args.output)) if args.add else summary
+            write_file(args.output / 'summary.csv', summary.to_csv(index=False, float_format='%.6g'))
         print_table(summary)

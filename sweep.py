@@ -3,19 +3,21 @@ Train several configs with several seeds each, side by side, and write means and
 
 $ python sweep.py config/train_math_mini_14.py config/train_math_mini_28.py --seeds=5
 $ python sweep.py config/train_math_mini_14.py --seeds=3 --name=decay --weight_decay=0.1
-$ python sweep.py config/train_study.py --n_embd=14,28 --dataset=rounds_1_{seed},rounds_2_{seed} --seeds=8 --name=study
+$ python sweep.py config/train_math_mini_14.py --n_embd=14,28 --dataset=rounds_1_{seed},rounds_2_{seed} --name=widths
 $ python sweep.py config/train_math_mini_*.py --cluster=slurm --cluster_options slurm_partition=gpu timeout_min=120
 
 Every run is a model folder of train_with_eval.py, sweeps/NAME/CONFIG/seed_N, with its output beside it in seed_N.log.
 --key=value goes to all of them; --key=a,b trains every combination of the listed values, and CONFIG then names them:
-study,n_embd=14,dataset=rounds_1. In a value, {seed} stands for the run's seed. If you run the same command again, it skips
-the runs that are finished and resumes the others. If one run fails, the others go on. --cluster needs submitit (pip
-install -r requirements-dev.txt).
+math_mini,n_embd=14,dataset=rounds_1. In a value, {seed} stands for the run's seed. If you run the same command again, it
+skips the runs that are finished and resumes the others. --finished=FOLDER also skips the runs that a copy of the sweep has,
+as summarize.py --output writes it. If one run fails, the others go on. --cluster needs submitit (pip install -r
+requirements-dev.txt).
 """
 
 import argparse
 import itertools
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -55,6 +57,7 @@ def parse_arguments():
     parser.add_argument('--seeds', type=int, default=5, help='seeds per config, from --seed upwards (default: 5)')
     parser.add_argument('--seed', type=int, help="the first seed (default: the config's own)")
     parser.add_argument('--name', default='main', help='the sweep is in sweeps/NAME (default: main)')
+    parser.add_argument('--finished', type=Path, metavar='FOLDER', help='skip the runs that this copy of the sweep has')
     parser.add_argument('--jobs', type=int, default=cores,
                         help='runs that go side by side here and share its cores (default: one per core; with one GPU use 1)')
     parser.add_argument('--cluster', default='here', choices=['here', 'slurm', 'local', 'debug'],
@@ -84,12 +87,16 @@ def parse_arguments():
 def combinations(config, overrides, seed):
     """Every combination of the overrides' values: yields (label, arguments of train_with_eval.py).
 
-    The label is the config's name, followed by key=value for each key that has several values.
+    The label is the config's name, followed by key=value for each key that has several values. If the width is set, the name
+    loses its own.
     """
+    name = Path(config).stem.removeprefix('train_')
+    if '--n_embd' in overrides:
+        name = re.sub(r'_\d+$', '', name)
     for values in itertools.product(*overrides.values()):
         chosen = [f'{key}={value}' for key, value in zip(overrides, values)]
         listed = [arg[2:].replace('_{seed}', '') for arg in chosen if len(overrides[arg.split('=')[0]]) > 1]
-        label = ','.join([Path(config).stem.removeprefix('train_'), *listed])
+        label = ','.join([name, *listed])
         if label != Path(label).name or len(os.fsencode(label)) > 255:
             raise UserError(f"{label} cannot be a folder's name: list plain and shorter values")
         yield label, [config, *(arg.replace('{seed}', str(seed)) for arg in chosen), f'--seed={seed}']
@@ -128,6 +135,20 @@ def check_run(folder, config, settings):
     except UserError:
         return  # it is damaged: this run will say so, and the others go on
     check_resumable(checkpoint, folder, settings, text_sha256(np.fromfile(text, dtype='<u2')), in_sweep=True)
+
+
+def without_finished(runs, copy):
+    """Those of the runs that are not in a copy of the sweep, or are shorter there. copy: a folder, or None."""
+    if not copy:
+        return runs
+    from common.results import COPY, read_copy  # it needs pandas, which takes a second to import
+    if not (copy / COPY).exists():
+        say(f"there is no {copy / COPY} yet, so all runs are to be trained")
+        return runs
+    ends = {(config, seed): rows.iter.iloc[-1] for config, seeds in read_copy(copy / COPY).items()
+            for seed, rows in seeds.items()}
+    return {folder: run for folder, run in runs.items()
+            if ends.get((folder.parent.name, int(folder.name.removeprefix('seed_'))), -1) < run[1]}
 
 
 def share_done(folder, max_iters):
@@ -214,7 +235,10 @@ def wait_for(futures, runs):
 
 if __name__ == '__main__':
     args, overrides = parse_arguments()
-    runs = plan_runs(args, overrides)
+    planned = plan_runs(args, overrides)
+    runs = without_finished(planned, args.finished)
+    if len(runs) < len(planned):
+        say(f"{len(planned) - len(runs)} of {len(planned)} runs are in {args.finished}")
     todo = {folder: run for folder, run in runs.items() if share_done(folder, run[1]) < 1}
     say(f"{len(runs)} runs in sweeps/{args.name}, {len(runs) - len(todo)} finished already")
     stop = stop_by_signal()

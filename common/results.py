@@ -73,16 +73,19 @@ def read_seeds(folder):
     return {seed: results for seed, results in runs.items() if results.iter.iloc[-1] == end}
 
 
+def paper_order(config):
+    """What to sort configs by, so that they are in the paper's order: by dataset, then by width, mlt last."""
+    kinds = ['math', 'facts', 'both', kind := config.split('_')[0]]
+    words = re.split(r'(\d+)', config)  # every second one is a number
+    return kinds.index(kind), [int(word) if i % 2 else word for i, word in enumerate(words)]
+
+
 def read_sweep(folder):
-    """All finished runs of a sweep, {config: read_seeds}, in the paper's order: by dataset, then by width, mlt last."""
-    def order(path):
-        kinds = ['math', 'facts', 'both', kind := path.name.split('_')[0]]
-        words = re.split(r'(\d+)', path.name)  # every second one is a number
-        return kinds.index(kind), [int(word) if i % 2 else word for i, word in enumerate(words)]
+    """All finished runs of a sweep, {config: read_seeds}, in the order of paper_order."""
     if (Path(folder) / COPY).exists():
         return read_copy(Path(folder) / COPY)
     sweep = {}
-    for path in sorted(Path(folder).glob('*'), key=order):
+    for path in sorted(Path(folder).glob('*'), key=lambda path: paper_order(path.name)):
         if runs := read_seeds(path):
             sweep[path.name] = runs
             for run in [run for seed, run in seed_folders(path).items() if seed not in runs]:

@@ -82,14 +82,14 @@ def test_what_is_finished_is_not_trained_again_and_other_settings_are_refused(sw
 def test_a_list_of_values_trains_every_combination_and_seed_stands_for_the_runs_own(swept):
     for seed in (7, 8):
         swept.check('data/as_math/prepare.py', f'--name=pair_{seed}', '--held_out_pairs=1', f'--split_seed={seed}')
-    command = ['sweep.py', 'config/train_study.py', *QUICK, '--seeds=2', '--seed=7', '--name=study', '--n_embd=6,8',
+    command = ['sweep.py', 'config/train_math_mini_14.py', *QUICK, '--seeds=2', '--seed=7', '--name=study', '--n_embd=6,8',
                '--dropout=0.1', '--dataset=pair_{seed},as_math']
     assert '8 runs in sweeps/study, 0 finished' in swept.check(*command)
-    labels = [f'study,n_embd={width},dataset={dataset}' for width in (6, 8) for dataset in ('pair', 'as_math')]
+    labels = [f'math_mini,n_embd={width},dataset={dataset}' for width in (6, 8) for dataset in ('pair', 'as_math')]
     for run in (Path(label, f'seed_{seed}') for label in labels for seed in (7, 8)):
         trained = torch.load(swept.folder / 'sweeps/study' / run / 'ckpt_last.pt', weights_only=True)['config']
         dataset = 'as_math' if 'as_math' in str(run) else f"pair_{trained['seed']}"
-        assert run == Path(f"study,n_embd={trained['n_embd']},dataset={dataset.split('_8')[0].split('_7')[0]}",
+        assert run == Path(f"math_mini,n_embd={trained['n_embd']},dataset={dataset.split('_8')[0].split('_7')[0]}",
                            f"seed_{trained['seed']}")
         assert trained['dataset'] == dataset and trained['dropout'] == 0.1
     assert set(summary(swept, 'study').config) == set(labels)
@@ -210,6 +210,30 @@ def test_a_summary_is_the_same_from_the_small_files_alone_and_is_plotted(swept):
     swept.fails('plot_results.py', '--model_folder=going_on', says='no seed of going_on has finished')
     swept.fails('summarize.py', 'config', says='no runs in config')
     swept.fails('plot_results.py', '--sweep=nowhere', says='no runs in nowhere')
+
+
+def test_a_sweep_trained_in_parts_has_the_same_copy_and_what_the_copy_has_is_not_trained_again(swept):
+    def copy_of(name, *options):
+        swept.check('summarize.py', f'sweeps/{name}', f'--output=results/{options[0]}', *options[1:])
+        return {path: content for path, content in files_of(swept.folder / 'results' / options[0]).items()}
+    whole = copy_of('whole', 'in_one', '--when', '2', 'last')
+    for seed, name in ((1337, 'first'), (1338, 'second')):  # two machines
+        for config in ('both_mini_14', 'both_mini_28'):
+            run = Path(config, f'seed_{seed}')
+            shutil.copytree(swept.folder / 'sweeps/whole' / run, swept.folder / 'sweeps' / name / run)
+    copy_of('second', 'parts', '--when', '2', 'last')
+    swept.fails('summarize.py', 'sweeps/first', '--output=results/parts', says='keep it with --add')
+    assert copy_of('first', 'parts', '--add', '--when', '2', 'last') == whole
+    assert copy_of('first', 'parts', '--add', '--when', '2', 'last') == whole
+    asked = pd.read_csv(swept.folder / 'results/parts/answers.csv.gz')
+    assert dict(asked.groupby('when').iter.unique().explode()) == {'2': 2, 'last': 4}
+    command = ['sweep.py', *CONFIGS, *QUICK, '--name=rest']
+    out = swept.check(*command, '--seeds=3', '--finished=results/parts')
+    assert '4 of 6 runs are in results/parts' in out and '2 runs in sweeps/rest, 0 finished' in out
+    assert {path.name for path in swept.folder.glob('sweeps/rest/*/seed_*') if path.is_dir()} == {'seed_1339'}
+    assert '4 of 4 runs are in results/parts' in swept.check(*command, '--seeds=2', '--finished=results/parts')
+    longer = [option for option in command if not option.startswith('--max_iters')] + ['--max_iters=6', '--name=longer']
+    assert '2 runs in sweeps/longer, 0 finished' in swept.check(*longer, '--seeds=1', '--finished=results/parts')
 
 
 # -----------------------------------------------------------------------------
