@@ -66,8 +66,8 @@ results: .venv/installed-dev
 	  $(VENV) summarize.py sweeps/$$name --output=results/$$name || exit 1; \
 	done
 	for name in paper weight_decay; do $(VENV) plot_results.py --sweep results/$$name || exit 1; done
-	$(VENV) dev/authors.py
-	$(VENV) study.py results/study
+	$(VENV) paper/authors.py
+	$(VENV) study/widths.py results/study
 
 pictures: .venv/installed
 	$(VENV) eval_as_math.py --out_dir=results/math_mini_14 --plot > results/math_mini_14/report.txt

@@ -38,8 +38,9 @@ config, given = configure(globals(), **RANGES)
 # -----------------------------------------------------------------------------
 
 from common.evaluate import grade, summed  # torch takes seconds to import, so the settings are checked first
+from common.load import load_evaluated
 from common.questions import EXPRESSION, LABELS, arithmetic_questions, operands
-from common.report import answered, load_evaluated, mark, print_totals, write_json
+from common.report import answered, mark, print_totals, write_json
 
 MAX_LINES = 25  # at most this many wrong answers are printed, which fills a screen
 
@@ -80,8 +81,8 @@ def print_grid(title, rows, pairs):
         print(f'{a:>5}' + ''.join(f"{cells.get((a, b), ''):^{width}}" for b in across).rstrip())
 
 
-model, meta, path, own = load_evaluated(out_dir, init_from, checkpoint, device, 'math')
-adopt(globals(), config, given, own, **RANGES)  # sampling settings that are not given are those of the run
+model, meta, path, trained_with, knows_terminator, title = load_evaluated(out_dir, init_from, checkpoint, device, 'math')
+adopt(globals(), config, given, trained_with, **RANGES)  # sampling settings that are not given are those of the run
 sampling = dict(num_samples=num_samples, temperature=temperature, top_k=top_k, seed=seed)
 questions = meta.questions
 if max_operand:
@@ -91,15 +92,15 @@ if operation != 'both':
     questions = [q for q in questions if LABELS.get(q.task) == operation]
     if not questions:
         raise UserError(f"the dataset of {path} has no {operation} to ask about: leave --operation out")
-table = grade(model, meta, questions, **sampling, terminated=own['terminated'])
+table = grade(model, meta, questions, **sampling, terminated=knows_terminator)
 
-print(f"{path}{own['when']}: {len(table)} questions,\n{num_samples} samples each at temperature {temperature}")
+print(f"{title}: {len(table)} questions,\n{num_samples} samples each at temperature {temperature}")
 for task in table.task.unique():
     rows = table[table.task == task]
     if pairs := operands(rows.prompt):  # a dataset may write its questions in another way
         show = print_grid if max(map(max, pairs)) < 20 else print_by_digits
         show(LABELS.get(task, task), rows, pairs)
-wrong = table[table.correct < table.samples]
+wrong = table[~table.always_right]
 wrong = wrong.sort_values('group', key=lambda group: group != 'held out', kind='stable')  # first, because the list may be cut
 print("\nwrong, or not always right:" if len(wrong) else "\nno wrong answers")
 for row in wrong.head(MAX_LINES).itertuples():
@@ -113,5 +114,5 @@ print_totals(table)
 write_json(json, path, sampling, table)
 if plot or output:
     from common.pictures import picture
-    picture(table, f"{path}{own['when']} ({model.get_num_params(non_embedding=False):,} parameters)",
+    picture(table, f"{title} ({model.get_num_params(non_embedding=False):,} parameters)",
             output or os.path.join(out_dir, 'grid.png'))

@@ -33,23 +33,24 @@ config, given = configure(globals(), **RANGES)
 # -----------------------------------------------------------------------------
 
 from common.evaluate import grade  # torch takes seconds to import, so the settings are checked first
-from common.report import answered, load_evaluated, mark, print_totals, write_json
+from common.load import load_evaluated
+from common.report import answered, mark, print_totals, write_json
 
-model, meta, path, own = load_evaluated(out_dir, init_from, checkpoint, device, 'facts')
-adopt(globals(), config, given, own, **RANGES)  # sampling settings that are not given are those of the run
+model, meta, path, trained_with, knows_terminator, title = load_evaluated(out_dir, init_from, checkpoint, device, 'facts')
+adopt(globals(), config, given, trained_with, **RANGES)  # sampling settings that are not given are those of the run
 sampling = dict(num_samples=num_samples, temperature=temperature, top_k=top_k, seed=seed)
-table = grade(model, meta, **sampling, terminated=own['terminated'])
+table = grade(model, meta, **sampling, terminated=knows_terminator)
 
-print(f"{path}{own['when']}: {len(table)} questions,\n{num_samples} samples each at temperature {temperature}\n")
+print(f"{title}: {len(table)} questions,\n{num_samples} samples each at temperature {temperature}\n")
 print(f". right, x wrong, a number: right in that many of {num_samples} samples;\n% is the probability of the right answer\n")
 width = max(len(q.prompt + q.answer) for q in meta.questions)
 for row in table.itertuples():
-    said = '' if row.correct == row.samples else f"  {answered(row, 65 - width)}"  # 80 in all
+    said = '' if row.always_right else f"  {answered(row, 65 - width)}"  # 80 in all
     print(f" {mark(row):>2}  {row.prompt + row.answer:<{width}}  {row.prob:>6.1%}{said}")
 print()
 print_totals(table)
 write_json(json, path, sampling, table)
 if plot or output:
     from common.pictures import picture
-    picture(table.sort_values('prob', ascending=False), f"{path}{own['when']} ({model.get_num_params(non_embedding=False):,} "
+    picture(table.sort_values('prob', ascending=False), f"{title} ({model.get_num_params(non_embedding=False):,} "
             "parameters)", output or os.path.join(out_dir, 'facts.png'))

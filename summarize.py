@@ -24,7 +24,7 @@ import pandas as pd
 from common.answers import FILE, first_fit, read_answers
 from common.errors import UserError, explained, wrapped
 from common.results import COPY, measure, paper_order, read_copy, read_sweep, summarize
-from common.run_folder import write_file
+from common.files import write_file
 from common.statistics import difference
 
 PAPER = Path(__file__).resolve().parent / 'results' / 'paper_values.csv'  # what Barron & White 2025 report

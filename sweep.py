@@ -33,7 +33,7 @@ from tqdm import tqdm
 
 from common.dataset import DATA, text_sha256
 from common.errors import UserError, explained, one_line, say, wrapped
-from common.run_folder import stop_by_signal
+from common.signals import stop_by_signal
 from configurator import settings_of
 
 HERE = Path(__file__).resolve().parent

@@ -70,7 +70,7 @@ min_lr = 1e-4  # the learning rate at which the cosine ends
 seed = 1337  # seed of the weights, the batches, dropout and sampling
 device = 'auto'  # 'cpu', 'cuda', 'cuda:0', 'mps'; auto: a GPU if there is one and the model is at least 128 wide
 dtype = 'auto'  # 'float32' or 'bfloat16'; auto: bfloat16 on cuda for widths of 256 and more
-fused = 'auto'  # 'True': the training step in C++ (common/fused_step.py); auto: if it can compute the model; 'False': never
+fused = 'auto'  # 'True': the training step in C++ (fused/fused_step.py); auto: if it can compute the model; 'False': never
 compile = True  # compile the model with torch.compile if the step is not fused; both need a C++ compiler
 num_threads = 0  # number of CPU threads; 0: two for models narrower than 128, torch's own number for wider ones
 backend = 'auto'  # backend of torchrun's processes: 'nccl' or 'gloo'; auto: the one that suits the device
@@ -102,11 +102,14 @@ from common.answers import append_answers, keep_answers_before
 from common.checkpoint import (build_model, check_resumable, check_vocabulary, find_checkpoint, load_checkpoint,
                                load_optimizer, model_from_checkpoint, update_best)
 from common.dataset import keep_vocabulary, load_dataset, text_sha256
-from common.device import all_reduce_gradients, all_reduce_max, compile_model, compute_init, load_fused_step, pick_dtype
+from common.device import all_reduce_gradients, all_reduce_max, compile_model, compute_init, pick_dtype
 from common.evaluate import estimate_losses, grade, results_row
+from common.files import write_file
 from common.gpt2 import load_gpt2
 from common.report import describe, next_commands, status
-from common.run_folder import claim_folder, end_results, stop_by_signal, write_file
+from common.run_folder import claim_folder, end_results
+from common.signals import stop_by_signal
+from fused.fused_step import load_fused_step
 
 
 def draw_starts(n_tokens, iter_num, rank=0, world_size=1):

@@ -1,8 +1,7 @@
 """
 What became of every question: answers.csv.gz in a model folder holds a graded table for each evaluation of the run.
 
-Columns: iter, task, prompt, answer, group, samples, correct, prob, said. pandas.read_csv('answers.csv.gz') reads it. Each
-evaluation is appended as a gzip member of its own, so that it is there whole or not at all.
+Its columns are iter and those of a graded table (common/evaluate.py). Each evaluation is appended as a gzip member of its own.
 """
 
 import csv
@@ -15,10 +14,22 @@ from pathlib import Path
 import pandas as pd
 
 from common.errors import UserError, explained, say
-from common.run_folder import write_file
+from common.files import write_file
+from common.questions import Question, is_correct
 
 FILE = 'answers.csv.gz'
 COLUMNS = 'iter task prompt answer group samples correct prob said'.split()
+
+
+def add_verdicts(table):
+    """A graded table with two more columns, which are the one definition of what is right.
+
+    right: the most frequent sample, `said`, is right. always_right: all samples are.
+    """
+    pairs = table[['answer', 'said']].drop_duplicates()
+    said_right = pairs.assign(right=[is_correct(Question('', '', *pair[:1]), pair[1]) for pair in pairs.to_numpy()])
+    right = table[['answer', 'said']].merge(said_right, how='left')['right'].to_numpy(bool)
+    return table.assign(right=right & (table.correct > 0), always_right=table.correct == table.samples)
 
 
 def append_answers(iter_num, table, out_dir):
@@ -26,8 +37,7 @@ def append_answers(iter_num, table, out_dir):
     if table.empty:
         return
     path = os.path.join(out_dir, FILE)
-    table = table.drop(columns='completions')
-    table.insert(0, 'iter', iter_num)
+    table = table.assign(iter=iter_num)[COLUMNS]
     before = os.path.getsize(path) if os.path.exists(path) else 0
     content = gzip.compress(table.to_csv(index=False, header=not before, float_format='%.6g').encode(), mtime=0)
     with explained(f"cannot write {path}: {{}}", OSError):
@@ -71,7 +81,7 @@ def keep_answers_before(iter_num, out_dir):
 
 
 def read_answers(folder):
-    """The answers of a model folder as a DataFrame; raises UserError if it has none."""
+    """The answers of a model folder as a DataFrame, with the verdicts of add_verdicts; raises UserError if it has none."""
     path = Path(folder) / FILE
     if not path.exists():
         raise UserError(f"no {FILE} in {folder}: only a run of train_with_eval.py with full_eval writes one")
@@ -80,14 +90,14 @@ def read_answers(folder):
         missing = [column for column in COLUMNS if column not in answers]
         if missing or answers.empty:
             raise ValueError(f"it has no column {missing[0]}" if missing else "it has no rows")
-        return answers.astype({'iter': int, 'samples': int, 'correct': int, 'prob': float})
+        return add_verdicts(answers.astype({'iter': int, 'samples': int, 'correct': int, 'prob': float}))
 
 
 def first_fit(answers):
-    """The rows of the first evaluation at which 99 % of the seen questions are right; no rows if there is none.
+    """The rows of the first evaluation at which 99 % of the training questions are right; no rows if there is none.
 
-    answers: as read_answers returns them. A question is right if most of its samples are.
+    answers: as read_answers returns them.
     """
     seen = answers[answers.group == 'seen']
-    right = (2 * seen.correct > seen.samples).groupby(seen.iter).mean()
+    right = seen.right.groupby(seen.iter).mean()
     return answers[answers.iter == right.index[right >= 0.99].min()]  # of no evaluation, min is NaN

@@ -7,7 +7,6 @@ import os
 import torch
 
 from common.errors import UserError, explained, one_line, say
-from common.fused_step import FusedStep, supports
 
 
 def pick_device(device, n_embd):
@@ -91,26 +90,6 @@ def all_reduce_max(number, device):
     number = torch.tensor(number, device=device)
     all_reduce(number, torch.distributed.ReduceOp.MAX)
     return int(number)
-
-
-def load_fused_step(fused, model, optimizer, device, dtype, batch_size, n_threads):
-    """The training step in C++ for this model, or None for nanoGPT's. fused: 'auto', 'True' or 'False'.
-
-    batch_size: windows of this process in an iteration. Raises UserError if fused is 'True' and the step cannot be had; if
-    it is 'auto' and there is no compiler, this prints a sentence and returns None.
-    """
-    can = supports(model.config, device, dtype, batch_size)
-    if fused == 'True' and not can:
-        raise UserError("fused=True is for small float32 models on a CPU, without dropout and biases: leave it out")
-    if fused == 'False' or not can:
-        return None
-    try:
-        return FusedStep(model, optimizer, n_threads)
-    except RuntimeError as e:
-        if fused == 'True':
-            raise UserError(str(e))
-        say(f"{e}; training with torch, which is slower")
-        return None
 
 
 def compile_model(model, batch, autocast):

@@ -2,7 +2,8 @@
 Asks a model questions, grades the answers in one table, and sums the table up.
 
 The table is a pandas DataFrame with a row for each question: task, prompt, answer, group, samples (how many were drawn),
-correct (how many of them were right), prob (the exact probability of the whole right answer), said (the most frequent answer).
+correct (how many of them were right), prob (the exact probability of the whole right answer), said (the most frequent sample),
+completions (a Counter of all samples), right (said is right), always_right (all samples are).
 """
 
 import re
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from common.answers import add_verdicts
 from common.errors import UserError
 from common.questions import GROUPS, LABELS, completion_of, is_correct
 from common.results import CLASSIC_COLUMNS
@@ -126,7 +128,7 @@ def grade(model, meta, questions=None, num_samples=10, temperature=0.01, top_k=1
     """Ask and score questions, the dataset's own by default: the graded table that this file's docstring describes.
 
     The model is put into eval mode and back. terminated: False for a model that does not know how our lines end, like GPT-2:
-    if its answer begins with the right one, the rest is cut off. The table has one more column, completions, with Counters.
+    if its answer begins with the right one, the rest is cut off.
     """
     questions = meta.questions if questions is None else questions
     was_training = model.training
@@ -139,7 +141,7 @@ def grade(model, meta, questions=None, num_samples=10, temperature=0.01, top_k=1
     rows = [(q.task, q.prompt, q.answer, q.group, num_samples,
              sum(times for text, times in counter.items() if is_correct(q, text)), prob, counter.most_common(1)[0][0], counter)
             for q, counter, prob in zip(questions, completions, probs)]
-    return pd.DataFrame(rows, columns='task prompt answer group samples correct prob said completions'.split())
+    return add_verdicts(pd.DataFrame(rows, columns='task prompt answer group samples correct prob said completions'.split()))
 
 
 def cut_after_answer(question, completions):
@@ -188,11 +190,11 @@ def estimate_losses(model, train_ids, val_ids, *args):
 def summed(table):
     """Scores of a graded table, or a part of it, as a dict.
 
-    questions_right counts the questions that have all samples right; correct and total count samples; acc and prob are
+    questions_right counts the questions whose most frequent sample is right; correct and total count samples; acc and prob are
     fractions of 1, and 0.0 if nothing is asked.
     """
     correct, total = int(table.correct.sum()), int(table.samples.sum())
-    return {'questions': len(table), 'questions_right': int((table.correct == table.samples).sum()), 'correct': correct,
+    return {'questions': len(table), 'questions_right': int(table.right.sum()), 'correct': correct,
             'total': total, 'acc': correct / max(total, 1), 'prob': float(table.prob.sum()) / max(len(table), 1)}
 
 

@@ -15,7 +15,7 @@ import torch
 from common.checkpoint import check_vocabulary
 from common.dataset import load_meta, meta_bytes
 from common.errors import UserError, explained, say
-from common.run_folder import write_file
+from common.files import write_file
 from model import GPT, GPTConfig
 
 GPT2_MODELS = ('gpt2', 'gpt2-medium', 'gpt2-large', 'gpt2-xl')  # 124M, 350M, 774M, 1558M parameters

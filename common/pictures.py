@@ -26,7 +26,7 @@ from PIL import Image
 
 from common.errors import UserError, explained, say
 from common.questions import LABELS, operands
-from common.run_folder import atomic_open, write_file
+from common.files import atomic_open, write_file
 
 KNOWS = LinearSegmentedColormap.from_list('knows', matplotlib.colormaps['Blues'](np.linspace(0, 0.85))).with_extremes(
     bad='#dddddd')  # from white to dark, so it lasts in grey
@@ -52,15 +52,9 @@ def short(prompts):
     return [prompt[start:len(prompt) - end].strip() for prompt in prompts]
 
 
-def is_wrong(row):
-    """Whether a row of a graded table is wrong: less than half of its samples are right."""
-    return 2 * row.correct < row.samples
-
-
 def scores(rows):
     """'seen 97 of 98 right, held out 1 of 2' of a graded table or a part of it; '48 of 50 right' if all are seen."""
-    right = rows.correct == rows.samples
-    counts = [f'{group} {right[rows.group == group].sum()} of {(rows.group == group).sum()}' for group in rows.group.unique()]
+    counts = [f'{group} {part.right.sum()} of {len(part)}' for group, part in rows.groupby('group', sort=False)]
     counts[0] += ' right'
     return ', '.join(counts) if counts[1:] else counts[0].removeprefix('seen ')
 
@@ -91,7 +85,7 @@ def draw_grid(ax, rows, pairs):
         ax.add_collection(PatchCollection(frames, facecolor='none', edgecolor=colour, linewidth=width * min(1, 11 / n)))
     for (a, b), row in zip(pairs, rows.itertuples()) if n <= MOST_CELLS else ():
         style = dict(color='black' if np.dot(KNOWS(row.prob)[:3], (0.3, 0.59, 0.11)) > 0.45 else 'white')  # by lightness
-        if is_wrong(row):
+        if not row.right:
             box = dict(boxstyle='round,pad=0.2', facecolor='white', edgecolor=WRONG, linewidth=min(1.3, 13 / n))
             style = dict(color=WRONG, weight='bold', bbox=box)
         said = row.said.strip()[:3].replace('-', '−') or ' '
@@ -110,7 +104,7 @@ def draw_bars(ax, rows):
            xlabel=PROBABILITY + '\nbeside a bar: what the model says, if that is wrong')
     ax.tick_params(axis='y', length=0)
     for i, row in zip(y, rows.itertuples()):
-        if is_wrong(row) and i % every == 0:
+        if not row.right and i % every == 0:
             said = ' '.join(row.said.split()) or '(nothing)'
             ax.text(max(0.01, row.prob + 0.01), i, said if len(said) < 26 else said[:24] + '…', va='center', fontsize=8,
                     color=WRONG, weight='bold', parse_math=False)
@@ -135,7 +129,7 @@ def model_figure(models):
     axes = axes.T if one else axes  # a column for each model
     grids = everything[everything.task.isin([task for task, own in zip(tasks, pairs) if own is not None])]
     if len(grids):
-        marks = ['number: what the model says' + ' (orange box: wrong)' * any(map(is_wrong, grids.itertuples()))] * any(
+        marks = ['number: what the model says' + ' (orange box: wrong)' * (not grids.right.all())] * any(
             own is not None and np.max(own) < MOST_CELLS for own in pairs)
         marks += ['frame: held out'] * bool((grids.group == 'held out').any())
         colours = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(0, 1), KNOWS)
@@ -167,7 +161,7 @@ def answer_panels(runs):
     questions = everything.drop_duplicates(keys)
     names = questions.groupby('task').prompt.transform(lambda prompts: pd.Series(short(list(prompts)), prompts.index))
     questions = questions.assign(name=names).set_index(keys)
-    last_wrong = [run.iter.where(run.correct < run.samples, -1).groupby([run.task, run.prompt]).max() for run in runs]
+    last_wrong = [run.iter.where(~run.right, -1).groupby([run.task, run.prompt]).max() for run in runs]
     questions['learnt'] = pd.concat(last_wrong, axis=1).mean(axis=1)
     questions['doubt'] = 1 - everything.groupby(keys).prob.mean()  # decides among those that were never learnt
     groups = {'held out': questions[questions.group == 'held out']}

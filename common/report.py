@@ -5,13 +5,9 @@ What scripts print: about a run, and about one model's graded answers.
 import json
 import shlex
 
-from common.checkpoint import load_model
 from common.dataset import CASE_OF
-from common.device import pick_device
-from common.errors import UserError
 from common.evaluate import parts, summed
-from common.gpt2 import load_pretrained
-from common.run_folder import write_file
+from common.files import write_file
 
 
 def describe(dataset, meta, ids, model, how):
@@ -41,34 +37,6 @@ def next_commands(out_dir, questions):
     return f"results and checkpoints are in {out_dir}; next:" + ''.join(f"\n  python {shlex.join(c)}" for c in commands)
 
 
-def load_evaluated(out_dir, init_from, checkpoint, device, kind):
-    """The model that an evaluation script asks: (model, Meta with the questions of that kind, path or name, own settings).
-
-    The arguments are the script's settings; without a checkpoint, the best of this kind is taken, else ckpt.pt. own settings:
-    the sampling settings of the model's run, whether it knows how our lines end (terminated), as GPT-2 does not, and the
-    iteration of the checkpoint in words (when).
-    """
-    if bool(out_dir) == bool(init_from):
-        raise UserError("name the model folder with --out_dir=FOLDER, or GPT-2 with --init_from=gpt2")
-    if init_from and checkpoint:
-        raise UserError("--checkpoint names a file in a model folder, so use it with --out_dir")
-    if init_from:
-        (model, meta), path, config = load_pretrained(init_from), init_from, {}
-    else:
-        model, meta, path, config = load_model(out_dir, [checkpoint] if checkpoint else [f'ckpt_best_{kind}.pt', 'ckpt.pt'])
-    questions = [q for q in meta.questions if q.kind == kind]
-    if not meta.questions:
-        raise UserError(f"the dataset of {path} has no questions: try sample.py")
-    if not questions:
-        what, other = ('sums', 'eval_capitals.py') if kind == 'math' else ('questions of facts', 'eval_as_math.py')
-        raise UserError(f"the dataset of {path} has no {what} to ask about: try {other}")
-    model.to(pick_device(device, model.config.n_embd))
-    own = {key: config[key] for key in ('num_samples', 'temperature', 'top_k') if key in config}
-    own['terminated'] = not (init_from and meta.tokenizer.bpe)
-    own['when'] = f", iteration {config['iter_num']:,}" if 'iter_num' in config else ''
-    return model, meta._replace(questions=questions), path, own
-
-
 def answered(row, most=80):
     """A question's most frequent answer, cut to at most so many characters, and how often it came if it did not always come."""
     times, said = row.completions.most_common(1)[0][1], repr(row.said.strip())
@@ -79,7 +47,7 @@ def answered(row, most=80):
 
 def mark(row):
     """'.' if all samples of a question are right, 'x' if none is, else how many are."""
-    return '.' if row.correct == row.samples else 'x' if row.correct == 0 else str(row.correct)
+    return '.' if row.always_right else 'x' if row.correct == 0 else str(row.correct)
 
 
 def totals(table):

@@ -152,25 +152,13 @@ def measure(results):
     return metrics
 
 
-def seeds_interval(metric, values):
-    """95 % interval of the mean of a metric over seeds: (low, high), NaN if there is only one seed, which cannot tell.
-
-    Shares of seeds (*_all_*) get Wilson's, which suits small counts. Everything else gets Student's t, clipped to the
-    possible range: 0 to 1 for accuracies and probabilities, and at least 0 for losses and iterations.
-    """
-    from common.statistics import stats, wilson  # scipy takes a second to import, and single runs are plotted without it
-    if metric.startswith(('final_all_', 'ever_all_')) and not metric.endswith('_acc'):  # 1 or 0 for each seed
-        return wilson(values)
-    mean, half = values.mean(), stats.t.ppf(0.975, len(values) - 1) * values.sem()  # sem is NaN for a single seed
-    return tuple(np.clip([mean - half, mean + half], 0, 1 if metric.endswith(('_acc', '_prob')) else None))
-
-
 def summarize(sweep):
     """The summary of read_sweep's runs as a DataFrame, a row for each config and metric.
 
     Columns: config, n_params, iters (the iteration at which its runs end), metric, seeds (how many have it, because
     iterations that were never reached are left out), mean, std, low, high (95 % interval of the mean).
     """
+    from common.statistics import seeds_interval  # scipy takes a second to import, and single runs are plotted without it
     rows = []
     for config, runs in sweep.items():
         everything, table = pd.concat(runs.values()), pd.DataFrame(map(measure, runs.values()))

@@ -1,58 +1,21 @@
 """
-Files that are written whole or not at all, and the model folder of a training run: its lock, an earlier run moved aside,
-and stopping by signal. Every script that writes something uses it.
+The model folder of a training run: its lock, an earlier run moved aside, and what is left when the run ends.
 """
 
 import atexit
 import os
 import re
-import signal
 import sys
-from contextlib import contextmanager, suppress
-from types import SimpleNamespace
+from contextlib import suppress
 
 from common.errors import UserError, explained, say
+from common.files import write_file
 
 # the names that training, evaluation and plotting give to the files of a model folder
 RUN_FILE = r'(ckpt\w*\.pt|results\.csv|temp\.csv|answers\.csv\.gz(\.damaged)?|meta\.pkl|vocab\.json|merges\.txt)'
 OURS = {'.lock', '.gitignore'}  # a folder that holds nothing else is empty
 VOCABULARY = {'meta.pkl', 'vocab.json', 'merges.txt'}
 OUTPUT_FILE = r'wandb|\w+\.(png|pdf|svg|gif|mp4|json)'
-
-
-@contextmanager
-def atomic_open(path, mode='w'):
-    """Open `path` for writing; it appears, or is replaced, only when the block has ended without error.
-
-    The bytes go to a temporary file in the same folder, are flushed to the disk (fsync) and renamed. After an error,
-    such as a full disk, the old file is as it was and the temporary one is gone. mode: 'w' (UTF-8 text) or 'wb'.
-    Raises UserError if the file cannot be written.
-    """
-    target = os.path.realpath(path)  # if path is a link, the file that it leads to
-    is_device = os.path.exists(target) and not os.path.isfile(target) and not os.path.isdir(target)
-    temporary = target if is_device else f'{target}.{os.getpid()}.tmp'  # a pipe or /dev/null is not replaced
-    try:
-        with open(temporary, mode, encoding=None if 'b' in mode else 'utf-8', newline=None if 'b' in mode else '') as f:
-            yield f
-            f.flush()
-            if not is_device:
-                os.fsync(f.fileno())
-        if not is_device:
-            os.replace(temporary, target)
-    except BaseException as e:
-        if not is_device and os.path.exists(temporary):
-            os.unlink(temporary)
-        if isinstance(e, OSError):
-            intact = "; what was there before is intact" if os.path.exists(target) else ""
-            problem = e.strerror if os.path.isdir(os.path.dirname(target)) else "its folder is not there"
-            raise UserError(f"cannot write {path}: {problem}{intact}")
-        raise
-
-
-def write_file(path, content):
-    """Write str or bytes to a file, whole or not at all."""
-    with atomic_open(path, 'w' if isinstance(content, str) else 'wb') as f:
-        f.write(content)
 
 
 def lock_folder(folder):
@@ -136,21 +99,3 @@ def end_results(out_dir):
         pass
     except OSError as e:  # this must not hide the error that ended the run
         say(f"{out_dir}/temp.csv is not called results.csv, because it cannot be renamed: {e.strerror}")
-
-
-def stop_by_signal():
-    """From now on Ctrl-C, SIGTERM and SIGHUP ask for a stop: the returned object's `code` becomes 128 + the signal's number.
-
-    The training loop looks at it, saves and exits. A second signal ends the process at once.
-    """
-    stop = SimpleNamespace(code=0)
-
-    def ask(signum, frame):
-        if stop.code:
-            os._exit(stop.code)
-        stop.code = 128 + signum
-    for name in ('SIGINT', 'SIGTERM', 'SIGHUP'):  # Windows has no SIGHUP
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP, and so do we
-            signal.signal(number, ask)
-    return stop

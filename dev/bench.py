@@ -34,9 +34,9 @@ from common.dataset import DATA, load_dataset
 from common.device import compile_model, compute_init
 from common.errors import wrapped
 from common.evaluate import NEW_TOKENS, grade, results_row
-from common.fused_step import FusedStep, supports
+from fused.fused_step import FusedStep, supports
 from common.questions import is_correct
-from common.run_folder import write_file
+from common.files import write_file
 from configurator import configure
 
 

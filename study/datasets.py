@@ -23,7 +23,8 @@ from io import StringIO
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository, wherever this is run from
-from common.dataset import DATA, write_dataset
+from common.dataset import DATA
+from common.prepare import write_dataset
 from common.questions import Question, arithmetic_questions, arithmetic_text, round_robin_pairs, shuffle_answers
 
 FIRST_SEED, SPLITS = 1337, 8

@@ -53,7 +53,7 @@ def assert_same_run(a, b):
 def copy_project(folder):
     for path in REPO.glob('*.py'):
         shutil.copy(path, folder)
-    for name in ('common', 'config'):
+    for name in ('common', 'fused', 'study', 'config'):
         shutil.copytree(REPO / name, folder / name, ignore=shutil.ignore_patterns('__pycache__'))
     for prepare in REPO.glob('data/*/prepare.py'):
         (folder / 'data' / prepare.parent.name).mkdir(parents=True)

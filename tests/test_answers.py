@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.answers import FILE, append_answers, keep_answers_before, read_answers
+from common.answers import FILE, add_verdicts, append_answers, keep_answers_before, read_answers
 from common.errors import UserError
 
 COLUMNS = ['iter', 'task', 'prompt', 'answer', 'group', 'samples', 'correct', 'prob', 'said']
@@ -30,12 +30,21 @@ def test_every_evaluation_is_appended_and_read_as_it_was(tmp_path):
     for iter_num in (0, 250, 500):
         append_answers(iter_num, graded(iter_num), tmp_path)
     found = read_answers(tmp_path)
-    assert list(found.columns) == COLUMNS and list(found.iter.unique()) == [0, 250, 500]
+    assert list(found.columns) == [*COLUMNS, 'right', 'always_right'] and list(found.iter.unique()) == [0, 250, 500]
     for iter_num, rows in found.groupby('iter'):
-        expected = graded(iter_num).drop(columns='completions')
+        expected = add_verdicts(graded(iter_num)).drop(columns='completions')
         pd.testing.assert_frame_equal(rows.drop(columns='iter').reset_index(drop=True), expected, check_dtype=False)
     # what the README says: pandas reads it by itself
     assert len(pd.read_csv(tmp_path / FILE)) == 3 * len(SAID)
+
+
+@pytest.mark.parametrize('answer, said, correct, right', [
+    ('12', '12', 10, True), ('12', '12', 4, True), ('12', '13', 4, False), ('12', ' 12x', 10, True), ('-3', '3', 0, False),
+    ('Paris', 'paris. ', 10, True), ('Paris', 'Par', 0, False), ('12', '12 eggs', 0, False)])
+def test_a_question_is_right_if_its_most_frequent_sample_is_and_always_right_if_all_are(answer, said, correct, right):
+    table = pd.DataFrame([dict(task='t', prompt='p', answer=answer, group='seen', samples=10, correct=correct, said=said)])
+    row, = add_verdicts(table).itertuples()
+    assert (row.right, row.always_right) == (right, correct == 10)
 
 
 def test_equal_evaluations_are_equal_bytes(tmp_path):

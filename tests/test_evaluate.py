@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from little import little_model, paper_meta, paper_text, plain_answer, plain_prob, train
 
+from common.answers import add_verdicts
 from common.dataset import Meta
 from common.evaluate import (
     answer_probs,
@@ -175,7 +176,7 @@ def test_the_graded_table_counts_what_the_paper_counts_and_keeps_the_models_mode
     trained.eval()
     completions = ask(trained, TOKENIZER, META.questions, 3)
     assert list(table.columns) == ['task', 'prompt', 'answer', 'group', 'samples', 'correct', 'prob', 'said',
-                                   'completions']
+                                   'completions', 'right', 'always_right']
     for row, question, samples in zip(table.itertuples(), META.questions, completions):
         assert (row.task, row.prompt, row.answer, row.group, row.samples) == (*question[:4], 3)
         assert row.correct == sum(is_correct(question, text) for text in samples.elements())
@@ -218,10 +219,10 @@ def graded(draw):
                                     st.floats(0, 1)), max_size=12))
     questions = [Question(task, f'prompt {i}', answer, group, end)
                  for i, ((task, answer, end), group, _, _) in enumerate(drawn)]
-    rows = [(*q[:4], SAMPLES, correct, prob, 'x', Counter(x=SAMPLES))
+    rows = [(*q[:4], SAMPLES, correct, prob, q.answer if 2 * correct > SAMPLES else 'x', Counter(x=SAMPLES))
             for q, (_, _, correct, prob) in zip(questions, drawn)]
     columns = ['task', 'prompt', 'answer', 'group', 'samples', 'correct', 'prob', 'said', 'completions']
-    return questions, pd.DataFrame(rows, columns=columns)
+    return questions, add_verdicts(pd.DataFrame(rows, columns=columns))
 
 
 @given(graded())
@@ -237,7 +238,7 @@ def test_summed_and_parts_agree_with_counting_by_hand(questions_and_table):
         own = [r for r in rows if r.group == name or r.task == names.get(name)]
         assert list(part.prompt) == [r.prompt for r in own]
         assert summed(part) == {
-            'questions': len(own), 'questions_right': sum(r.correct == SAMPLES for r in own),
+            'questions': len(own), 'questions_right': sum(2 * r.correct > SAMPLES for r in own),
             'total': SAMPLES * len(own),
             'correct': sum(r.correct for r in own), 'acc': sum(r.correct for r in own) / (SAMPLES * len(own)),
             'prob': pytest.approx(sum(r.prob for r in own) / len(own))}

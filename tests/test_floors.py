@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from floors import floor
+from paper.floors import floor
 
 
 def test_only_what_the_window_has_not_shown_costs_anything():

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from common import compile_cpp
+from fused import compile_cpp
 from common.checkpoint import load_model
-from common.fused_step import FusedStep, build, sort_windows, supports
+from fused.fused_step import FusedStep, build, sort_windows, supports
 from common.questions import arithmetic_questions, arithmetic_text
 from model import GPT, GPTConfig
 
@@ -197,7 +197,7 @@ def test_windows_are_sorted_by_what_they_hold(size):
 def test_a_text_that_is_too_long_to_be_sorted_gives_the_same_gradients(monkeypatch):
     gradients = []
     for longest in (500, 499):
-        monkeypatch.setattr('common.fused_step.MAX_SORTED', longest)
+        monkeypatch.setattr('fused.fused_step.MAX_SORTED', longest)
         model, ids, starts = make()
         fused(model).gradients(ids, starts)
         gradients.append([p.grad for p in model.parameters()])
@@ -241,7 +241,7 @@ def test_a_text_whose_sorting_was_interrupted_is_sorted_again(monkeypatch):
     step = fused(model)
     step.gradients(torch.arange(500) % 5, starts)
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
-        patch.setattr('common.fused_step.sort_windows', lambda *_: 1 // 0)
+        patch.setattr('fused.fused_step.sort_windows', lambda *_: 1 // 0)
         step.gradients(ids, starts)
     assert step.gradients(ids, starts) == pytest.approx(loss_of(model, ids, starts).item(), rel=1e-5)
 
@@ -333,7 +333,7 @@ def test_gradients_are_right_on_cpus_with_narrower_registers(cache, monkeypatch,
 
 @pytest.mark.slow
 def test_processes_that_build_at_once_do_not_disturb_each_other(cache):
-    code = ("import ctypes; from common import compile_cpp, fused_step; compile_cpp.FLAGS.append('-O0'); "
+    code = ("import ctypes; from fused import compile_cpp, fused_step; compile_cpp.FLAGS.append('-O0'); "
             "ctypes.CDLL(fused_step.build()).step_new; print(fused_step.build())")
     runs = [subprocess.Popen([sys.executable, '-c', code], cwd=REPO, stdout=subprocess.PIPE, text=True) for _ in '12']
     paths = {run.communicate()[0].strip() for run in runs}

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
-from common.dataset import write_dataset
+from common.prepare import write_dataset
 from common.questions import Question
 squares = [Question('squares', f'{n} squared: ', str(n * n), 'held out' if n == 7 else 'seen', ';') for n in range(12)]
 past = [Question('past tense', f'yesterday I {now}: ', then, 'seen', '.\\n')

@@ -12,6 +12,7 @@ from little import little_model, paper_meta
 from PIL import Image
 
 from common import pictures
+from common.answers import add_verdicts
 from common.checkpoint import load_model
 from common.gpt2 import save_gpt2
 from common.questions import arithmetic_questions
@@ -30,7 +31,7 @@ def shows(path):
 def table_of(questions, said, prob=0.5):
     """A graded table in which the model always says said[i]."""
     rows = [(q.task, q.prompt, q.answer, q.group, 10, 10 * (text == q.answer), prob, text) for q, text in zip(questions, said)]
-    return pd.DataFrame(rows, columns='task prompt answer group samples correct prob said'.split())
+    return add_verdicts(pd.DataFrame(rows, columns='task prompt answer group samples correct prob said'.split()))
 
 
 def attention():
@@ -93,7 +94,7 @@ def test_bars_are_as_long_as_the_probabilities_and_wrong_answers_stand_beside_th
     questions = [q for q in paper_meta().questions if q.task == 'facts']
     table = table_of(questions, ['Rome' if 'Spain' in q.prompt else q.answer for q in questions])
     table['prob'] = np.linspace(0.1, 0.9, 50)
-    table.loc[49, ['said', 'correct']] = ' \n', 0
+    table.loc[49, ['said', 'right']] = ' \n', False
     figure, axes = pictures.plt.subplots()
     pictures.draw_task(axes, table)
     assert np.allclose([bar.get_width() for bar in axes.patches], table.prob)
@@ -123,7 +124,7 @@ def test_runs_with_other_questions_share_one_order():
     """Names stay with their questions, also where a second run adds some to a task of the first; the order is the mean's."""
     small, large = (table_of(questions, [q.answer for q in questions]).assign(iter=0) for questions in
                     (arithmetic_questions((), 1), arithmetic_questions((), 2)))
-    late = large.assign(iter=500, correct=np.where(large.prompt == '<0+0=', 0, 10))
+    late = large.assign(iter=500, right=large.prompt != '<0+0=')
     panels = pictures.answer_panels([small, pd.concat([large, late])])
     assert list(panels) == ['addition', 'subtraction'] and [len(part) for part in panels.values()] == [9, 9]
     for part in panels.values():
@@ -135,12 +136,6 @@ def test_prompts_are_shortened_to_what_tells_them_apart():
     assert pictures.short(['Capital of France is ', 'Capital of the USA is ']) == ['France', 'the USA']
     assert pictures.short(['<5+7=', '<7-5=']) == ['5+7', '7-5'] and pictures.short(['<5+7=']) == ['<5+7=']
     assert pictures.short(['The cat says ', 'The cow says ']) == ['cat', 'cow'], 'words stay whole'
-
-
-@pytest.mark.parametrize('correct, wrong', [(10, False), (5, False), (4, True), (0, True)])
-def test_what_is_right_in_half_of_the_samples_is_not_drawn_as_wrong(correct, wrong):
-    row = pd.Series(dict(task='own', prompt='say: ', answer='Paris', said='paris. ', correct=correct, samples=10))
-    assert pictures.is_wrong(row) == wrong
 
 
 def test_facts_have_their_curve_unless_it_is_that_of_their_own_tasks():

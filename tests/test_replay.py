@@ -3,9 +3,9 @@
 import numpy as np
 import pandas as pd
 import pytest
-from authors import SWEEPS, compare, draw, markdown
+from paper.authors import SWEEPS, compare, draw, markdown
 from conftest import REPO
-from replay import replay
+from paper.replay import replay
 
 from common.pictures import plt
 from common.questions import facts_questions, facts_text

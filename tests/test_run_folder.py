@@ -11,7 +11,8 @@ import pytest
 
 from common import run_folder
 from common.errors import UserError
-from common.run_folder import atomic_open, claim_folder, end_results, lock_folder, remove_unused, write_file
+from common.files import atomic_open, write_file
+from common.run_folder import claim_folder, end_results, lock_folder, remove_unused
 
 
 def test_an_error_leaves_the_old_file_and_no_temporary_one(tmp_path):
@@ -206,7 +207,7 @@ def test_a_table_that_cannot_be_renamed_does_not_hide_what_ended_the_run(tmp_pat
 
 @pytest.mark.parametrize('signum', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_first_signal_asks_and_the_second_ends(signum):
-    code = "import sys, time; sys.path.insert(0, sys.argv[1]); from common.run_folder import stop_by_signal\n" \
+    code = "import sys, time; sys.path.insert(0, sys.argv[1]); from common.signals import stop_by_signal\n" \
            "stop = stop_by_signal(); print('ready', flush=True)\nwhile not stop.code: time.sleep(0.01)\n" \
            "print(stop.code, flush=True); time.sleep(60)"
     repo = os.path.dirname(os.path.dirname(run_folder.__file__))

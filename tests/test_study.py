@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-import study
+from study import widths as study
 from common.errors import UserError
 from common.questions import arithmetic_questions, arithmetic_text, round_robin_pairs
-from common.statistics import difference, errors_by_chance, holm, interval, page, sign_flips, sign_test
-from common.study_figures import draw_curves
+from common.statistics import difference
+from study.figures import draw_curves
+from study.inference import errors_by_chance, holm, interval, page, sign_flips, sign_test
 
 ROUNDS = {'pair': 1, 'rounds_1': 1, 'rounds_2': 2, 'rounds_3': 3, 'rounds_5': 5, 'random': 0}
 
@@ -192,7 +193,7 @@ def little_study(tmp_path_factory):
 
 @pytest.mark.slow
 def test_an_unfinished_study_gives_numbers_figures_and_tables_and_says_what_is_missing(bare, little_study):
-    process = bare.run('study.py', little_study)
+    process = bare.run('study/widths.py', little_study)
     assert process.returncode == 0, process.stderr
     assert 'Runs: main 36 of 320, orders 0 of 24, decay 0.1 0 of 24, decay 1.0 0 of 24, random 6 of 64' in process.stdout
     assert 'the study lacks a control' in process.stdout and not process.stderr
@@ -204,13 +205,13 @@ def test_an_unfinished_study_gives_numbers_figures_and_tables_and_says_what_is_m
                         'end_prob': 0.8, 'fall_after_peak': 0.1, 'bits': -0.8 * np.log2(0.9) - 0.2 * np.log2(0.05)}.items():
         assert cell.value[name] == pytest.approx(value, rel=1e-5) and cell.n[name] == 3, name
     assert numbers[(numbers.name == 'fits') & (numbers.n_embd == 8) & (numbers.study == 'main')].value.tolist() == [0, 0, 0]
-    tables = bare.check('study.py', little_study, '--markdown')
+    tables = bare.check('study/widths.py', little_study, '--markdown')
     assert '| 10 | 80.0 (all, n = 3) | 80.0 (all, n = 3) | 80.0 (all, n = 3) |\n' in tables
     assert 'There are no runs yet.' in tables and 'nan' not in tables
 
 
 def test_what_is_no_study_is_answered_with_a_sentence(little_study, tmp_path, bare):
-    bare.fails('study.py', tmp_path, '--markdown', says='run study.py without --markdown')
+    bare.fails('study/widths.py', tmp_path, '--markdown', says='run study/widths.py without --markdown')
     with pytest.raises(UserError, match='no answers.csv.gz'):
         study.read_study(tmp_path)
     with pytest.raises(UserError, match='holds a run that is not of the study'):  # its datasets are not those of the main runs
@@ -301,4 +302,4 @@ def test_the_committed_numbers_are_those_of_the_committed_runs():
 
 @pytest.mark.slow
 def test_docs_hold_the_tables_that_are_printed():
-    assert Project(REPO).check('study.py', '--markdown', PYTHONPATH='').strip() in (REPO / 'docs/study.md').read_text()
+    assert Project(REPO).check('study/widths.py', '--markdown', PYTHONPATH='').strip() in (REPO / 'study/widths.md').read_text()

@@ -18,7 +18,8 @@ from conftest import REPO, TIMING, TINY, Project
 from common.answers import append_answers
 from common.checkpoint import update_best
 from common.errors import UserError
-from common.results import measure, own_tasks, read_results, read_seeds, read_sweep, samples_right, seeds_interval, summarize
+from common.results import measure, own_tasks, read_results, read_seeds, read_sweep, samples_right, summarize
+from common.statistics import seeds_interval
 from summarize import print_markdown
 
 CONFIGS = ['config/train_both_mini_14.py', 'config/train_both_mini_28.py']
@@ -81,7 +82,7 @@ def test_what_is_finished_is_not_trained_again_and_other_settings_are_refused(sw
 
 def test_a_list_of_values_trains_every_combination_and_seed_stands_for_the_runs_own(swept):
     for seed in (7, 8):
-        swept.check('data/as_math/prepare.py', f'--name=pair_{seed}', '--held_out_pairs=1', f'--split_seed={seed}')
+        swept.check('data/as_math/prepare.py', f'--name=pair_{seed}', '--held_out_rounds=1', f'--split_seed={seed}')
     command = ['sweep.py', 'config/train_math_mini_14.py', *QUICK, '--seeds=2', '--seed=7', '--name=study', '--n_embd=6,8',
                '--dropout=0.1', '--dataset=pair_{seed},as_math']
     assert '8 runs in sweeps/study, 0 finished' in swept.check(*command)

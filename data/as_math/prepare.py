@@ -4,8 +4,6 @@ Single-digit addition and subtraction, with four sums held out: <a+b=c> and <a-b
 $ python data/as_math/prepare.py
 $ python data/as_math/prepare.py --name=as_math_34 --held_out 5,7 3,4 --max_operand=19 --seed=1
 $ python data/as_math/prepare.py --name=split_0 --held_out_rounds=2 --split_seed=0
-$ python data/as_math/prepare.py --name=orders_0 --held_out_rounds=2 --orders=1000
-$ python data/as_math/prepare.py --name=random_0 --held_out_rounds=0 --shuffle_answers
 
 Writes input.txt, train.bin, val.bin and meta.pkl beside this file, or into data/NAME/.
 """
@@ -15,7 +13,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))  # the repository, wherever this is run from
-from common.dataset import DATA, parse_arithmetic, prepare_parser, write_dataset
+from common.dataset import DATA
+from common.prepare import parse_arithmetic, prepare_parser, write_dataset
 
 args, questions, text = parse_arithmetic(prepare_parser(__doc__, HERE))
 write_dataset(DATA / args.name, text, questions)

@@ -12,7 +12,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))  # the repository, wherever this is run from
-from common.dataset import DATA, parse_arithmetic, prepare_parser, write_dataset
+from common.dataset import DATA
+from common.prepare import parse_arithmetic, prepare_parser, write_dataset
 from common.questions import facts_questions, facts_text
 
 args, sums, text = parse_arithmetic(prepare_parser(__doc__, HERE))

@@ -11,7 +11,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))  # the repository, wherever this is run from
-from common.dataset import DATA, prepare_parser, write_dataset
+from common.dataset import DATA
+from common.prepare import prepare_parser, write_dataset
 from common.questions import facts_questions, facts_text
 
 args = prepare_parser(__doc__, HERE).parse_args()

@@ -1,25 +1,28 @@
 """
-The numbers, tables and figures of the study that docs/study.md describes, from the committed files of its runs.
+The numbers, tables and figures of the study that study/widths.md describes, from the committed files of its runs.
 
-$ python study.py
-$ python study.py results/study --markdown
+$ python study/widths.py
+$ python study/widths.py results/study --markdown
 
 Reads results/study and, beside it, results/study_orders, study_decay and study_random, as summarize.py --output writes them.
-Writes numbers.csv and five figures into results/study. --markdown only prints the tables of docs/study.md, from numbers.csv.
+Writes numbers.csv and five figures into results/study. --markdown only prints the tables of study/widths.md, from numbers.csv.
 Runs may be missing: it says how many are there, a mean is over those that are there, and a test is over complete splits.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+REPO = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPO))
 from common.answers import read_answers
 from common.errors import UserError, explained, say, wrapped
 from common.questions import Question, arithmetic_text
-from common.run_folder import atomic_open, write_file
-from common.statistics import chance_within, holm, interval, page, sign_flips, sign_test
+from common.files import atomic_open, write_file
+from study.inference import chance_within, holm, interval, page, sign_flips, sign_test
 
 WIDTHS, CONTROL_WIDTHS = [6, 8, 10, 12, 14, 20, 28, 56], [14, 28, 56]
 SHARES = {'pair': 2, 'rounds_1': 10, 'rounds_2': 20, 'rounds_3': 30, 'rounds_5': 50}  # dataset to per cent held out
@@ -55,7 +58,7 @@ def cell_of(config, kind):
 def read_study(folder):
     """The answers and the rows of results.csv of all runs: two DataFrames with the columns of CELL and `split`.
 
-    The answers also have `error`, what was said most often minus what is right, and `right`, whether that is 0.
+    The answers also have `error`, what was said most often minus what is right.
     """
     both = [], []
     for kind in ('main', 'orders', 'decay', 'random'):
@@ -78,7 +81,7 @@ def read_study(folder):
                         "of them are finished")
     said = answers.said.str.extract(r'^\s*(-?[0-9]+)')[0].astype(float)  # the number that the evaluation reads
     error = said - answers.answer.astype(float)
-    return answers.assign(error=error, right=error == 0), results
+    return answers.assign(error=error), results
 
 
 def neighbours_seen(held_out):
@@ -188,7 +191,7 @@ def describe(runs):
 
 
 def run_tests(runs):
-    """Rows of numbers.csv: the tests of docs/study.md, each family with its p_holm."""
+    """Rows of numbers.csv: the tests of study/widths.md, each family with its p_holm."""
     main = {share: runs[(runs.study == 'main') & (runs.share == share)] for share in SHARES.values()}
 
     def blocks(part, name, columns, values):
@@ -288,7 +291,7 @@ def counted(numbers):
 
 
 def print_markdown(numbers):
-    """The tables of docs/study.md."""
+    """The tables of study/widths.md."""
     print(counted(numbers) + '.')
     main, random = numbers[numbers.study == 'main'], numbers[numbers.study == 'random']
     controls = numbers[~numbers.study.isin(['main', 'random']) & numbers.name.isin(['heldout_acc', 'seen_acc'])]
@@ -309,16 +312,16 @@ def print_markdown(numbers):
 
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=wrapped(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('folder', nargs='?', type=Path, default=Path(__file__).resolve().parent / 'results' / 'study',
+    parser.add_argument('folder', nargs='?', type=Path, default=REPO / 'results' / 'study',
                         help='default: results/study')
-    parser.add_argument('--markdown', action='store_true', help='print the tables of docs/study.md, and write nothing')
+    parser.add_argument('--markdown', action='store_true', help='print the tables of study/widths.md, and write nothing')
     args = parser.parse_args()
     if args.markdown:
-        with explained(f"{args.folder}/numbers.csv cannot be read ({{}}): run study.py without --markdown first"):
+        with explained(f"{args.folder}/numbers.csv cannot be read ({{}}): run study/widths.py without --markdown first"):
             numbers = pd.read_csv(args.folder / 'numbers.csv')
         print_markdown(numbers)
     else:
-        from common.study_figures import figures
+        from study.figures import figures
         answers, results = read_study(args.folder)
         runs = measure_runs(answers, results)
         numbers = pd.DataFrame(describe(runs) + run_tests(runs), columns=COLUMNS)

@@ -15,7 +15,8 @@ import weakref
 import numpy as np
 import torch
 
-from common.compile_cpp import build
+from common.errors import UserError, say
+from fused.compile_cpp import build
 
 MAX_WIDTH, MAX_EXPANSION = 96, 4  # wider models gain less and less over the compiled step, see dev/LOG.md
 MAX_BLOCK = 64  # every lane of a register has its own activations, so large models need much memory
@@ -131,3 +132,23 @@ class FusedStep:
             self.pointers('gradient', [p.grad for p in self.params]),
             *[self.pointers(name, [s[name] for s in state]) for name in ('exp_avg', 'exp_avg_sq', 'step')], decay,
             *[ctypes.c_double(x) for x in (lr, beta1, beta2, eps, grad_clip)])
+
+
+def load_fused_step(fused, model, optimizer, device, dtype, batch_size, n_threads):
+    """The training step in C++ for this model, or None for nanoGPT's. fused: 'auto', 'True' or 'False'.
+
+    batch_size: windows of this process in an iteration. Raises UserError if fused is 'True' and the step cannot be had; if
+    it is 'auto' and there is no compiler, this prints a sentence and returns None.
+    """
+    can = supports(model.config, device, dtype, batch_size)
+    if fused == 'True' and not can:
+        raise UserError("fused=True is for small float32 models on a CPU, without dropout and biases: leave it out")
+    if fused == 'False' or not can:
+        return None
+    try:
+        return FusedStep(model, optimizer, n_threads)
+    except RuntimeError as e:
+        if fused == 'True':
+            raise UserError(str(e))
+        say(f"{e}; training with torch, which is slower")
+        return None

@@ -1,11 +1,11 @@
 """
 The authors' learning curves against those of our seeds: where are theirs outside?
 
-$ python dev/authors.py
+$ python paper/authors.py
 
 Reads results/authors_curves.csv, which says for each of their evaluations what the CSV files in their repository say, and
 our runs in results/paper, results/weight_decay and results/mlt. Draws authors.png into each of these folders, with the range
-of our seeds as a band, and results/replay.png from dev/replay.py's losses. Writes results/authors_against_ours.csv and
+of our seeds as a band, and results/replay.png from paper/replay.py's losses. Writes results/authors_against_ours.csv and
 prints it as the table of docs/paper.md. Runs are compared at the iterations that both have, up to the last of ours.
 """
 
@@ -24,7 +24,7 @@ sys.path.insert(0, str(REPO))
 from common.errors import explained, wrapped
 from common.pictures import ITERATIONS, plt, save, seeds_label
 from common.results import read_sweep
-from common.run_folder import write_file
+from common.files import write_file
 
 RESULTS = REPO / 'results'
 COLOURS = {'loss': '#555555', 'sums': '#0072B2', 'facts': '#009E73'}
@@ -120,8 +120,8 @@ def draw(panels):
 
 
 def draw_replay(theirs, ours):
-    """The losses that dev/replay.py gives, with the authors' and with those of our seeds."""
-    with explained("results/replay.csv cannot be read ({}): run dev/replay.py"):
+    """The losses that paper/replay.py gives, with the authors' and with those of our seeds."""
+    with explained("results/replay.csv cannot be read ({}): run paper/replay.py"):
         table = pd.read_csv(RESULTS / 'replay.csv')
     figure, ax = plt.subplots(figsize=(7, 4.2), layout='constrained')
     for i, run in enumerate(ours):

@@ -1,5 +1,5 @@
 """
-The five figures of docs/study.md, for study.py.
+The five figures of study/widths.md, for widths.py.
 """
 
 import numpy as np
@@ -7,7 +7,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from common.pictures import ITERATIONS, plt
-from common.statistics import chance_within
+from study.inference import chance_within
 
 END, FIT, GREY = '#0072B2', '#E69F00', '#555555'  # Okabe & Ito's colours, which colour-blind readers tell apart
 
@@ -151,7 +151,7 @@ def draw_random(runs, numbers):
 def figures(runs, numbers, answers, results):
     """The figures by name; those whose runs are all missing are left out.
 
-    runs: a row for each run. numbers: numbers.csv. answers, results: all rows of the runs' files. See study.py.
+    runs: a row for each run. numbers: numbers.csv. answers, results: all rows of the runs' files. See widths.py.
     """
     drawn = {'heat': draw_heat(numbers), 'widths': draw_widths(runs, numbers)}
     if ((runs.study == 'main') & (runs.share == 20)).any():

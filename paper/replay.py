@@ -2,13 +2,13 @@
 Replay the authors' run of facts_mini_14 with our model: their initial weights, their order of batches, their precision.
 
 $ python data/facts_char/prepare.py
-$ python dev/replay.py
+$ python paper/replay.py
 
 Our batches are a function of the iteration. Theirs came from torch's global generator, which also drew the initial weights
 and the windows of every estimate of the loss. Here all of them are drawn in their order, so the losses are theirs until
 rounding makes a difference. They trained in bfloat16 on a GPU, so this goes once in float32 and once in bfloat16, on a CPU,
 and both again with another order of batches. Only capitals can be replayed, because the lines of the other datasets are
-shuffled differently. Writes results/replay.csv, columns batches, dtype, iter, train_loss and val_loss, which dev/authors.py
+shuffled differently. Writes results/replay.csv, columns batches, dtype, iter, train_loss and val_loss, which paper/authors.py
 draws. It takes some minutes.
 """
 
@@ -25,7 +25,7 @@ REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))
 from common.dataset import load_dataset
 from common.errors import wrapped
-from common.run_folder import write_file
+from common.files import write_file
 from model import GPT, GPTConfig
 from train_with_eval import get_lr  # with the defaults, which are the paper's
 

@@ -1,7 +1,7 @@
 """
 How low can the loss on as_math be, for a model that knows every sum, and for one that also knows their order by heart?
 
-$ python dev/floors.py
+$ python paper/floors.py
 
 A window of training begins anywhere in the text. So even a model that knows every sum cannot know the operands that come
 next, unless it has memorised the order of the lines. The two floors are the entropies of what comes next, given what the

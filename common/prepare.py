@@ -1,0 +1,98 @@
+"""
+Write a dataset from its questions and its text: what the prepare.py scripts share.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+import numpy as np
+
+from common.dataset import DATA, check_text, longest_line, meta_bytes
+from common.errors import UserError, explained, wrapped
+from common.files import write_file
+from common.questions import arithmetic_questions, arithmetic_text, check_question, round_robin_pairs
+from common.tokenizer import char_tokenizer
+
+
+def dataset_name(text):
+    """An argparse type: the plain name of a folder in data/ that has no prepare.py of its own."""
+    plain = Path(text).name == text and not text.startswith('.') and len(os.fsencode(text)) < 256
+    if not text or not plain or (DATA / text / 'prepare.py').exists():
+        raise argparse.ArgumentTypeError(f"{text!r} must be the plain name of a new folder in data/")
+    return text
+
+
+def operand_pair(text):
+    """An argparse type: '5,7' as (5, 7)."""
+    try:
+        a, b = (int(number) for number in text.split(','))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a pair of operands: write it like 5,7")
+    return a, b
+
+
+def prepare_parser(description, here):
+    """An argparse parser for the prepare.py in the folder `here`. DATA / args.name is where to write: `here` by default."""
+    parser = argparse.ArgumentParser(description=wrapped(description), formatter_class=argparse.RawDescriptionHelpFormatter,
+                                     allow_abbrev=False)
+    parser.add_argument('--name', type=dataset_name, default=here, help='write to data/NAME/ instead of beside this script')
+    return parser
+
+
+def parse_arithmetic(parser):
+    """Add the options of the sums to a prepare_parser and parse the command line: returns (args, questions, text)."""
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument('--held_out', type=operand_pair, nargs='*', default=[(5, 7)], metavar='A,B',
+                       help='operand pairs to hold out, in both orders of both operations (default: 5,7)')
+    which.add_argument('--held_out_rounds', type=int, metavar='K', help='hold out K rounds of a round-robin of the operands '
+                       'instead: each operand is in exactly K pairs')
+    parser.add_argument('--split_seed', type=int, default=0, metavar='S', help='which round-robin (default: 0)')
+    parser.add_argument('--max_operand', type=int, default=9, help='operands are 0..max_operand (default: 9)')
+    parser.add_argument('--seed', type=int, default=1337, help='seed of the shuffle of the lines (default: 1337)')
+    args = parser.parse_args()
+    operands = args.max_operand + 1
+    if not 0 <= args.max_operand <= 999:
+        parser.error(f"--max_operand must be from 0 to 999, not {args.max_operand}")
+    if args.held_out_rounds is not None:
+        if operands % 2 or not 0 <= args.held_out_rounds < operands:
+            parser.error(f"--held_out_rounds must be from 0 to {operands - 1}, and the number of operands, {operands}, even")
+        args.held_out = round_robin_pairs(args.split_seed, operands)[:args.held_out_rounds * operands // 2]
+    for a, b in args.held_out:
+        if not (0 <= a < operands and 0 <= b < operands):
+            parser.error(f"--held_out {a},{b} is outside the operands 0..{args.max_operand}")
+    questions = arithmetic_questions(args.held_out, args.max_operand)
+    return args, questions, arithmetic_text(questions, args.seed)
+
+
+def write_dataset(folder, text, questions):
+    """Write a dataset, and print what nanoGPT's prepare.py prints.
+
+    folder: path, e.g. DATA / args.name. text: str; train and validation are the same text on purpose, so that memorisation can
+    be measured. questions: list of Question.
+    """
+    folder, terminators = Path(folder), {(q.task, q.terminator) for q in questions}
+    with explained(f"the questions of {folder.name} cannot be used: {{}}", ValueError):
+        for q in questions:
+            check_question(q)
+    if len(terminators) > len(dict(terminators)):
+        raise UserError(f"the questions of a task of {folder.name} have several terminators: give it one, or two names")
+    if not text:
+        raise UserError(f"the text of {folder.name} is empty: hold out fewer questions")
+    check_text(text, questions, folder.name)
+    chars = sorted(set(text).union(*(q.line for q in questions)))
+    ids = np.array(char_tokenizer({ch: i for i, ch in enumerate(chars)}).encode(text), dtype='<u2').tobytes()
+    with explained(f"cannot write {folder}: {{}}", OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    for name, content in (('input.txt', text), ('train.bin', ids), ('val.bin', ids),
+                          ('meta.pkl', meta_bytes(chars, questions))):
+        write_file(folder / name, content)
+    held_out = [q.prompt.strip('<=') for q in questions if q.group == 'held out']
+    listed = ', '.join(held_out[:8]) + (f" and {len(held_out) - 8} more" if len(held_out) > 8 else '')
+    print(f"length of dataset in characters: {len(text):,}\nall the unique characters: {''.join(chars)!r}\n"
+          f"vocab size: {len(chars):,}\ntrain has {len(text):,} tokens\n"
+          f"val has {len(text):,} tokens (the same text, on purpose)\n"
+          f"questions: {len(questions):,}, held out of the text: {listed or 'none'}\n"
+          f"the longest line of a question takes {longest_line(questions)} characters: with a smaller\n--block_size the model "
+          f"sees a part of it at a time\nas in nanoGPT, no window of training begins in the last block_size characters,\n"
+          f"so the last line is learnt less well than others: {text.splitlines()[-1]!r}")
