@@ -8,6 +8,8 @@ completions (a Counter of all samples), right (said is right), always_right (all
 
 import re
 from collections import Counter
+from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,11 +17,15 @@ import torch
 
 from common.answers import add_verdicts
 from common.errors import UserError
-from common.questions import GROUPS, LABELS, completion_of, is_correct
+from common.questions import GROUPS, LABELS, Question, completion_of, is_correct
 from common.results import CLASSIC_COLUMNS
 
 NEW_TOKENS = {'math': 4, 'facts': 20}  # the paper's length of an answer, exceeded only if a dataset's own answers are longer
 ROWS = 512  # contexts that go through the model at once, to bound the memory that it takes
+
+
+def in_pieces(numbers):
+    return [numbers[start:start + ROWS] for start in range(0, len(numbers), ROWS)]
 
 
 @torch.inference_mode()
@@ -30,48 +36,19 @@ def next_token_logits(model, contexts):
     together, so that none has to be padded.
     """
     contexts = [ids[-model.config.block_size:] for ids in contexts]
-    lengths, device = np.array([len(ids) for ids in contexts]), model.lm_head.weight.device
+    lengths, device = np.array([len(ids) for ids in contexts], dtype=int), model.lm_head.weight.device
     logits = torch.empty(len(contexts), model.config.vocab_size, device=device)
     for length in np.unique(lengths):
-        same = np.flatnonzero(lengths == length)
-        for some in np.split(same, range(ROWS, len(same), ROWS)):
+        for some in in_pieces(np.flatnonzero(lengths == length)):
             logits[some] = model(torch.tensor([contexts[i] for i in some], device=device))[0][:, -1].float()
     return logits
 
 
-def sample_completions(model, prompts, num_samples, max_new_tokens, temperature=1.0, top_k=None, stop=None, seed=1337):
-    """Draw num_samples continuations of each prompt: a list of a Counter for each prompt, continuation (tuple of ids) to times.
-
-    The distribution is the same as if GPT.generate drew them one by one. Samples that are equal so far share one context, so
-    the model is asked once for all of them, and the number that go on with each token is multinomial. At low temperature
-    nearly all samples are equal.
-    prompts: lists of ids. temperature 0 is greedy. top_k: sample from the k likeliest tokens only. stop: the token that ends a
-    continuation. seed: for the sampling, which leaves torch's and numpy's global random state alone.
-    """
-    rng = np.random.default_rng(seed)
-    done = [Counter() for _ in prompts]
-    going = [(i, (), num_samples) for i in range(len(prompts))]  # prompt, continuation so far, samples that share it
-    for _ in range(max_new_tokens):
-        logits = next_token_logits(model, [prompts[i] + list(new) for i, new, _ in going])
-        likeliest, tokens = logits.topk(min(top_k or logits.size(-1), logits.size(-1)))
-        if temperature < 1e-6:  # greedy
-            likeliest, tokens = likeliest[:, :1], tokens[:, :1]
-        probs = (likeliest / max(temperature, 1e-6)).softmax(dim=-1).cpu().double().numpy()
-        times = rng.multinomial([n for _, _, n in going], probs / probs.sum(axis=1, keepdims=True))
-        tokens, still_going = tokens.tolist(), []
-        for i, j in zip(*(axis.tolist() for axis in times.nonzero())):
-            prompt, new, _ = going[i]
-            new, n = (*new, tokens[i][j]), int(times[i, j])
-            if new[-1] == stop:
-                done[prompt][new] += n
-            else:
-                still_going.append((prompt, new, n))
-        going = still_going
-        if not going:
-            break
-    for prompt, new, n in going:
-        done[prompt][new] += n
-    return done
+class Forced(NamedTuple):
+    """Questions as token ids, and what the model expects along their right answers (teacher forcing)."""
+    prompts: list  # of lists of ids
+    answers: list  # of lists of ids, the terminators included
+    logits: torch.Tensor  # (all tokens of all answers, vocab_size), float32: before each token of the first answer, and so on
 
 
 def split_prompt(tokenizer, question):
@@ -80,48 +57,115 @@ def split_prompt(tokenizer, question):
     In GPT-2's encoding, spaces at the end of a prompt belong to the answer: ' Paris' is one token there, and it cannot follow
     a space that stands alone.
     """
-    asked = question.prompt.rstrip(' ') if tokenizer.bpe else question.prompt
-    return asked, question.prompt[len(asked):] + question.answer
+    prompt = question.prompt.rstrip(' ') if tokenizer.bpe else question.prompt
+    return prompt, question.prompt[len(prompt):] + question.answer
 
 
-def ask(model, tokenizer, questions, num_samples=10, temperature=0.01, top_k=10, seed=1337):
-    """Put every question to the model num_samples times.
+@torch.inference_mode()
+def force(model, tokenizer, questions, terminated=True):
+    """The Forced of some questions; terminated: False leaves the terminators out, for a model that cannot know them.
 
-    Returns, for each question, a Counter of completion (str, without the character that ends an answer) to times.
+    A line that fits into block_size goes through the model once. Every token of a longer one has a context of its own, because
+    the context slides once it is full.
+    """
+    prompts, answers = [], []
+    # the terminator's characters one by one: GPT-2 may join spaces at the end of a text, but not inside it
+    ends = {q.terminator: [i for ch in q.terminator for i in tokenizer.encode(ch)] if terminated else [] for q in questions}
+    for question in questions:
+        prompt, answer = split_prompt(tokenizer, question)
+        prompts.append(tokenizer.encode(prompt))
+        answers.append(tokenizer.encode(answer) + ends[question.terminator])
+    starts, ends_at = (np.array(numbers, dtype=int) for numbers in (  # the positions that expect the answer's tokens
+        [len(prompt) - 1 for prompt in prompts], [len(prompt) + len(answer) - 1 for prompt, answer in zip(prompts, answers)]))
+    fits = ends_at <= model.config.block_size
+    of_fitting = torch.from_numpy(np.repeat(fits, ends_at - starts))
+    logits = torch.empty(len(of_fitting), model.config.vocab_size, device=model.lm_head.weight.device)
+    pieces, width = [], ends_at[fits].max(initial=0)
+    for some in in_pieces(np.flatnonzero(fits)):
+        # filled up on the right, where a causal model does not look
+        lines = [(prompts[i] + answers[i] + [0] * width)[:width] for i in some]
+        idx = torch.tensor(lines, device=logits.device)
+        expected = model(idx, targets=idx)[0].float()  # with targets, the logits of all positions come back
+        positions = np.arange(width)
+        asked = (positions >= starts[some, None]) & (positions < ends_at[some, None])
+        pieces.append(expected[torch.from_numpy(asked).to(logits.device)])
+    logits[of_fitting] = torch.cat(pieces) if pieces else logits[:0]
+    logits[~of_fitting] = next_token_logits(model, [prompts[i] + answers[i][:n] for i in np.flatnonzero(~fits)
+                                                    for n in range(len(answers[i]))])
+    return Forced(prompts, answers, logits)
+
+
+def answer_probs(forced):
+    """The exact probability of each question's whole answer, with its terminator: a float64 array. Nothing is sampled."""
+    targets = [i for answer in forced.answers for i in answer]
+    owners = np.repeat(np.arange(len(forced.answers)), list(map(len, forced.answers)))
+    log_probs = forced.logits.log_softmax(dim=-1)[torch.arange(len(targets)), targets]
+    return np.exp(np.bincount(owners, log_probs.cpu().double().numpy(), minlength=len(forced.answers)))
+
+
+def sample_completions(model, prompts, num_samples, max_new_tokens, temperature=1.0, top_k=None, stop=None, seed=1337,
+                       known=None):
+    """Draw num_samples continuations of each prompt: a list of a Counter for each prompt, continuation (tuple of ids) to times.
+
+    The distribution is that of GPT.generate, except that exactly k tokens are kept where several share the k-th place.
+    Samples that are equal so far share one context, so the model is asked once for all of them, and the number that go on
+    with each token is multinomial. At low temperature nearly all samples are equal.
+    prompts: lists of ids. temperature 0 is greedy. top_k: sample from the k likeliest tokens only. stop: the token that ends a
+    continuation. seed: for the sampling, which leaves torch's and numpy's global random state alone. known: logits that need
+    not be computed again, and a dict that tells their row for a prompt's number and a continuation.
+    """
+    rng = np.random.default_rng(seed)
+    known_logits, row_of = known or (None, {})
+    done = [Counter() for _ in prompts]
+    going = [(i, (), num_samples) for i in range(len(prompts))]  # prompt, continuation so far, samples that share it
+    for _ in range(max_new_tokens):
+        rows = np.array([row_of.get((i, new), -1) for i, new, _ in going])
+        others = next_token_logits(model, [prompts[i] + list(new) for (i, new, _), row in zip(going, rows) if row < 0])
+        logits = others if known_logits is None else known_logits[rows]
+        logits[rows < 0] = others
+        likeliest, tokens = logits.topk(1 if temperature == 0 else min(top_k or logits.size(-1), logits.size(-1)))
+        likeliest = likeliest.cpu().double().numpy()
+        probs = np.exp((likeliest - likeliest[:, :1]) / (temperature or 1.0))
+        times = rng.multinomial([n for _, _, n in going], probs / probs.sum(axis=1, keepdims=True))
+        tokens, still_going = tokens.cpu().numpy(), []
+        drawn = times.nonzero()
+        for number, token, n in zip(drawn[0].tolist(), tokens[drawn].tolist(), times[drawn].tolist()):
+            i, new, _ = going[number]
+            new = (*new, token)
+            if token == stop:
+                done[i][new] += n
+            else:
+                still_going.append((i, new, n))
+        going = still_going
+        if not going:
+            break
+    for i, new, n in going:
+        done[i][new] += n
+    return done
+
+
+def ask(model, tokenizer, questions, forced, num_samples=10, temperature=0.01, top_k=10, seed=1337):
+    """Evaluate the model on every question num_samples times.
+
+    forced: the Forced of these questions. Returns, for each question, a Counter of completion (str, without the character
+    that ends an answer) to times.
     """
     completions = [None] * len(questions)
+    first = np.cumsum([0, *map(len, forced.answers)])
     for stop, kind in sorted({(q.terminator[-1], q.kind) for q in questions}):
         chosen = [i for i, q in enumerate(questions) if (q.terminator[-1], q.kind) == (stop, kind)]
-        split = [split_prompt(tokenizer, questions[i]) for i in chosen]
-        new_tokens = max(NEW_TOKENS[kind], *(len(tokenizer.encode(answer + questions[i].terminator))
-                                             for i, (_, answer) in zip(chosen, split)))
+        new_tokens = max(NEW_TOKENS[kind], *(len(forced.answers[i]) for i in chosen))
         stop_ids = tokenizer.encode(stop)
-        samples = sample_completions(model, [tokenizer.encode(prompt) for prompt, _ in split], num_samples, new_tokens,
-                                     temperature, top_k, stop_ids[0] if len(stop_ids) == 1 else None, seed)
+        row_of = {(j, tuple(forced.answers[i][:n])): first[i] + n for j, i in enumerate(chosen)
+                  for n in range(len(forced.answers[i]))}
+        samples = sample_completions(model, [forced.prompts[i] for i in chosen], num_samples, new_tokens, temperature, top_k,
+                                     stop_ids[0] if len(stop_ids) == 1 else None, seed, (forced.logits, row_of))
+        decode = cache(tokenizer.decode)  # many questions have the same answer
         for i, counter in zip(chosen, samples):
             completions[i] = Counter()
             for ids, times in counter.items():
-                completions[i][completion_of(questions[i], tokenizer.decode(ids))] += times
+                completions[i][completion_of(questions[i], decode(ids))] += times
     return completions
-
-
-def answer_probs(model, tokenizer, questions, terminated=True):
-    """The exact probability of each question's whole answer and its terminator: a float64 array.
-
-    Teacher-forced: every token of the answer has a context of its own, because the context slides once it is full. Nothing is
-    sampled. terminated: False leaves the terminator out, for a model that cannot know it.
-    """
-    contexts, targets, owners = [], [], []
-    for i, question in enumerate(questions):
-        prompt, answer = split_prompt(tokenizer, question)
-        ids, new = tokenizer.encode(prompt), tokenizer.encode(answer)
-        for ch in question.terminator if terminated else '':
-            new += tokenizer.encode(ch)  # one by one: GPT-2 may join spaces at the end of a text, but not inside it
-        contexts += [ids + new[:n] for n in range(len(new))]
-        targets += new
-        owners += [i] * len(new)
-    log_probs = next_token_logits(model, contexts).log_softmax(dim=-1)[torch.arange(len(targets)), targets]
-    return np.exp(np.bincount(owners, log_probs.cpu().double().numpy(), minlength=len(questions)))
 
 
 def grade(model, meta, questions=None, num_samples=10, temperature=0.01, top_k=10, seed=1337, terminated=True):
@@ -133,15 +177,20 @@ def grade(model, meta, questions=None, num_samples=10, temperature=0.01, top_k=1
     questions = meta.questions if questions is None else questions
     was_training = model.training
     model.eval()
-    completions = ask(model, meta.tokenizer, questions, num_samples, temperature, top_k, seed)
-    probs = answer_probs(model, meta.tokenizer, questions, terminated)
+    forced = force(model, meta.tokenizer, questions, terminated)
+    completions = ask(model, meta.tokenizer, questions, forced, num_samples, temperature, top_k, seed)
     model.train(was_training)
     if not terminated:
         completions = [cut_after_answer(q, counter) for q, counter in zip(questions, completions)]
-    rows = [(q.task, q.prompt, q.answer, q.group, num_samples,
-             sum(times for text, times in counter.items() if is_correct(q, text)), prob, counter.most_common(1)[0][0], counter)
-            for q, counter, prob in zip(questions, completions, probs)]
-    return add_verdicts(pd.DataFrame(rows, columns='task prompt answer group samples correct prob said completions'.split()))
+
+    @cache
+    def is_right(answer, terminator, text):  # many questions have the same answer
+        return is_correct(Question('', '', answer, terminator=terminator), text)
+    table = pd.DataFrame(questions, columns=Question._fields).drop(columns='terminator')
+    correct = [sum(times for text, times in counter.items() if is_right(q.answer, q.terminator, text))
+               for q, counter in zip(questions, completions)]
+    return add_verdicts(table.assign(samples=num_samples, correct=np.array(correct, dtype=int), prob=answer_probs(forced),
+                                     said=[max(counter, key=counter.get) for counter in completions], completions=completions))
 
 
 def cut_after_answer(question, completions):

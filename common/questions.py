@@ -6,6 +6,7 @@ A dataset's prepare.py makes Questions and writes its text from them, so the two
 
 import random
 import re
+from functools import cache
 from typing import NamedTuple
 
 EXPRESSION = re.compile(r'<(\d+)[+-](\d+)=')  # the prompts of sums for which a grid has a place
@@ -50,7 +51,12 @@ class Question(NamedTuple):
     @property
     def kind(self):
         """'math' if the answer is a number that does not end its line, else 'facts': the two rules of is_correct."""
-        return 'math' if re.fullmatch(r'-?[0-9]+', self.answer) and '\n' not in self.terminator else 'facts'
+        return kind_of(self.answer, self.terminator)
+
+
+@cache
+def kind_of(answer, terminator):  # cached because all questions are asked for it at every evaluation
+    return 'math' if re.fullmatch(r'-?[0-9]+', answer) and '\n' not in terminator else 'facts'
 
 
 def operands(prompts):

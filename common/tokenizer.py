@@ -24,11 +24,12 @@ def char_tokenizer(stoi):
     itos = {i: ch for ch, i in stoi.items()}
 
     def encode(text):
-        unknown = [ch for ch in dict.fromkeys(text) if ch not in stoi]
-        if unknown:
+        try:
+            return [stoi[ch] for ch in text]
+        except KeyError:
+            unknown = [ch for ch in dict.fromkeys(text) if ch not in stoi]
             raise UserError(f"the vocabulary of {len(stoi)} characters has no {', '.join(map(repr, unknown))}, so it cannot "
                             f"spell {text[:30]!r}")
-        return [stoi[ch] for ch in text]
     return Tokenizer(len(stoi), encode, lambda ids: ''.join(itos[i] for i in ids))
 
 

@@ -18,6 +18,7 @@ from common.evaluate import (
     ask,
     cut_after_answer,
     estimate_loss,
+    force,
     grade,
     next_token_logits,
     parts,
@@ -30,6 +31,14 @@ from common.tokenizer import char_tokenizer
 
 META = paper_meta()
 TOKENIZER = META.tokenizer
+
+
+def asked(model, tokenizer, questions, *args, **kwargs):
+    return ask(model, tokenizer, questions, force(model, tokenizer, questions), *args, **kwargs)
+
+
+def probs_of(model, tokenizer, questions, terminated=True):
+    return answer_probs(force(model, tokenizer, questions, terminated))
 
 
 @pytest.fixture(scope='module')
@@ -47,7 +56,7 @@ def test_answers_equal_the_plain_ones_if_these_are_no_coin_toss(trained, tempera
     model = trained if std is None else little_model(TOKENIZER.vocab_size, std=std)
     questions = META.questions[:200:16] + META.questions[200::5]
     certain = 0
-    for question, samples in zip(questions, ask(model, TOKENIZER, questions, 4, temperature, 10)):
+    for question, samples in zip(questions, asked(model, TOKENIZER, questions, 4, temperature, 10)):
         plain = {plain_answer(model, TOKENIZER, question, temperature, 10) for _ in range(2 if temperature else 1)}
         assert sum(samples.values()) == 4
         if len(plain) == 1 and len(samples) == 1:
@@ -126,6 +135,21 @@ def test_more_contexts_than_go_through_the_model_at_once_keep_their_order(monkey
     torch.testing.assert_close(next_token_logits(trained, contexts), at_once, rtol=1e-4, atol=1e-5)
 
 
+def test_what_is_known_from_the_right_answers_is_not_computed_again_and_changes_nothing(trained, monkeypatch):
+    """Almost: other batches round differently, so samples may differ where two tokens are about equally likely."""
+    questions, contexts = META.questions, []
+    forced = force(trained, TOKENIZER, questions)
+    plain = sample_completions(trained, forced.prompts, 10, 4, 0.01, 10)
+    real = next_token_logits
+    monkeypatch.setattr('common.evaluate.next_token_logits', lambda model, some: contexts.extend(some) or real(model, some))
+    fast = [ask(trained, TOKENIZER, questions, forced)[i] for i in range(200)]
+    right = {tuple(p + a[:n]) for p, a in zip(forced.prompts, forced.answers) for n in range(len(a))}
+    assert contexts and not right & set(map(tuple, contexts))
+    same = [dict(completions) == dict(Counter({TOKENIZER.decode(ids).split('>')[0]: n for ids, n in samples.items()}))
+            for completions, samples in zip(fast, plain)]
+    assert sum(same) > 190
+
+
 def test_generation_stops_when_every_sample_has_ended_and_equal_ones_share_a_context(trained, monkeypatch):
     calls = []
     stop = TOKENIZER.encode('>')[0]
@@ -143,14 +167,14 @@ def test_generation_stops_when_every_sample_has_ended_and_equal_ones_share_a_con
 def test_exact_probability_is_the_product_of_the_steps(trained):
     questions = [META.questions[i] for i in (3, 57, 157, 200, 201, 225)]  # 57 and 157 are held out
     assert any(len(q.prompt) > trained.config.block_size for q in questions), 'one beyond the context'
-    probs = answer_probs(trained, TOKENIZER, questions)
+    probs = probs_of(trained, TOKENIZER, questions)
     assert probs == pytest.approx([plain_prob(trained, TOKENIZER, q) for q in questions], rel=1e-4)
     # an answer of a dataset of one's own, whose terminator has two characters, or an answer longer than the paper's
     for question in (Question('own', '<3+4=', '7', 'seen', '> '), Question('own', '<3+4=', '7' * 9),
                      META.questions[201]):
-        prob, = answer_probs(trained, TOKENIZER, [question])
+        prob, = probs_of(trained, TOKENIZER, [question])
         assert prob == pytest.approx(plain_prob(trained, TOKENIZER, question), rel=1e-4)
-        assert answer_probs(trained, TOKENIZER, [question], terminated=False)[0] > prob
+        assert probs_of(trained, TOKENIZER, [question], terminated=False)[0] > prob
 
 
 # -----------------------------------------------------------------------------
@@ -174,14 +198,14 @@ def test_the_graded_table_counts_what_the_paper_counts_and_keeps_the_models_mode
     table = grade(trained, META, num_samples=3)
     assert trained.training
     trained.eval()
-    completions = ask(trained, TOKENIZER, META.questions, 3)
+    completions = asked(trained, TOKENIZER, META.questions, 3)
     assert list(table.columns) == ['task', 'prompt', 'answer', 'group', 'samples', 'correct', 'prob', 'said',
                                    'completions', 'right', 'always_right']
     for row, question, samples in zip(table.itertuples(), META.questions, completions):
         assert (row.task, row.prompt, row.answer, row.group, row.samples) == (*question[:4], 3)
         assert row.correct == sum(is_correct(question, text) for text in samples.elements())
         assert row.completions == samples and samples[row.said] == max(samples.values())
-    assert list(table.prob) == pytest.approx(answer_probs(trained, TOKENIZER, META.questions), rel=1e-6)
+    assert list(table.prob) == pytest.approx(probs_of(trained, TOKENIZER, META.questions), rel=1e-6)
     some = grade(trained, META, META.questions[50:60], num_samples=3)
     assert list(some.prompt) == list(table.prompt[50:60])
     assert list(some.prob) == pytest.approx(list(table.prob[50:60]), rel=1e-4)
