@@ -14,7 +14,7 @@ lie beyond the training text form a group of their own, `beyond`.
 
 import os
 
-from common.errors import UserError
+from common.errors import UserError, report_errors
 from configurator import adopt, configure
 
 # -----------------------------------------------------------------------------
@@ -34,6 +34,7 @@ plot = False  # also draw each operation as a grid of what the model says, and h
 output = ''  # the .png, .pdf or .svg file to draw; '': grid.png in the model folder
 RANGES = dict(positive='num_samples top_k', not_negative='temperature max_operand', seeds='seed',
               choices={'operation': 'addition subtraction both'})
+report_errors()
 config, given = configure(globals(), **RANGES)
 # -----------------------------------------------------------------------------
 

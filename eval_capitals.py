@@ -13,6 +13,7 @@ GPT-2 cannot know that the line ends after the capital, so it counts as right if
 
 import os
 
+from common.errors import report_errors
 from configurator import adopt, configure
 
 # -----------------------------------------------------------------------------
@@ -29,6 +30,7 @@ json = ''  # also write all answers and totals to this file
 plot = False  # also draw how sure the model is of each right answer, and what it says instead
 output = ''  # the .png, .pdf or .svg file to draw; '': facts.png in the model folder
 RANGES = dict(positive='num_samples top_k', not_negative='temperature', seeds='seed')
+report_errors()
 config, given = configure(globals(), **RANGES)
 # -----------------------------------------------------------------------------
 

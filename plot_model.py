@@ -9,18 +9,19 @@ question of each task, held out if there is such a one.
 
 import os
 
+from common.errors import UserError, report_errors
 from configurator import configure
 
 # settings
 out_dir = 'out'  # the model folder
 checkpoint = 'ckpt.pt'  # checkpoint file in the model folder
 output = ''  # the .png, .pdf or .svg file to draw; '': model.png in the model folder
+report_errors()
 configure(globals())
 
 import torch  # it takes seconds to import, so the settings are checked first
 
 from common.checkpoint import load_model
-from common.errors import UserError
 from common.pictures import KNOWS, plt, save
 
 VISIBLE = str.maketrans('\n ', '↵␣')

@@ -20,13 +20,16 @@ import argparse
 import math
 from pathlib import Path
 
+from common.errors import UserError, report_errors, wrapped
+
+if __name__ == '__main__':
+    report_errors()  # before the imports that fail without the environment
 import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import NullLocator
 
 from common.answers import read_answers
-from common.errors import UserError, wrapped
 from common.pictures import draw_answers, film, plt, save, seeds_label, set_iterations
 from common.results import own_tasks, read_results, read_seeds, read_sweep, seed_folders, summarize
 

@@ -10,7 +10,7 @@ This is nanoGPT's sample.py. It prints each sample, including the start, and a l
 
 from pathlib import Path
 
-from common.errors import UserError, explained
+from common.errors import UserError, explained, report_errors
 from configurator import configure
 
 # -----------------------------------------------------------------------------
@@ -25,6 +25,7 @@ temperature = 0.8  # 1.0: the model's own probabilities; lower: likelier tokens;
 top_k = 200  # sample from the k likeliest tokens only
 seed = 1337  # seed of the sampling
 device = 'auto'  # 'cpu', 'cuda', 'mps'; auto: a GPU if there is one and the model is at least 128 wide
+report_errors()
 configure(globals(), positive='num_samples max_new_tokens top_k', not_negative='temperature', seeds='seed')
 # -----------------------------------------------------------------------------
 

@@ -19,10 +19,13 @@ import gzip
 import sys
 from pathlib import Path
 
+from common.errors import UserError, explained, report_errors, wrapped
+
+if __name__ == '__main__':
+    report_errors()  # before the imports that fail without the environment
 import pandas as pd
 
 from common.answers import FILE, first_fit, read_answers
-from common.errors import UserError, explained, wrapped
 from common.results import COPY, measure, paper_order, read_copy, read_sweep, summarize
 from common.files import write_file
 from common.statistics import difference

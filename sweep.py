@@ -27,12 +27,15 @@ from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
+from common.errors import UserError, explained, one_line, report_errors, say, wrapped
+
+if __name__ == '__main__':
+    report_errors()  # before the imports that fail without the environment
 import filelock  # comes with torch
 import numpy as np
 from tqdm import tqdm
 
 from common.dataset import DATA, text_sha256
-from common.errors import UserError, explained, one_line, say, wrapped
 from common.signals import stop_by_signal
 from configurator import settings_of
 

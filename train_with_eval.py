@@ -18,7 +18,7 @@ import shlex
 import sys
 import time
 
-from common.errors import UserError, is_terminal, say
+from common.errors import UserError, is_terminal, report_errors, say
 from common.wandb_log import import_wandb, start_wandb
 from configurator import adopt, configure
 
@@ -82,6 +82,7 @@ RANGES = dict(
     increasing={'decay_lr': 'warmup_iters lr_decay_iters'},
     choices={'dtype': 'auto float32 bfloat16', 'backend': 'auto nccl gloo', 'fused': 'auto True False'})
 if __name__ == '__main__':
+    report_errors()
     config, given = configure(globals(), **RANGES)
     if os.environ.get('RANK', '0') != '0':
         sys.stdout = open(os.devnull, 'w')  # only the master of torchrun's processes prints anything

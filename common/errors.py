@@ -1,8 +1,8 @@
 """
 What scripts say: one kind of error for everything that the user can fix, and printing that never ends a run.
 
-Code in common/ raises UserError with a whole sentence for the user: what is wrong, and what to do about it. If a script
-imports this file and does not catch the error, it ends with `error: sentence` on stderr and exit code 1, and no traceback.
+Code in common/ raises UserError with a whole sentence for the user: what is wrong, and what to do about it. A script first
+calls report_errors(), and then ends with `error: sentence` on stderr and exit code 1, and no traceback.
 """
 
 import errno
@@ -17,6 +17,14 @@ OUT_OF_MEMORY = re.compile('(out of|allocate|not enough) memory')  # in torch's 
 
 class UserError(Exception):
     """Something that the user can fix. Its text is one sentence that says what is wrong and what to do about it."""
+
+
+def report_errors():
+    """From now on this process prints what ends it as print_error does. For scripts only: it is their first call."""
+    sys.excepthook = print_error
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, 'reconfigure'):
+            stream.reconfigure(errors='backslashreplace')  # a terminal that lacks a letter must not end a run
 
 
 def print_error(kind, error, traceback):
@@ -72,9 +80,3 @@ def wrapped(docstring):
 
 def is_terminal():
     return all(stream is not None and stream.isatty() for stream in (sys.stdout, sys.stderr))
-
-
-sys.excepthook = print_error
-for stream in (sys.stdout, sys.stderr):
-    if hasattr(stream, 'reconfigure'):
-        stream.reconfigure(errors='backslashreplace')  # a terminal that lacks a letter must not end a run

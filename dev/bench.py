@@ -23,16 +23,19 @@ import time
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+REPO = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPO))
+from common.errors import report_errors, wrapped
+
+if __name__ == '__main__':
+    report_errors()  # before the imports that fail without the environment
 import numpy as np
 import torch
 
-REPO = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPO))
 import train_with_eval as train
 from common.checkpoint import build_model
 from common.dataset import DATA, load_dataset
 from common.device import compile_model, compute_init
-from common.errors import wrapped
 from common.evaluate import NEW_TOKENS, grade, results_row
 from fused.fused_step import FusedStep, supports
 from common.questions import is_correct

@@ -12,9 +12,13 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common.errors import report_errors
+
+if __name__ == '__main__':
+    report_errors()  # before the imports that fail without the environment
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.questions import arithmetic_questions, arithmetic_text
 
 BLOCK_SIZE = 9  # characters of context, which is one line

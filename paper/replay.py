@@ -17,14 +17,17 @@ import sys
 from itertools import product
 from pathlib import Path
 
+REPO = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPO))
+from common.errors import report_errors, wrapped
+
+if __name__ == '__main__':
+    report_errors()  # before the imports that fail without the environment
 import pandas as pd
 import torch
 from torch.nn import functional as F
 
-REPO = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPO))
 from common.dataset import load_dataset
-from common.errors import wrapped
 from common.files import write_file
 from model import GPT, GPTConfig
 from train_with_eval import get_lr  # with the defaults, which are the paper's

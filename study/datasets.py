@@ -23,6 +23,10 @@ from io import StringIO
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository, wherever this is run from
+from common.errors import report_errors
+
+if __name__ == '__main__':
+    report_errors()  # before the imports that fail without the environment
 from common.dataset import DATA
 from common.prepare import write_dataset
 from common.questions import Question, arithmetic_questions, arithmetic_text, round_robin_pairs, shuffle_answers

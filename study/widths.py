@@ -13,13 +13,16 @@ import argparse
 import sys
 from pathlib import Path
 
+REPO = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPO))
+from common.errors import UserError, explained, report_errors, say, wrapped
+
+if __name__ == '__main__':
+    report_errors()  # before the imports that fail without the environment
 import numpy as np
 import pandas as pd
 
-REPO = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPO))
 from common.answers import read_answers
-from common.errors import UserError, explained, say, wrapped
 from common.questions import Question, arithmetic_text
 from common.files import atomic_open, write_file
 from study.inference import chance_within, holm, interval, page, sign_flips, sign_test

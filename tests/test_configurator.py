@@ -232,8 +232,8 @@ def test_an_uncaught_user_error_is_one_sentence_and_any_other_error_a_traceback(
                          ("RuntimeError('an illegal memory access')", 'RuntimeError: an illegal memory access\n'),
                          ("RuntimeError('out of memory')", 'error: not enough memory (out of memory): choose smaller sizes\n'),
                          ('KeyboardInterrupt', '')):
-        process = subprocess.run([sys.executable, '-c', f'from common.errors import UserError; raise {raised}'],
-                                 cwd=REPO, capture_output=True, text=True)
+        code = f'from common.errors import UserError, report_errors; report_errors(); raise {raised}'
+        process = subprocess.run([sys.executable, '-c', code], cwd=REPO, capture_output=True, text=True)
         assert process.stderr.endswith(ends) and ('Traceback' in process.stderr) == ('a bug' in raised or 'illegal' in raised)
         assert process.returncode == (1 if ends else -2)
 

@@ -6,7 +6,8 @@ import pytest
 from conftest import REPO
 
 ROOMS = {  # what each may import beside itself: rooms, or single modules
-    'common': {'model'}, 'fused': {'common.errors'}, 'data': {'common.dataset', 'common.prepare', 'common.questions'},
+    'common': {'model'}, 'fused': {'common.errors'},
+    'data': {'common.dataset', 'common.errors', 'common.prepare', 'common.questions'},
     'study': {'common', 'model'}, 'script': {'common', 'fused', 'model', 'configurator'}, 'model': set(),
     'configurator': {'common.errors'}}
 SCRIPTS = {path.stem for path in REPO.glob('*.py')} - {'model', 'configurator'}

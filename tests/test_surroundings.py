@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import TINY
+from conftest import REPO, TINY
 
 MATH = 'config/train_math_mini_14.py'
 TRAIN = ('train_with_eval.py', MATH, *TINY, '--fused=False', '--decay_lr=False')
@@ -107,3 +107,25 @@ def test_a_compilers_cache_that_cannot_be_made_is_named_and_the_run_goes_on(proj
     Path(project.folder / 'file').touch()
     out = project.check(*TRAIN, '--out_dir=cached', TORCHINDUCTOR_CACHE_DIR=os.path.join(project.folder, 'file'))
     assert out.count('TORCHINDUCTOR_CACHE_DIR') == 1 and is_whole(project, 'cached')
+
+
+# -----------------------------------------------------------------------------
+# somebody else's program
+
+
+def importable(room):
+    """The modules of a room, without the scripts that act at once."""
+    paths = {path: path.read_text(encoding='utf-8') for path in (REPO / room).glob('*.py')}
+    return ['.'.join(path.relative_to(REPO).with_suffix('').parts) for path, source in sorted(paths.items())
+            if '\nreport_errors()' not in source]
+
+
+@pytest.mark.parametrize('room, known', [('', 'plot_results'), ('common', 'common.errors'), ('fused', 'fused.fused_step'),
+                                         ('study', 'study.widths'), ('paper', 'paper.authors'), ('dev', 'dev.bench')])
+def test_a_program_that_imports_ours_keeps_its_own_error_reports_and_output(room, known):
+    code = ("import importlib, sys; state = lambda: (sys.excepthook, sys.stdout, sys.stdout.errors, sys.stderr.errors)\n"
+            "before = state()\nfor name in sys.argv[1:]: importlib.import_module(name); assert state() == before, name")
+    modules = importable(room)
+    assert known in modules
+    process = subprocess.run([sys.executable, '-c', code, *modules], cwd=REPO, capture_output=True, text=True, timeout=120)
+    assert process.returncode == 0, process.stderr

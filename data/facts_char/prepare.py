@@ -11,6 +11,9 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))  # the repository, wherever this is run from
+from common.errors import report_errors
+
+report_errors()  # before the imports that fail without the environment
 from common.dataset import DATA
 from common.prepare import prepare_parser, write_dataset
 from common.questions import facts_questions, facts_text
