@@ -121,8 +121,10 @@ def sample_completions(model, prompts, num_samples, max_new_tokens, temperature=
     for _ in range(max_new_tokens):
         rows = np.array([row_of.get((i, new), -1) for i, new, _ in going])
         others = next_token_logits(model, [prompts[i] + list(new) for (i, new, _), row in zip(going, rows) if row < 0])
-        logits = others if known_logits is None else known_logits[rows]
-        logits[rows < 0] = others
+        logits = others
+        if known:
+            logits = known_logits[rows]
+            logits[rows < 0] = others
         likeliest, tokens = logits.topk(1 if temperature == 0 else min(top_k or logits.size(-1), logits.size(-1)))
         likeliest = likeliest.cpu().double().numpy()
         probs = np.exp((likeliest - likeliest[:, :1]) / (temperature or 1.0))
