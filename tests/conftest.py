@@ -14,10 +14,13 @@ from pathlib import Path
 # Threads of tiny tensors cost more than they bring, above all if another process uses a core. To be set before torch.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+import hypothesis
 import pandas as pd
 import pytest
 import torch
 
+hypothesis.settings.register_profile('any machine', deadline=None)  # a busy one takes longer, which is no fault
+hypothesis.settings.load_profile('any machine')
 REPO = Path(__file__).resolve().parents[1]
 for signum, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(signum) == signal.SIG_IGN:  # under nohup, or behind a shell's &, the scripts would ignore them too

@@ -33,7 +33,7 @@ def test_eight_equal_signs_have_the_smallest_exact_p_value():
 
 
 @given(st.lists(st.integers(-5, 5), min_size=2, max_size=7))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_sign_flips_count_all_flips(differences):
     sums = [sum(sign * d for sign, d in zip(signs, differences)) for signs in product((1, -1), repeat=len(differences))]
     one_side = min(np.mean([s >= sum(differences) for s in sums]), np.mean([s <= sum(differences) for s in sums]))
@@ -41,7 +41,7 @@ def test_sign_flips_count_all_flips(differences):
 
 
 @given(*[st.lists(st.integers(-3, 3), min_size=2, max_size=5)] * 2)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_test_of_a_difference_counts_all_ways_to_deal_the_seeds(a, b):
     def off(chosen):  # how far the mean of some values is from that of the others, as a whole number
         return abs(len(b) * sum(chosen) - len(a) * (sum(a + b) - sum(chosen)))
@@ -69,7 +69,7 @@ def test_pages_test_looks_for_growth_from_the_first_column_on():
 
 
 @given(st.integers(0, 10**6))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_the_value_of_pages_test_is_the_mean_rank_correlation(seed):
     blocks = np.random.default_rng(seed).random((6, 4))
     assert page(blocks)[0] == pytest.approx(np.mean([stats.spearmanr(range(4), block).statistic for block in blocks]))
