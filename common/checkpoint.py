@@ -10,6 +10,7 @@ import re
 import warnings
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from common.dataset import find_meta, load_meta
@@ -172,12 +173,21 @@ def update_best(best, row):
     """Put an evaluation's row of results.csv into `best`; returns the checkpoints for which it is the best so far.
 
     best: dict of 'val_loss', and the accuracies of 'math', 'facts' and 'combined', which is that of all samples if both are
-    asked, as in the paper.
+    asked, as in the paper. Of equal accuracies, the one with the higher mean probability of the right answers is better;
+    these are 'math_prob', 'facts_prob' and 'combined_prob'.
     """
-    both = row['math_total'] and row['facts_total']
-    now = {'math': row['math_acc'], 'facts': row['facts_acc'],
-           'combined': float(samples_right(row) / (row['math_total'] + row['facts_total'])) if both else 0.0}
-    improved = [f'ckpt_best_{kind}.pt' for kind, acc in now.items() if acc > best[kind]]
-    improved += ['ckpt.pt'] * (row['val_loss'] < best['val_loss'])
-    best.update({kind: max(best[kind], acc) for kind, acc in now.items()}, val_loss=min(best['val_loss'], row['val_loss']))
+    weights = row['math_total'], row['facts_total']
+    both = all(weights)
+    accs = {'math': row['math_acc'], 'facts': row['facts_acc'],
+            'combined': float(samples_right(row) / sum(weights)) if both else 0.0}
+    probs = {'math': row['math_prob'], 'facts': row['facts_prob'],
+             'combined': float(np.average([row['math_prob'], row['facts_prob']], weights=weights)) if both else 0.0}
+    improved = []
+    for kind, acc in accs.items():
+        if acc > 0 and (acc, probs[kind]) > (best[kind], best.get(f'{kind}_prob', 0.0)):
+            best |= {kind: acc, f'{kind}_prob': probs[kind]}
+            improved.append(f'ckpt_best_{kind}.pt')
+    if row['val_loss'] < best['val_loss']:
+        best['val_loss'] = row['val_loss']
+        improved.append('ckpt.pt')
     return improved

@@ -264,6 +264,6 @@ def results_row(iter_num, table, questions, train_loss, val_loss):
             'heldout': table[table.group == 'held out']}
     scores = {f'{name}_{key}': value for name, rows in cut.items() for key, value in summed(rows).items()}
     scores |= {'iter': iter_num, 'train_loss': train_loss, 'val_loss': val_loss}
-    ours = 'seen_acc heldout_correct heldout_total heldout_acc seen_prob heldout_prob math_total'.split()
+    ours = 'seen_acc heldout_correct heldout_total heldout_acc seen_prob heldout_prob math_total math_prob facts_prob'.split()
     columns = CLASSIC_COLUMNS + ours + [f'{task}_{key}' for task in own for key in ('correct', 'total')]
     return {column: scores[column] for column in columns}

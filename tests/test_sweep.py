@@ -339,10 +339,20 @@ def test_the_best_evaluation_has_the_most_samples_right_of_sums_and_facts_togeth
     rows = rows.assign(facts_correct=[0.0, 100.0, 500.0])
     assert measure(rows)['best_facts_acc'] == 1
     best = dict.fromkeys(('math', 'facts', 'combined'), 0.0) | {'val_loss': 0.0}
-    row = rows.assign(math_total=2000.0).iloc[1].to_dict()
+    row = rows.assign(math_total=2000.0, math_prob=0.5, facts_prob=0.1).iloc[1].to_dict()
     assert update_best(best, row) == ['ckpt_best_math.pt', 'ckpt_best_facts.pt', 'ckpt_best_combined.pt']
     assert best['combined'] == 2100 / 2500
     assert update_best(best, row | dict(math_acc=0.9, facts_acc=0.4, facts_correct=200.0)) == ['ckpt_best_facts.pt']
+
+
+def test_of_equally_right_evaluations_the_surest_is_the_best():
+    best = dict.fromkeys(('math', 'facts', 'combined'), 0.0) | {'val_loss': 0.0}
+    row = dict(math_acc=1.0, math_total=10, math_prob=0.49, facts_acc=0.0, facts_correct=0, facts_total=0, facts_prob=0.0,
+               val_loss=0.0)
+    assert update_best(best, row) == ['ckpt_best_math.pt']
+    assert update_best(best, row) == []
+    assert update_best(best, row | dict(math_prob=0.9)) == ['ckpt_best_math.pt']
+    assert update_best(best, row | dict(math_acc=0.9, math_prob=0.99)) == []
 
 
 def test_intervals_are_wilsons_for_shares_and_students_for_the_rest():
