@@ -212,7 +212,7 @@ if __name__ == '__main__':
     n_params = raw_model.get_num_params(non_embedding=False)
     if writes:
         lock = claim_folder(out_dir, resume=init_from == 'resume')
-        keep_vocabulary(meta, vocabulary_folder, out_dir)
+        keep_vocabulary(meta, out_dir)
         keep_answers_before(iter_num, out_dir)
     wandb_run = start_wandb(config, checkpoint.get('wandb_id')) if wandb_log and writes else None
     way = 'fused in C++' if fused_step else 'eager' if model is raw_model else 'compiled'

@@ -16,7 +16,7 @@ import torch
 from common.dataset import find_meta, load_meta
 from common.errors import UserError, explained, say
 from common.results import samples_right
-from common.tokenizer import GPT2_VOCABULARY
+from common.tokenizer import vocabulary_files
 from model import GPT, GPTConfig
 
 # In a sweep, settings that may differ from those with which a run began: where it runs, how long, and what it shows
@@ -128,7 +128,7 @@ def load_model(out_dir, names):
     model = model_from_checkpoint(checkpoint, path)
     config = {**(checkpoint.get('config') or {}), 'iter_num': int(checkpoint.get('iter_num', 0))}
     meta_path = Path(out_dir) / 'meta.pkl'
-    if not meta_path.exists() and not (Path(out_dir) / GPT2_VOCABULARY[0]).exists():
+    if not meta_path.exists() and not vocabulary_files(out_dir):
         if not isinstance(config.get('dataset'), str):
             raise UserError(f"{path} does not say its dataset (config['dataset']): put that dataset's meta.pkl into {out_dir}")
         meta_path = find_meta(config['dataset'])

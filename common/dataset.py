@@ -18,7 +18,7 @@ import numpy as np
 from common.errors import UserError, explained, say
 from common.files import write_file
 from common.questions import FACT_END, Question, check_question, paper_questions
-from common.tokenizer import GPT2_VOCABULARY, Tokenizer, char_tokenizer, gpt2_tokenizer
+from common.tokenizer import Tokenizer, char_tokenizer, gpt2_tokenizer
 
 DATA = Path(__file__).resolve().parents[1] / 'data'
 SEARCHED = 2_000_000  # the most tokens of a text without questions that are searched for the paper's questions
@@ -173,10 +173,10 @@ def load_dataset(dataset, block_size=None, gpt2_folder=None):
     return meta, *splits
 
 
-def keep_vocabulary(meta, gpt2_folder, out_dir):
+def keep_vocabulary(meta, out_dir):
     """Put what load_dataset has loaded into the model folder, so that the model can be evaluated even if the data changes.
 
-    This writes a meta.pkl. For GPT-2's encoding it copies vocab.json and merges.txt from gpt2_folder, if they are there.
+    This writes a meta.pkl. For GPT-2's encoding it copies the files from which that was read, unless it is OpenAI's.
     Raises UserError if out_dir, which is that of a resumed run then, has other questions.
     """
     path = Path(out_dir) / 'meta.pkl'
@@ -186,6 +186,5 @@ def keep_vocabulary(meta, gpt2_folder, out_dir):
                             "another out_dir")
         chars = [meta.tokenizer.decode([i]) for i in range(meta.tokenizer.vocab_size)]
         write_file(path, meta_bytes(chars, meta.questions))
-    elif all((Path(gpt2_folder or '') / name).exists() for name in GPT2_VOCABULARY):
-        for name in GPT2_VOCABULARY:
-            write_file(Path(out_dir) / name, (Path(gpt2_folder or '') / name).read_bytes())
+    for path in meta.tokenizer.files:
+        write_file(Path(out_dir) / path.name, path.read_bytes())

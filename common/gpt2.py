@@ -16,6 +16,7 @@ from common.checkpoint import check_vocabulary
 from common.dataset import load_meta, meta_bytes
 from common.errors import UserError, explained, say
 from common.files import write_file
+from common.tokenizer import vocabulary_files
 from model import GPT, GPTConfig
 
 GPT2_MODELS = ('gpt2', 'gpt2-medium', 'gpt2-large', 'gpt2-xl')  # 124M, 350M, 774M, 1558M parameters
@@ -70,6 +71,8 @@ def load_transformers_gpt2(name_or_path):
     if is_folder and not os.path.exists(os.path.join(name_or_path, 'config.json')):
         raise UserError(f"{name_or_path} holds no GPT-2 in the form of transformers: it has no config.json")
     transformers = import_transformers()
+    if is_folder and not os.path.exists(os.path.join(name_or_path, 'meta.pkl')) and not vocabulary_files(name_or_path):
+        say(f"{name_or_path} has no vocabulary, so OpenAI's is taken for it")
     if not is_folder:
         say(f"loading {name_or_path} through transformers, which downloads it the first time")
     hint = "" if is_folder else ": connect to the network once, or name a folder that holds them"
@@ -97,7 +100,7 @@ def load_pretrained(init_from):
     meta_path = Path(init_from) / 'meta.pkl'
     meta = load_meta(meta_path, init_from)
     check_vocabulary(model, meta.tokenizer, init_from, meta_path, "put the vocabulary that it was trained with into its "
-                     "folder, as meta.pkl or as vocab.json and merges.txt")
+                     "folder, as meta.pkl or tokenizer.json")
     if meta.tokenizer.bpe:
         meta = meta._replace(questions=[q._replace(group='beyond') for q in meta.questions])
     return model, meta
@@ -107,7 +110,7 @@ def save_gpt2(model, meta, folder):
     """Write a GPT to a folder that transformers' GPT2LMHeadModel.from_pretrained loads, with equal logits.
 
     Biases that the model does not have become zeros. A vocabulary of characters goes with it, for AutoTokenizer and for
-    our own scripts.
+    our own scripts, and an encoding like GPT-2's in the files from which it was read.
     """
     transformers = import_transformers()
     cfg = model.config
@@ -125,6 +128,8 @@ def save_gpt2(model, meta, folder):
             chars = [meta.tokenizer.decode([i]) for i in range(meta.tokenizer.vocab_size)]
             character_tokenizer(transformers, chars, cfg.block_size).save_pretrained(folder)
             write_file(os.path.join(folder, 'meta.pkl'), meta_bytes(chars, meta.questions))
+        for path in meta.tokenizer.files:
+            write_file(os.path.join(folder, path.name), path.read_bytes())
 
 
 def character_tokenizer(transformers, chars, block_size):

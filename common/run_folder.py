@@ -12,9 +12,9 @@ from common.errors import UserError, explained, say
 from common.files import write_file
 
 # the names that training, evaluation and plotting give to the files of a model folder
-RUN_FILE = r'(ckpt\w*\.pt|results\.csv|temp\.csv|answers\.csv\.gz(\.damaged)?|meta\.pkl|vocab\.json|merges\.txt)'
+RUN_FILE = r'(ckpt\w*\.pt|results\.csv|temp\.csv|answers\.csv\.gz(\.damaged)?|meta\.pkl|(vocab|tokenizer)\.json|merges\.txt)'
 OURS = {'.lock', '.gitignore'}  # a folder that holds nothing else is empty
-VOCABULARY = {'meta.pkl', 'vocab.json', 'merges.txt'}
+VOCABULARY = {'meta.pkl', 'vocab.json', 'merges.txt', 'tokenizer.json'}
 OUTPUT_FILE = r'wandb|\w+\.(png|pdf|svg|gif|mp4|json)'
 
 

@@ -13,7 +13,7 @@ from common.dataset import Meta, find_meta, keep_vocabulary, load_dataset, load_
 from common.errors import UserError
 from common.prepare import write_dataset
 from common.questions import FACT_END, Question, arithmetic_questions, arithmetic_text, facts_questions, paper_questions
-from common.tokenizer import Tokenizer
+from common.tokenizer import Tokenizer, vocabulary_files
 
 SIZES = {'as_math': (1764, 17, 196, 200), 'facts_char': (1547, 51, 50, 50), 'both_math_and_facts': (3311, 66, 246, 250)}
 
@@ -214,7 +214,7 @@ def test_a_text_of_others_is_asked_what_it_can_answer_and_nothing_in_it_counts_a
     write_nanogpts(data / 'some', paper_text()[:1764].replace('<0-0=0>', '<0-0=1>'))
     meta, *_ = load_dataset('some')
     assert [q for q in arithmetic_questions() if q not in meta.questions] == [everything[100]]
-    keep_vocabulary(meta, None, data / 'some')  # into a model folder
+    keep_vocabulary(meta, data / 'some')  # into a model folder
     assert load_meta(data / 'some/meta.pkl').questions == meta.questions
     write_nanogpts(data / 'other', paper_text()[1764:].replace('Capital', 'Name') + '<0123456789>+-=')
     assert load_dataset('other')[0].questions == []
@@ -285,19 +285,18 @@ def test_a_model_folder_keeps_what_was_loaded_whatever_the_files_have_become_sin
     write_dataset(data / 'sums', arithmetic_text(questions[:9]), questions[:9])
     out = tmp_path / 'out'
     out.mkdir()
-    keep_vocabulary(meta, None, out)
+    keep_vocabulary(meta, out)
     assert pickle.loads((out / 'meta.pkl').read_bytes()) == before != pickle.loads((data / 'sums/meta.pkl').read_bytes())
 
 
 def test_gpt2s_vocabulary_goes_into_the_model_folder_if_it_is_there(tmp_path):
-    meta = Meta(Tokenizer(3, None, None, bpe=True), [], own=False)
-    for folder in ('bpe', 'half', 'out'):
+    for folder in ('bpe', 'out'):
         (tmp_path / folder).mkdir()
-    for path in ('bpe/vocab.json', 'bpe/merges.txt', 'half/vocab.json'):
+    for path in ('bpe/vocab.json', 'bpe/merges.txt'):
         (tmp_path / path).write_text(path)
-    for folder in (None, tmp_path / 'half'):
-        keep_vocabulary(meta, folder, tmp_path / 'out')
-        assert not list((tmp_path / 'out').iterdir())
-    keep_vocabulary(meta, tmp_path / 'bpe', tmp_path / 'out')
+    keep_vocabulary(Meta(Tokenizer(3, None, None, bpe=True), [], own=False), tmp_path / 'out')
+    assert not list((tmp_path / 'out').iterdir()), "OpenAI's is not copied"
+    files = tuple(vocabulary_files(tmp_path / 'bpe'))
+    keep_vocabulary(Meta(Tokenizer(3, None, None, bpe=True, files=files), [], own=False), tmp_path / 'out')
     assert {path.name: path.read_text() for path in (tmp_path / 'out').iterdir()} == {
         'vocab.json': 'bpe/vocab.json', 'merges.txt': 'bpe/merges.txt'}

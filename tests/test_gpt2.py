@@ -1,6 +1,7 @@
 """The GPT against transformers' GPT-2, an implementation not ours: weights in, weights out, training from them."""
 
 import json
+import re
 import shutil
 import sys
 
@@ -8,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import TIMING, TINY
+from conftest import REPO, TIMING, TINY
 from little import paper_meta, train
 from torch.nn import functional as F
 
@@ -34,6 +35,7 @@ def import_transformers():
 # A vocabulary of GPT-2's form: the 256 bytes, a few merges, and the end of text. '=-' is a token of GPT-2's, too.
 MERGES = ['Ġ P', 'a r', 'i s', 'ĠP ar', 'ĠPar is', 'Ġ is', 'Ġ o', 'Ġo f', 'Ċ Ċ', '= -', 'Ġ Ġ', 'C a', 'p i', 't a',
           'ta l', 'pi tal', 'Ca pital', 'n d', 'L o', 'Ġ L', 'o n']
+STRANGE = "  It's 12345 naïve,\n\n\n  =-  Paris   <|endoftext|>東京 \n"
 LINES = ['Capital of France is Paris \n', 'Capital of the UK is London \n', 'Capital of Japan is Tokyo \n',
          '<3+4=7> \n',
          '<9+8=17>\n', '<7-5=2> \n']
@@ -47,6 +49,12 @@ def write_vocabulary(folder):
     (folder / 'vocab.json').write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
     (folder / 'merges.txt').write_text('#version: 0.2\n' + '\n'.join(MERGES) + '\n')
     return len(tokens)
+
+
+def their_tokenizer(folder):
+    """transformers' own tokenizer of the files of write_vocabulary."""
+    merges = [tuple(merge.split()) for merge in MERGES]
+    return transformers.GPT2Tokenizer(vocab=json.loads((folder / 'vocab.json').read_text()), merges=merges)
 
 
 def random_gpt2(seed=0, std=0.1, **changes):
@@ -65,6 +73,9 @@ def gpt2_folder(tmp_path):
     folder = tmp_path / 'tiny_gpt2'
     folder.mkdir()
     random_gpt2(vocab_size=write_vocabulary(folder)).save_pretrained(folder)
+    their_tokenizer(folder).save_pretrained(folder)  # transformers 5 writes no vocab.json
+    for name in ('vocab.json', 'merges.txt'):
+        (folder / name).unlink()
     return folder
 
 
@@ -165,9 +176,7 @@ def test_a_trained_folder_is_exported_with_its_vocabulary_asked_and_sampled_from
 def test_local_vocabulary_files_encode_as_transformers_does(tmp_path):
     size = write_vocabulary(tmp_path)
     ours = load_meta(tmp_path / 'meta.pkl', tmp_path).tokenizer
-    theirs = transformers.GPT2Tokenizer(vocab=json.loads((tmp_path / 'vocab.json').read_text()),
-                                        merges=[tuple(merge.split()) for merge in MERGES])
-    text = ''.join(LINES) + "  It's 12345 naïve,\n\n\n  =-  Paris   <|endoftext|>東京 \n"
+    theirs, text = their_tokenizer(tmp_path), STRANGE
     assert ours.encode(text) == theirs.encode(text) and max(ours.encode(text)) == size - 1
     assert ours.decode(ours.encode(text)) == text and ours.decode([5, size + 40]) == ours.decode([5])
     assert ours.vocab_size == size and len(ours.encode(' Paris')) == 1
@@ -175,6 +184,60 @@ def test_local_vocabulary_files_encode_as_transformers_does(tmp_path):
     (tmp_path / 'vocab.json').write_text('{}')
     with pytest.raises(UserError, match='^[^\n]*do not belong together$'):
         load_meta(tmp_path / 'meta.pkl', tmp_path)
+
+
+def test_the_vocabulary_that_transformers_5_saves_is_read_and_never_replaced_by_openais(tmp_path, gpt2_folder):
+    ours = gpt2_tokenizer(gpt2_folder)
+    write_vocabulary(tmp_path)
+    assert not (gpt2_folder / 'vocab.json').exists() and ours.vocab_size == 278
+    assert ours.encode(STRANGE) == gpt2_tokenizer(tmp_path).encode(STRANGE) and ours.decode(ours.encode(STRANGE)) == STRANGE
+    # a vocabulary that somebody else has trained, with the special tokens first
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    theirs = Tokenizer(models.BPE())
+    theirs.pre_tokenizer, theirs.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    readme = (REPO / 'README.md').read_text(encoding='utf-8')
+    theirs.train_from_iterator([readme], trainers.BpeTrainer(
+        vocab_size=700, special_tokens=['<|endoftext|>', '<pad>'], initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+    theirs.save(str(gpt2_folder / 'tokenizer.json'))
+    ours = gpt2_tokenizer(gpt2_folder)
+    for text in (readme, STRANGE, 'a<pad>b'):
+        assert ours.encode(text) == theirs.encode(text).ids and ours.decode(ours.encode(text)) == text
+
+
+@pytest.mark.parametrize('change, says', [
+    (lambda t: t['pre_tokenizer'].update(add_prefix_space=True), 'another way'),
+    (lambda t: t['pre_tokenizer'].update(use_regex=False), 'another way'),
+    (lambda t: t.update(pre_tokenizer=None), 'another way'),
+    (lambda t: t.update(normalizer={'type': 'NFC'}), 'another way'),
+    (lambda t: t['model'].update(type='WordLevel'), 'another way'),
+    (lambda t: t['model']['merges'].reverse(), 'not in their order'),
+    (lambda t: t['model']['merges'].pop(), 'do not make'),
+    (lambda t: t['model']['vocab'].pop('a'), 'do not make'),
+    (lambda t: t['model']['vocab'].update(a=5), 'one id'),
+    (lambda t: t.pop('model'), "('model')")])
+def test_a_vocabulary_that_is_not_of_gpt2s_kind_is_refused(gpt2_folder, change, says):
+    content = json.loads((gpt2_folder / 'tokenizer.json').read_text())
+    change(content)
+    (gpt2_folder / 'tokenizer.json').write_text(json.dumps(content))
+    with pytest.raises(UserError, match=f'^[^\n]*tokenizer.json cannot be read [^\n]*{re.escape(says)}'):
+        gpt2_tokenizer(gpt2_folder)
+
+
+def test_half_a_vocabulary_is_refused_and_none_is_announced(gpt2_folder, capsys):
+    load_gpt2(str(gpt2_folder))
+    assert not capsys.readouterr().out
+    (gpt2_folder / 'tokenizer.json').unlink()
+    with pytest.raises(UserError, match='has a tokenizer_config.json, but neither tokenizer.json nor'):
+        gpt2_tokenizer(gpt2_folder)
+    (gpt2_folder / 'tokenizer_config.json').unlink()
+    load_gpt2(str(gpt2_folder))
+    assert capsys.readouterr().out == f"{gpt2_folder} has no vocabulary, so OpenAI's is taken for it\n"
+
+
+def test_an_exported_model_takes_its_encoding_along(gpt2_folder, tmp_path):
+    meta = load_meta(gpt2_folder / 'meta.pkl', gpt2_folder)
+    save_gpt2(load_gpt2(str(gpt2_folder)), meta, tmp_path / 'exported')
+    assert gpt2_tokenizer(tmp_path / 'exported').encode(STRANGE) == meta.tokenizer.encode(STRANGE)
 
 
 def test_questions_in_gpt2s_encoding_are_scored_on_what_follows_naturally(tmp_path):
