@@ -1,7 +1,8 @@
 """
 Draws what a model knows: each question with the probability of its right answer, and what the model says instead.
 
-The eval scripts draw one graded table with it, plot_results.py all tables of a run, one after the other or in a film.
+The eval scripts draw one graded table with it, plot_results.py all tables of a run, one after the other or in a film. A script
+imports this before anything of matplotlib, whose settings are made here.
 """
 
 import math
@@ -9,12 +10,17 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
+OURS = 'matplotlib' not in sys.modules  # else a program that imports this draws with settings of its own
+if OURS:
+    os.environ['MPLBACKEND'] = 'Agg'  # files need no screen, and a notebook's backend is often not there for its !commands
 import matplotlib
 
-matplotlib.use('Agg')  # this draws into files and needs no screen
+if OURS:
+    matplotlib.rcdefaults()  # the user's matplotlibrc may ask for LaTeX
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd

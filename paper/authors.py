@@ -21,13 +21,13 @@ if __name__ == '__main__':
     report_errors()  # before the imports that fail without the environment
 import numpy as np
 import pandas as pd
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from scipy import stats
 
 from common.pictures import ITERATIONS, plt, save, seeds_label
 from common.results import read_sweep
 from common.files import write_file
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 RESULTS = REPO / 'results'
 COLOURS = {'loss': '#555555', 'sums': '#0072B2', 'facts': '#009E73'}

@@ -3,11 +3,11 @@ The five figures of study/widths.md, for widths.py.
 """
 
 import numpy as np
-from matplotlib.patheffects import withStroke
-from matplotlib.ticker import FixedLocator, NullLocator
 
 from common.pictures import ITERATIONS, plt
 from study.inference import chance_within
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FixedLocator, NullLocator
 
 END, FIT, GREY = '#0072B2', '#E69F00', '#555555'  # Okabe & Ito's colours, which colour-blind readers tell apart
 
