@@ -11,10 +11,10 @@ from conftest import REPO, TINY
 
 # What a user would write: two tasks, one answered by numbers and one by words, with lines that end in their own ways
 PREPARE = '''
-import sys
-from pathlib import Path
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parents[1]))
+import os, sys
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.dirname(os.path.dirname(HERE)))
+from common.errors import report_errors; report_errors()
 from common.prepare import write_dataset
 from common.questions import Question
 squares = [Question('squares', f'{n} squared: ', str(n * n), 'held out' if n == 7 else 'seen', ';') for n in range(12)]
