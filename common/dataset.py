@@ -128,6 +128,20 @@ def text_sha256(ids):
     return digest.hexdigest()
 
 
+def bits_of(ids, tokenizer):
+    """How many bits the ids of a file have that was read as uint16: 32 or 64 if each is followed by zeros, else 16.
+
+    Zeros may also be newlines, after lines of one character; but then none of these characters is a newline.
+    """
+    for n in (4, 2):
+        columns = ids[:len(ids) // n * n].reshape(-1, n)
+        if columns[:1000, 1:].any() or columns[:, 1:].any() or not columns.any() or len(ids) % n:
+            continue
+        if n == 4 or tokenizer.bpe or not columns[:, 0].all():
+            return 16 * n
+    return 16
+
+
 def load_dataset(dataset, block_size=None, gpt2_folder=None):
     """The data of data/`dataset`: returns (Meta, train ids, val ids). The ids are 1-D uint16 arrays, memory-mapped.
 
@@ -152,6 +166,8 @@ def load_dataset(dataset, block_size=None, gpt2_folder=None):
         if size % 2 or not size:
             raise UserError(f"data/{dataset}/{name} is truncated: {by} again")
         ids = np.memmap(folder / name, dtype='<u2', mode='r')
+        if (bits := bits_of(ids, meta.tokenizer)) > 16:
+            raise UserError(f"data/{dataset}/{name} holds ids of {bits} bits, but must have 16: write it as np.uint16")
         if ids.max() >= meta.tokenizer.vocab_size:
             raise UserError(f"data/{dataset}/{name} has token {ids.max()} outside the vocabulary of "
                             f"{meta.tokenizer.vocab_size}: {by} again")

@@ -1,11 +1,15 @@
 """Whatever is wrong with a script's input: one clear sentence, exit code 1 or 2, no traceback, nothing overwritten."""
 
 import os
+import pickle
 import shutil
 
+import numpy as np
 import pytest
 from conftest import TINY
 
+from common.dataset import load_dataset
+from common.errors import UserError
 from common.results import CLASSIC_COLUMNS
 
 MATH = 'config/train_math_mini_14.py'
@@ -68,6 +72,24 @@ def test_damaged_data(project, name, content, says):
     path.write_bytes(content(path.read_bytes()))
     project.fails(*TRAIN, says=says)
     assert not (project.folder / 'owned').exists()
+
+
+@pytest.mark.parametrize('wide, bits', [('<i4', 32), ('<i8', 64)])
+def test_ids_of_another_width_are_named_although_they_are_in_the_vocabulary(tmp_path, monkeypatch, wide, bits):
+    """Read as uint16, each is followed by zeros, which are newlines; nothing else tells, if there are no questions."""
+    monkeypatch.setattr('common.dataset.DATA', tmp_path)
+    for text, dtype in (('some text\nof two lines', wide), ('a\nb\nc\nd\n', '<u2')):
+        chars = sorted(set(text))
+        stoi = {ch: i for i, ch in enumerate(chars)}
+        meta = dict(vocab_size=len(chars), stoi=stoi, itos=dict(enumerate(chars)))
+        (tmp_path / 'meta.pkl').write_bytes(pickle.dumps(meta))
+        for name in ('train.bin', 'val.bin'):
+            np.array([stoi[ch] for ch in text], dtype=dtype).tofile(tmp_path / name)
+        if dtype == wide:
+            with pytest.raises(UserError, match=f'train.bin holds ids of {bits} bits'):
+                load_dataset('.')
+        else:
+            assert len(load_dataset('.')[1]) == len(text)
 
 
 def test_data_that_holds_the_held_out_lines(project):
