@@ -9,6 +9,7 @@ import gzip
 import io
 import os
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -47,7 +48,8 @@ def append_answers(iter_num, table, out_dir):
                 f.flush()
                 os.fsync(f.fileno())
         except OSError:
-            os.truncate(path, before)  # pandas could not read a file that ends in half a member
+            with suppress(OSError):  # what is wrong with the disk must not hide what went wrong first
+                os.truncate(path, before)  # pandas could not read a file that ends in half a member
             raise
 
 

@@ -3,7 +3,7 @@ Files that are written whole or not at all.
 """
 
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from common.errors import UserError
 
@@ -28,8 +28,9 @@ def atomic_open(path, mode='w'):
         if not is_device:
             os.replace(temporary, target)
     except BaseException as e:
-        if not is_device and os.path.exists(temporary):
-            os.unlink(temporary)
+        if not is_device:
+            with suppress(OSError):  # it may not be there, and a failing disk must not hide what failed first
+                os.unlink(temporary)
         if isinstance(e, OSError):
             intact = "; what was there before is intact" if os.path.exists(target) else ""
             problem = e.strerror if os.path.isdir(os.path.dirname(target)) else "its folder is not there"
