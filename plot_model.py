@@ -9,7 +9,7 @@ question of each task, held out if there is such a one.
 
 import os
 
-from common.errors import UserError, report_errors
+from common.errors import UserError, report_errors, shown
 from configurator import configure
 
 # settings
@@ -60,7 +60,7 @@ names = [ch.translate(VISIBLE) for ch in vocabulary]
 questions = {q.task: q for q in sorted(meta.questions, key=lambda q: q.group == 'held out')}  # held out if there is one
 columns = len(questions) + 4
 figure = plt.figure(figsize=(1.65 * columns, 3.4 + 2.1 * model.config.n_layer), layout='constrained')
-figure.suptitle(f"{path}, iteration {config['iter_num']:,} ({model.get_num_params(non_embedding=False):,} parameters)")
+figure.suptitle(f"{shown(path)}, iteration {config['iter_num']:,} ({model.get_num_params(non_embedding=False):,} parameters)")
 grid = figure.add_gridspec(1 + model.config.n_layer, columns, height_ratios=[1.4] + [1] * model.config.n_layer)
 
 # the digits, or all characters if there are fewer than three, along the two directions in which their embeddings differ most

@@ -20,18 +20,18 @@ import argparse
 import math
 from pathlib import Path
 
-from common.errors import UserError, report_errors, wrapped
+from common.errors import UserError, report_errors, shown, wrapped
 
 if __name__ == '__main__':
     report_errors()  # before the imports that fail without the environment
 import pandas as pd
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
-from matplotlib.ticker import NullLocator
 
 from common.answers import read_answers
 from common.pictures import draw_answers, film, plt, save, seeds_label, set_iterations
 from common.results import own_tasks, read_results, read_seeds, read_sweep, seed_folders, summarize
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import NullLocator
 
 # colour, dashes and width of each curve, in the order of the legend: Okabe & Ito's colours, which colour-blind readers tell
 # apart. Wide and light ones lie below dark and narrow ones, so that curves that coincide stay tellable, in grey as well.
@@ -120,7 +120,7 @@ def read_panels(folders):
 
 def title_of(name, runs, n_seeds):
     """'math_mini_14 (1,582 parameters, 3 seeds)', as far as that is known; n_seeds: 0 if it is a single run."""
-    n_params = runs[0].n_params.iloc[-1]
+    n_params, name = runs[0].n_params.iloc[-1], shown(name)
     known = [f'{n_params:,.0f} parameters'] * pd.notna(n_params) + [seeds_label(n_seeds)] * bool(n_seeds)
     return name + ('\n' if len(name) > 16 else ' ') + f"({', '.join(known)})" if known else name
 

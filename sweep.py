@@ -158,7 +158,7 @@ def share_done(folder, max_iters):
     """How much of a run is done, from 0 to 1, by the last row of its table; 1 only if the run has ended."""
     goes_on = (folder / 'temp.csv').exists()
     try:
-        rows = (folder / ('temp.csv' if goes_on else 'results.csv')).read_text().splitlines()
+        rows = (folder / ('temp.csv' if goes_on else 'results.csv')).read_text(encoding='utf-8').splitlines()
         return min((int(rows[-1].split(',')[0]) + 1) / (max_iters + 1), 0.99 if goes_on else 1)
     except (OSError, ValueError, IndexError):
         return 0
@@ -178,7 +178,7 @@ def train(argv, folder, max_iters, threads):
         return 0
     init_from = 'resume' if (folder / 'ckpt_last.pt').exists() else 'scratch'
     command = [sys.executable, str(TRAIN), *argv, f'--out_dir={folder}', f'--init_from={init_from}']
-    with open(f'{folder}.log', 'a') as log:
+    with open(f'{folder}.log', 'a', encoding='utf-8', errors='surrogateescape') as log:  # paths may hold any bytes
         print('$', shlex.join(command), file=log, flush=True)
         # It has a session of its own. Otherwise the terminal would send Ctrl-C to it as well as to the sweep, and a second
         # signal ends it without saving.
@@ -194,7 +194,9 @@ def train(argv, folder, max_iters, threads):
 def last_line(folder):
     """The last line of a run's log, which says why the run failed."""
     log = Path(f'{folder}.log')
-    return log.read_text(errors='replace').strip().split('\n')[-1] if log.exists() else 'it could not be started'
+    if not log.exists():
+        return 'it could not be started'
+    return log.read_text(encoding='utf-8', errors='replace').strip().split('\n')[-1]
 
 
 def start(args, runs):
@@ -237,6 +239,7 @@ def wait_for(futures, runs):
 
 
 if __name__ == '__main__':
+    os.environ['PYTHONIOENCODING'] = 'utf-8'  # for the runs, whose output is read here
     args, overrides = parse_arguments()
     planned = plan_runs(args, overrides)
     runs = without_finished(planned, args.finished)
@@ -253,7 +256,7 @@ if __name__ == '__main__':
         say("stopping, everything is saved; the same command goes on from where the runs stopped")
         sys.exit(stop.code)  # this waits for the threads, and they wait for their runs
     if len(failed) < len(runs):
-        summary = subprocess.run([sys.executable, HERE / 'summarize.py', f'sweeps/{args.name}'], text=True,
+        summary = subprocess.run([sys.executable, HERE / 'summarize.py', f'sweeps/{args.name}'], encoding='utf-8',
                                  stdout=subprocess.PIPE)
         say(summary.stdout.rstrip())  # and not summarize.py itself, for which a closed pipe would be a failure
         if summary.returncode:

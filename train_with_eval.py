@@ -18,7 +18,7 @@ import shlex
 import sys
 import time
 
-from common.errors import UserError, is_terminal, report_errors, say
+from common.errors import UserError, discard_output, is_terminal, report_errors, say
 from common.wandb_log import import_wandb, start_wandb
 from configurator import adopt, configure
 
@@ -85,7 +85,7 @@ if __name__ == '__main__':
     report_errors()
     config, given = configure(globals(), **RANGES)
     if os.environ.get('RANK', '0') != '0':
-        sys.stdout = open(os.devnull, 'w')  # only the master of torchrun's processes prints anything
+        discard_output()  # only the master of torchrun's processes prints anything
     os.environ.setdefault('OMP_WAIT_POLICY', 'passive')  # threads that spin make a run ten times slower beside other work
     if init_from not in ('scratch', 'resume') and not init_from.startswith('gpt2') and not os.path.isdir(init_from):
         raise UserError(f"init_from must be scratch, resume, gpt2 or a folder with GPT-2's weights, not {init_from!r}")

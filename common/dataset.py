@@ -115,7 +115,7 @@ def find_meta(dataset):
     """Path of a dataset's meta.pkl; raises UserError if its prepare.py would write one but has not been run."""
     folder = DATA / dataset
     prepare = folder / 'prepare.py'
-    if not (folder / 'meta.pkl').exists() and prepare.exists() and 'write_dataset' in prepare.read_text():
+    if not (folder / 'meta.pkl').exists() and prepare.exists() and b'write_dataset' in prepare.read_bytes():
         raise UserError(f"data/{dataset}/meta.pkl not found: run python data/{dataset}/prepare.py first")
     return folder / 'meta.pkl'
 

@@ -34,9 +34,12 @@ def print_error(kind, error, traceback):
     elif issubclass(kind, MemoryError) or issubclass(kind, RuntimeError) and OUT_OF_MEMORY.search(str(error)):
         print(f"error: not enough memory ({one_line(error)[:150]}): choose smaller sizes", file=sys.stderr)
     elif issubclass(kind, OSError) and error.errno in (errno.EPIPE, errno.ENOSPC):  # `| head`, or a full disk behind `>`
-        sys.stdout = open(os.devnull, 'w')  # Python would complain again when it flushes at the end
+        discard_output()  # Python would complain again when it flushes at the end
         if error.errno == errno.ENOSPC:
             print(f"error: the output cannot be written: {error.strerror}", file=sys.stderr)
+    elif issubclass(kind, ModuleNotFoundError) and '.' not in (error.name or '.'):
+        print(f"error: {error.name} is not installed for {sys.executable}: activate the environment (. .venv/bin/activate), or "
+              "pip install -r requirements.txt", file=sys.stderr)
     elif not issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error, traceback)
 
@@ -69,12 +72,22 @@ def say(text):
     try:
         print(text, flush=True)
     except OSError:
-        sys.stdout = open(os.devnull, 'w')
+        discard_output()
+
+
+def discard_output():
+    """From now on this process prints nothing, whatever characters it prints."""
+    sys.stdout = open(os.devnull, 'w', encoding='utf-8', errors='backslashreplace')
+
+
+def shown(path):
+    """A path as text that can be drawn. The name of a file may be of another encoding than the locale says."""
+    return os.fsencode(path).decode(errors='replace')
 
 
 def wrapped(docstring):
     """A script's docstring for --help in 80 columns: its paragraphs are filled, and its commands are left as they are."""
-    paragraphs = docstring.strip().split('\n\n')
+    paragraphs = (docstring or '').strip().split('\n\n')  # python -OO has no docstrings
     return '\n\n'.join(text if text.startswith('$') else textwrap.fill(text, 80) for text in paragraphs)
 
 

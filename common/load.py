@@ -8,7 +8,7 @@ from typing import NamedTuple
 from common.checkpoint import load_model
 from common.dataset import Meta
 from common.device import pick_device
-from common.errors import UserError
+from common.errors import UserError, shown
 from common.gpt2 import load_pretrained
 from model import GPT
 
@@ -43,5 +43,5 @@ def load_evaluated(out_dir, init_from, checkpoint, device, kind):
         raise UserError(f"the dataset of {path} has no {what} to ask about: try {other}")
     model.to(pick_device(device, model.config.n_embd))
     sampling = {key: config[key] for key in ('num_samples', 'temperature', 'top_k') if key in config}
-    title = f"{path}, iteration {config['iter_num']:,}" if 'iter_num' in config else f'{path}'
+    title = shown(path) + (f", iteration {config['iter_num']:,}" if 'iter_num' in config else '')
     return Evaluated(model, meta._replace(questions=questions), path, sampling, not (init_from and meta.tokenizer.bpe), title)

@@ -30,7 +30,7 @@ def read_results(folder):
     if not path.exists():
         raise UserError(f"no results.csv in {folder}: check its name, or train it with train_with_eval.py first")
     with explained(f"{path} cannot be read ({{}}): train again, or wait for the first evaluation"):
-        lines = path.read_text().splitlines() or ['']
+        lines = path.read_text(encoding='utf-8').splitlines() or ['']
         header, last = csv.reader([lines[0], lines[-1]])
         if len(last) < len(header):
             raise UserError(f"{path} is cut off in its last line: delete that line, or train again")

@@ -206,7 +206,8 @@ if __name__ == '__main__':
     args = parser.parse_args()
     cpu = platform.processor()
     if os.path.exists('/proc/cpuinfo'):
-        cpu = next((line.split(':')[1].strip() for line in open('/proc/cpuinfo') if line.startswith('model name')), cpu)
+        lines = Path('/proc/cpuinfo').read_text(encoding='utf-8', errors='replace').splitlines()
+        cpu = next((line.split(':')[1].strip() for line in lines if line.startswith('model name')), cpu)
     machine = f'{cpu}, {os.cpu_count()} cores; torch {torch.__version__}, Python {platform.python_version()}'
     print(machine)
     table = []

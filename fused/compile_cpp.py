@@ -41,7 +41,7 @@ def cache_folder():
 def cpu_model():
     """What tells this CPU from others that cannot run code compiled for it."""
     try:
-        lines = Path('/proc/cpuinfo').read_text().splitlines()
+        lines = Path('/proc/cpuinfo').read_text(encoding='utf-8', errors='replace').splitlines()
     except OSError:
         return platform.machine(), platform.processor()
     return sorted({line for line in lines if line.startswith(('model', 'flags', 'CPU', 'Features'))})
@@ -69,10 +69,10 @@ def build():
     ours = str(library.with_suffix(f'.{os.getpid()}'))  # processes that build at once do not write into one file
     for extra in EXTRAS:
         try:
-            subprocess.run([*compiler, *FLAGS, *extra, SOURCE, '-o', ours], capture_output=True, check=True, text=True,
-                           errors='replace', timeout=600)
+            subprocess.run([*compiler, *FLAGS, *extra, SOURCE, '-o', ours], capture_output=True, check=True,
+                           encoding='utf-8', errors='replace', timeout=600)
             ctypes.CDLL(ours)  # some compilers accept -fopenmp although they do not have its library
-            Path(f'{ours}.sha256').write_text(hashlib.sha256(Path(ours).read_bytes()).hexdigest())
+            Path(f'{ours}.sha256').write_bytes(hashlib.sha256(Path(ours).read_bytes()).hexdigest().encode())
             os.replace(f'{ours}.sha256', digest)
             os.replace(ours, library)
             return str(library)

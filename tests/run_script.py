@@ -57,5 +57,5 @@ def run_script(script, args, cwd, out_path, timeout):
     if process.is_alive():
         process.kill()
         raise TimeoutError(f"{script} took more than {timeout} s")
-    stdout, stderr = (Path(f'{out_path}.{suffix}').read_text() for suffix in ('stdout', 'stderr'))
+    stdout, stderr = (Path(f'{out_path}.{suffix}').read_text(encoding='utf-8') for suffix in ('stdout', 'stderr'))
     return process.exitcode, stdout, stderr

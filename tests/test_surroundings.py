@@ -1,6 +1,10 @@
 """What surrounds a run may fail: its output, disk, folder or environment. It goes on, or says in a sentence what is wrong."""
 
+import ast
+import builtins
+import errno
 import os
+import re
 import subprocess
 import sys
 import time
@@ -8,8 +12,17 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import REPO, TINY
+from conftest import REPO, TINY, Project
+from test_readme import BLOCKS
 
+from common.answers import append_answers
+from common.errors import UserError, wrapped
+from common.files import write_file
+
+SOURCES = {path.relative_to(REPO): path.read_text(encoding='utf-8') for pattern in
+           ('*.py', 'data/*/prepare.py', *(f'{room}/*.py' for room in ('common', 'fused', 'study', 'paper', 'dev')))
+           for path in sorted(REPO.glob(pattern))}
+SCRIPTS = [str(path) for path, source in SOURCES.items() if f'$ python {path}' in source]
 MATH = 'config/train_math_mini_14.py'
 TRAIN = ('train_with_eval.py', MATH, *TINY, '--fused=False', '--decay_lr=False')
 
@@ -75,6 +88,91 @@ def test_a_folder_that_is_renamed_while_its_run_goes_on_keeps_what_was_saved_and
     assert not (project.folder / 'old').exists() and (project.folder / 'renamed/ckpt_last.pt').exists()
 
 
+def test_a_disk_that_cannot_append_is_named(tmp_path, monkeypatch):
+    def open_without_append(path, mode='r', *args, **kwargs):
+        if 'a' in mode:
+            raise OSError(errno.EOPNOTSUPP, 'Operation not supported')
+        return open_file(path, mode, *args, **kwargs)
+    open_file = open
+    monkeypatch.setattr(builtins, 'open', open_without_append)
+    table = pd.DataFrame([('add', '<1+2=', '3', 'seen', 1, 1, 1.0, '3')],
+                         columns='task prompt answer group samples correct prob said'.split())
+    with pytest.raises(UserError, match='cannot write .*answers.csv.gz: Operation not supported'):
+        append_answers(0, table, tmp_path)
+
+
+def test_a_disk_that_fails_twice_is_named_for_the_first_failure(tmp_path, monkeypatch):
+    def fail(*args):
+        raise OSError(errno.EIO, 'Input/output error')
+    monkeypatch.setattr(os, 'fsync', fail)
+    monkeypatch.setattr(os, 'unlink', fail)
+    with pytest.raises(UserError, match='cannot write .*results.csv: Input/output error'):
+        write_file(tmp_path / 'results.csv', 'iter')
+
+
+def test_data_may_be_a_link_to_another_disk(fresh, tmp_path_factory):
+    (fresh.folder / 'data').rename(elsewhere := tmp_path_factory.mktemp('disk') / 'data')
+    (fresh.folder / 'data').symlink_to(elsewhere)
+    (elsewhere / 'animals').mkdir()
+    example, = (block for block in BLOCKS if 'write_dataset' in block)
+    (elsewhere / 'animals/prepare.py').write_text(re.sub('^    ', '', example, flags=re.MULTILINE))
+    for prepare in sorted(fresh.folder.glob('data/*/prepare.py')):
+        (prepare.parent / 'meta.pkl').unlink(missing_ok=True)
+        fresh.check(prepare.relative_to(fresh.folder))
+        assert (elsewhere / prepare.parent.name / 'meta.pkl').exists()
+
+
+# -----------------------------------------------------------------------------
+# the locale
+
+
+ASCII = dict(LC_ALL='C', PYTHONCOERCECLOCALE='0', PYTHONUTF8='0')  # the narrowest of all encodings
+PREPARE = '''
+import os, sys
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.dirname(os.path.dirname(HERE)))
+from common.errors import report_errors; report_errors()
+from common.prepare import write_dataset
+from common.questions import Question
+questions = [Question('Áste', 'Šiauliai ', 'ů', 'seen', ' \\n'), Question('Áste', 'Łódź ', 'ą', 'seen', ' \\n')]
+write_dataset(HERE, ''.join(q.line for q in 2 * questions), questions)
+'''
+
+
+def test_no_letter_of_a_task_or_path_depends_on_the_locale(project):
+    folder = project.folder / 'Łukasz'
+    folder.mkdir()
+    for name in ('common', 'fused', 'config', 'data'):
+        (project.folder / name).rename(folder / name)
+    for path in project.folder.glob('*.py'):
+        path.rename(folder / path.name)
+    (folder / 'data/Łódź').mkdir()
+    (folder / 'data/Łódź/prepare.py').write_text(PREPARE, encoding='utf-8')
+    project = Project(folder)
+    project.check('data/Łódź/prepare.py', **ASCII)
+    sweep = 'sweep.py', MATH, *TINY, '--fused=False', '--block_size=9', '--dataset=Łódź', '--seeds=1', '--name=ż'
+    project.check(*sweep, **ASCII)
+    run = 'sweeps/ż/math_mini_14/seed_1337'
+    assert 'Áste_total' in pd.read_csv(folder / run / 'results.csv')
+    assert '1 finished already' in project.check(*sweep, **ASCII)
+    project.check('plot_results.py', '--model_folder', run, '--output=ę.png', **ASCII)
+    project.check('eval_capitals.py', f'--out_dir={run}', '--plot', '--json=ę.json', **ASCII)
+    assert (folder / 'ę.png').exists() and (folder / run / 'facts.png').exists()
+
+
+@pytest.mark.parametrize('path', SOURCES, ids=str)
+def test_every_text_file_and_output_that_is_read_names_its_encoding(path):
+    for node in ast.walk(ast.parse(SOURCES[path])):
+        if isinstance(node, ast.Call):
+            called, given = ast.unparse(node.func), {keyword.arg for keyword in node.keywords}
+            if called.startswith('subprocess.'):
+                assert not {'text', 'universal_newlines'} & given, f'line {node.lineno}: text=True'
+            modes = [arg.value for arg in node.args[1:2] if isinstance(arg, ast.Constant)]
+            if called.endswith(('.read_text', '.write_text')) or called in ('open', 'gzip.open', 'io.open') and not (
+                    modes and 'b' in modes[0]):
+                assert 'encoding' in given, f'line {node.lineno}: {called}'
+
+
 # -----------------------------------------------------------------------------
 # the environment
 
@@ -91,6 +189,22 @@ def test_a_number_of_processes_without_a_rank_is_nobodys(project):
     project.check(*TRAIN, '--out_dir=alone', WORLD_SIZE='2')  # it would train on half of each batch
     tables = [pd.read_csv(project.folder / folder / 'results.csv').train_loss for folder in ('one', 'alone')]
     assert list(tables[0]) == list(tables[1])
+
+
+@pytest.mark.parametrize('script', SCRIPTS)
+def test_without_the_environment_a_script_says_how_to_get_it(script, tmp_path):
+    environment = {key: value for key, value in os.environ.items() if key != 'PYTHONPATH'}
+    process = subprocess.run([sys.executable, '-S', REPO / script], cwd=tmp_path, env=environment, capture_output=True,
+                             text=True)
+    assert process.returncode == 1 and process.stderr.count('\n') == 1, process.stderr
+    assert re.match(r'error: \w+ is not installed for .*pip install -r requirements.txt$', process.stderr), process.stderr
+
+
+def test_without_docstrings_scripts_run(fresh):
+    assert wrapped(None) == ''
+    for command in (['train_with_eval.py', '--help'], ['data/facts_char/prepare.py']):
+        process = subprocess.run([sys.executable, '-OO', *command], cwd=fresh.folder, capture_output=True, text=True)
+        assert process.returncode == 0 and process.stdout and not process.stderr, process.stderr
 
 
 @pytest.mark.parametrize('script', ['train_with_eval.py', 'sweep.py'])
@@ -113,19 +227,48 @@ def test_a_compilers_cache_that_cannot_be_made_is_named_and_the_run_goes_on(proj
 # somebody else's program
 
 
-def importable(room):
-    """The modules of a room, without the scripts that act at once."""
-    paths = {path: path.read_text(encoding='utf-8') for path in (REPO / room).glob('*.py')}
-    return ['.'.join(path.relative_to(REPO).with_suffix('').parts) for path, source in sorted(paths.items())
-            if '\nreport_errors()' not in source]
-
-
 @pytest.mark.parametrize('room, known', [('', 'plot_results'), ('common', 'common.errors'), ('fused', 'fused.fused_step'),
                                          ('study', 'study.widths'), ('paper', 'paper.authors'), ('dev', 'dev.bench')])
 def test_a_program_that_imports_ours_keeps_its_own_error_reports_and_output(room, known):
     code = ("import importlib, sys; state = lambda: (sys.excepthook, sys.stdout, sys.stdout.errors, sys.stderr.errors)\n"
             "before = state()\nfor name in sys.argv[1:]: importlib.import_module(name); assert state() == before, name")
-    modules = importable(room)
+    modules = ['.'.join(path.with_suffix('').parts) for path, source in SOURCES.items()
+               if path.parent == Path(room) and '\nreport_errors()' not in source]  # those with it act at once
     assert known in modules
     process = subprocess.run([sys.executable, '-c', code, *modules], cwd=REPO, capture_output=True, text=True, timeout=120)
     assert process.returncode == 0, process.stderr
+
+
+@pytest.mark.parametrize('command, name', [
+    ('plot_results.py --model_folder math_mini_14', 'plot.png'),
+    ('plot_results.py --answers --model_folder math_mini_14', 'answers.png'),
+    ('plot_model.py --out_dir=math_mini_14', 'model.png'), ('eval_as_math.py --out_dir=math_mini_14 --plot', 'grid.png')])
+def test_no_picture_depends_on_a_notebooks_backend_or_the_users_matplotlibrc(project, command, name):
+    drawn = []
+    for env in (dict(MPLBACKEND=''), dict(MPLBACKEND='module://matplotlib_of_a_notebook')):
+        project.check(*command.split(), **env)
+        drawn.append((project.folder / 'math_mini_14' / name).read_bytes())
+        rc = 'text.usetex: True\nlines.linewidth: 9\nsavefig.bbox: tight\nbackend: QtAgg\n'
+        (project.folder / 'matplotlibrc').write_text(rc)
+    assert drawn[0] == drawn[1]
+
+
+@pytest.mark.parametrize('script', [script for script in SCRIPTS if 'argparse' in SOURCES[Path(script)]
+                                    and re.search('common.pictures|study.figures', SOURCES[Path(script)])])
+def test_scripts_that_draw_start_where_a_notebooks_backend_is_missing(script, tmp_path):
+    process = subprocess.run([sys.executable, REPO / script, '--help'], cwd=tmp_path, capture_output=True, text=True,
+                             env={**os.environ, 'MPLBACKEND': 'module://matplotlib_of_a_notebook'})
+    assert process.returncode == 0, process.stderr
+
+
+def test_a_program_that_draws_keeps_its_settings_when_it_imports_ours():
+    code = ("import os, matplotlib; matplotlib.rcParams['lines.linewidth'] = 7; import common.pictures; "
+            "assert matplotlib.rcParams['lines.linewidth'] == 7 and 'MPLBACKEND' not in os.environ")
+    environment = {key: value for key, value in os.environ.items() if key != 'MPLBACKEND'}
+    assert subprocess.run([sys.executable, '-c', code], cwd=REPO, env=environment).returncode == 0
+
+
+def test_a_prompt_file_may_begin_with_windows_mark(project):
+    (project.folder / 'prompt.txt').write_text('<3+4=', encoding='utf-8-sig')
+    out = project.check('sample.py', '--out_dir=math_mini_14', '--start=FILE:prompt.txt', '--num_samples=1')
+    assert out.startswith('<3+4=')

@@ -253,7 +253,7 @@ def test_on_two_threads_one_seed_gives_one_result_and_every_step_nearly_the_same
 def test_without_a_compiler_that_works_it_says_so_and_trains_without(project, compiler, says):
     if compiler:
         compiler = str(project.folder / compiler)
-        Path(compiler).write_text('#!/bin/sh\nexit 1\n')
+        Path(compiler).write_text('#!/bin/sh\nexit 1\n', encoding='utf-8')
         Path(compiler).chmod(0o755)
     cache = str(project.folder / 'cache')
     out = project.check('train_with_eval.py', MATH, *TINY[1:], CXX=compiler, PATH='/nowhere', XDG_CACHE_HOME=cache,
