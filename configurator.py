@@ -1,13 +1,14 @@
 """
-Poor man's configurator, after nanoGPT's, with checks: a config file is executed, then --key=value overrides.
+Poor man's configurator, after nanoGPT's, with checks: config files are executed, then --key=value overrides.
 
 $ python train_with_eval.py config/override_file.py --batch_size=32
-first runs config/override_file.py, then sets batch_size to 32.
+first runs config/override_file.py, then sets batch_size to 32. Config files come first, wherever they stand. A folder
+among the arguments is the model folder, which may be called --out_dir or --model_folder as well.
 
 A script's settings are its own module-level variables, so each is written down once, with its default and a comment,
 where it is used. Unlike in nanoGPT, a typo in a config file is an error and not a silent no-op: a name that is not a
-setting must be used by the file itself, or begin with an underscore. Config files are Python and run with your rights, so
-run only those that you trust.
+setting must be used by the file itself, or begin with an underscore. Config files are Python and run with your rights,
+so run only those that you trust.
 """
 
 import ast
@@ -18,103 +19,98 @@ import re
 import sys
 import textwrap
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
 from common.errors import UserError, explained, wrapped
 
-CHECKS = {'positive': ('positive', lambda x: x > 0), 'not_negative': ('0 or more', lambda x: x >= 0),
-          'seeds': ('at least 0 and below 2**32', lambda x: 0 <= x < 2**32),
-          'threads': ('0 to 1024', lambda x: 0 <= x <= 1024),
-          'below_one': ('at least 0 and below 1', lambda x: 0 <= x < 1)}
+# what a script may say of its settings in RANGES: the words of an error, and what must hold
+POSITIVE = 'positive', lambda x: x > 0
+NOT_NEGATIVE = '0 or more', lambda x: x >= 0
+BELOW_ONE = 'at least 0 and below 1', lambda x: 0 <= x < 1
+SEED = 'at least 0 and below 2**32', lambda x: 0 <= x < 2**32
+TYPES = {bool: 'True or False', int: 'a whole number', float: 'a number', str: 'a string'}
+# what other programs call it
+ELSEWHERE = {'lr': 'learning_rate', 'epochs': 'max_iters', 'steps': 'max_iters', 'resume': 'init_from=resume'}
 
 
-def configure(namespace, argv=None, **ranges):
-    """Override the settings in `namespace` from config files and --key=value arguments, in order.
+def configure(namespace, ranges=(), argv=None):
+    """Override the settings in `namespace` from config files, and then from --key=value arguments.
 
     namespace: a script's globals(); its settings are the names bound to an int, float, bool or str so far, except those
-    that start with an underscore. argv: list of str, default sys.argv[1:]; `--key value` is `--key=value`, and --key alone
-    sets a bool to True. ranges: see check_ranges. Returns the final settings as a dict, and the set of those that were
-    given. --help prints them and exits. Raises UserError on bad input.
+    that start with an underscore. ranges: dict of settings ('a b') to POSITIVE or the like, or to choices ('auto cpu').
+    argv: list of str, default sys.argv[1:]; `--key value` is `--key=value`, and --key alone sets a bool to True. It
+    returns the final settings as a dict, and the set of those that were given. --help prints them and exits.
     """
-    settings = {k: v for k, v in namespace.items() if not k.startswith('_') and isinstance(v, (int, float, bool, str))}
-    given = set()
+    defaults = {k: v for k, v in namespace.items() if not k.startswith('_') and isinstance(v, (int, float, bool, str))}
     argv = list(sys.argv[1:] if argv is None else argv)
+    if {'-h', '--help'} & {*argv}:
+        print_help(namespace, defaults)
+        sys.exit(0)
+    files, folders, overrides = [], [], {}
     while argv:
         arg = argv.pop(0)
-        if arg in ('-h', '--help'):
-            print_help(namespace, settings)
-            sys.exit(0)
         if arg.startswith('-'):
-            overrides, where = parse_argument(arg, argv, settings), " on the command line"
-        elif os.path.isdir(arg):
-            raise UserError(f"{arg} is a folder, not a config file: if it is a model folder, write --out_dir={arg}")
+            overrides |= parse_argument(arg, argv, defaults)
         elif '=' in arg and not os.path.exists(arg):
             raise UserError(f"{arg} is not a config file: settings are written with dashes, --{arg}")
         else:
-            overrides, where = run_config_file(arg, settings), f" in {arg}"
-        for key, value in overrides.items():
-            if key not in settings:
-                near = nearest(key, settings)
-                hint = f"did you mean {near}?" if near else "--help lists all settings"
-                hint += " (a name of your own in a config file may begin with an underscore)" if arg[0] != '-' else ""
-                raise UserError(f"unknown setting {key!r}{where}: {hint}")
-            settings[key] = coerce(key, value, settings[key], where)
-            given.add(key)
-    if settings.get('init_from') == 'resume':
-        ranges.pop('increasing', None)  # this is for the run's own settings to decide, see adopt
-    check_ranges(settings, **ranges)
+            (folders if os.path.isdir(arg) else files).append(arg)
+    for folder in folders:
+        if overrides.setdefault('out_dir', folder) != folder:
+            raise UserError(f"{overrides['out_dir']} and {folder} are two model folders: name one")
+    settings, given = dict(defaults), {*overrides}
+    for path in files:
+        found = run_config_file(path, settings)
+        settings |= typed(found, defaults, ranges, f"in {path}")
+        given |= found.keys()
+    settings |= typed(overrides, defaults, ranges, "on the command line")
+    check_ranges(settings, ranges)
     namespace.update(settings)
     return settings, given
 
 
-def adopt(namespace, settings, given, own, **ranges):
-    """Make settings that were not given those of `own`, e.g. of the run that is resumed; returns the final settings.
+def adopt(namespace, settings, given, before, ranges):
+    """Make settings that were not given those of `before`, e.g. of the run that is resumed; returns the final settings.
 
-    namespace, ranges: as for configure, which returned settings and given. own: dict; other names in it are ignored.
+    namespace, ranges: as for configure, which returned settings and given. before: dict; other names in it are ignored.
     """
-    own = {key: coerce(key, own[key], settings[key], " in the checkpoint") for key in settings.keys() & own.keys() - given}
-    settings = {**settings, **own}
-    check_ranges(settings, **ranges)
+    kept = {key: before[key] for key in settings.keys() & before.keys() - given}
+    settings = settings | typed(kept, settings, ranges, "in the checkpoint")
+    check_ranges(settings, ranges)
     namespace.update(settings)
     return settings
 
 
-def check_ranges(settings, choices=(), increasing=(), **ranges):
-    """Raise UserError if a setting is out of its range: positive='a b', not_negative='c', below_one='d', seeds='e'.
-
-    choices: dict of a setting to its possible values, e.g. {'dtype': 'auto float32'}. increasing: dict of a bool to two
-    settings, of which the second must be greater if the bool is True.
-    """
-    for name, keys in ranges.items():
-        words, holds = CHECKS[name]
+def check_ranges(settings, ranges):
+    """Raise UserError if a setting is not what the ranges say of it."""
+    for keys, allowed in dict(ranges).items():
+        choices = allowed.split() if isinstance(allowed, str) else ()
+        words, holds = (' or '.join(choices), choices.__contains__) if choices else allowed
         for key in keys.split():
             if not holds(settings[key]):
-                raise UserError(f"{key} must be {words}, not {settings[key]}")
-    for key, values in dict(choices).items():
-        if settings[key] not in values.split():
-            raise UserError(f"{key} must be {' or '.join(values.split())}, not {settings[key]!r}")
-    for switch, keys in dict(increasing).items():
-        low, high = keys.split()
-        if settings[switch] and settings[high] <= settings[low]:
-            raise UserError(f"{high} ({settings[high]}) must be greater than {low} ({settings[low]})")
+                raise UserError(f"{key} must be {words}, not {settings[key]!r}")
 
 
-def parse_argument(arg, argv, settings):
+def parse_argument(arg, argv, defaults):
     """The setting of --key=value, --key value or --key, as a dict. argv: the arguments that follow."""
-    key, equals, value = arg.lstrip('-').partition('=')
-    if not equals and isinstance(settings.get(key), bool):
-        value = argv.pop(0) if argv and argv[0].lower() in ('true', 'false') else 'True'
-    elif not equals and argv and not argv[0].startswith('--') and key in settings:
-        value = argv.pop(0)
-    elif not equals and key in settings:
-        raise UserError(f"{arg} has no value: write --{key}=value")
-    return {key: parse(value, settings.get(key))}
+    key, equals, text = arg.lstrip('-').partition('=')
+    key = 'out_dir' if key == 'model_folder' else key
+    if key not in defaults:
+        raise unknown(key, defaults, "on the command line")
+    if not equals and isinstance(defaults[key], bool):
+        text = argv.pop(0) if argv and argv[0].lower() in ('true', 'false') else 'True'
+    elif not equals:
+        if not argv or argv[0].startswith('--'):
+            raise UserError(f"{arg} has no value: write --{key}=value")
+        text = argv.pop(0)
+    return {key: text}
 
 
 def run_config_file(path, settings):
-    """Execute a config file on a copy of the settings; returns those it sets, and names that look like misspelt ones."""
-    with explained(f"cannot read config file {path}: {{}}", OSError, UnicodeDecodeError):
+    """Execute a config file on a copy of the settings; returns those that it sets, and refuses what looks misspelt."""
+    with explained(f"{path} cannot be read as a config file or a model folder: {{}}", OSError, UnicodeDecodeError):
         source = Path(path).read_text(encoding='utf-8-sig')  # -sig: Windows' Notepad begins a file with a byte-order mark
     scope = {**settings, '__file__': path}
     try:
@@ -122,67 +118,49 @@ def run_config_file(path, settings):
     except Exception as e:
         lines = [frame.lineno for frame in traceback.extract_tb(e.__traceback__) if frame.filename == path]
         line = e.lineno if isinstance(e, SyntaxError) else lines[-1] if lines else 0
-        message = e.msg if isinstance(e, SyntaxError) else e
-        raise UserError(f"config file {path}, line {line}: {type(e).__name__}: {message}")
-    nodes = list(ast.walk(ast.parse(source)))
-    names = [node for node in nodes if isinstance(node, ast.Name)]
-    stored = {node.id for node in names if isinstance(node.ctx, ast.Store)}
-    # A plain value is a helper if the file itself reads it or counts a loop with it; otherwise it was meant as a setting.
-    helpers = {node.id for node in names if isinstance(node.ctx, ast.Load)}
-    helpers |= {name.id for node in nodes if isinstance(node, ast.For) for name in ast.walk(node.target)
-                if isinstance(name, ast.Name)}
-
-    def is_meant(key, value):
-        if key in settings:
-            return key in stored or value is not settings[key]
-        if key.startswith('_') or callable(value) or isinstance(value, ModuleType):
-            return False
-        return nearest(key, settings) or isinstance(value, (int, float, str)) and key not in helpers
-    return {key: value for key, value in scope.items() if is_meant(key, value)}
+        raise UserError(f"config file {path}, line {line}: {type(e).__name__}: {getattr(e, 'msg', e)}")
+    names = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)]
+    stored, read = ({node.id for node in names if isinstance(node.ctx, kind)} for kind in (ast.Store, ast.Load))
+    for key, value in scope.items():
+        if key in settings or key.startswith('_') or callable(value) or isinstance(value, ModuleType):
+            continue
+        if key not in read or difflib.get_close_matches(key, settings):
+            raise unknown(key, settings, f"in {path}", " (a name of your own may begin with an underscore)")
+    return {key: scope[key] for key in settings if key in scope and (key in stored or scope[key] is not settings[key])}
 
 
-def parse(value, default):
-    """A command-line value as Python would read it, or unchanged if it is not a literal or a str is wanted."""
-    if isinstance(default, bool) and value.lower() in ('true', 'false'):
-        return value.lower() == 'true'
-    if default == 'auto' and value.lower() in ('true', 'false'):
-        return value.capitalize()
-    try:
-        literal = ast.literal_eval(value)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        return value
-    return value if isinstance(default, str) and not isinstance(literal, str) else literal
+def unknown(key, settings, where, advice=""):
+    """A UserError for a name that is no setting."""
+    near = difflib.get_close_matches(key, settings)
+    if key in ELSEWHERE and 'max_iters' in settings:
+        near = [ELSEWHERE[key]]
+    hint = f"did you mean {near[0]}?" if near else "--help lists all settings"
+    return UserError(f"unknown setting {key!r} {where}: {hint}{advice}")
 
 
-def coerce(key, value, default, where):
-    """`value` in the type of `default` if its meaning is clear: 1 for 1.0, 0 for False, 1e3 for 1000, a Path for a str."""
-    wanted = type(default)
-    if isinstance(value, os.PathLike):
-        value = os.fspath(value)
-    elif default == 'auto' and isinstance(value, bool):  # a choice of auto, True and False
-        value = str(value)
-    elif type(value).__module__ == 'numpy' and getattr(value, 'ndim', 1) == 0:
-        value = value.item()
-    if wanted is int and isinstance(value, (int, float)) and abs(value) >= 2**53:
-        raise UserError(f"{key} is too large: {value}{where}")
-    if type(value) is wanted and not (wanted is float and not math.isfinite(value)):
-        return value
-    if wanted is bool and type(value) is int and value in (0, 1):
-        return bool(value)
-    if wanted is float and type(value) is int and abs(value) < 2**53:
-        return float(value)
-    if wanted is int and type(value) is float and value.is_integer():
-        return int(value)
-    names = {bool: 'True or False', int: 'a whole number', float: 'a number', str: 'a string'}
-    raise UserError(f"{key} must be {names[wanted]}, not {value!r}{where}")
-
-
-def nearest(key, settings):
-    return next(iter(difflib.get_close_matches(key, settings, n=1)), None)
+def typed(found, defaults, ranges, where):
+    """The settings that were found, each in the type of its default if its meaning is clear: 1 is 1.0, and 0 is False."""
+    settings = {}
+    for key, value in found.items():
+        wanted = type(defaults[key])
+        if 'True' in dict(ranges).get(key, '') and str(value).lower() in ('true', 'false'):  # among other choices
+            value = str(value).capitalize()
+        if isinstance(value, str) and wanted is not str:  # from the command line; a literal that is none stays a str
+            with suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+                value = ast.literal_eval(value.title())
+        if wanted is int and isinstance(value, (int, float)) and abs(value) >= 2**53:
+            raise UserError(f"{key} is too large: {value} {where}")
+        with suppress(TypeError, ValueError, OverflowError):
+            same_kind = isinstance(value, str) == (wanted is str) and (wanted is bool or not isinstance(value, bool))
+            if same_kind and wanted(value) == value and (wanted is not float or math.isfinite(value)):
+                settings[key] = wanted(value)
+        if key not in settings:
+            raise UserError(f"{key} must be {TYPES[wanted]}, not {value!r} {where}")
+    return settings
 
 
 def print_help(namespace, settings):
-    """The script's docstring, then every setting with its value so far and the comment beside it in the source."""
+    """The script's docstring, then every setting with its default and the comment beside it in the source."""
     source = Path(namespace['__file__']).read_text(encoding='utf-8')
     comments = dict(re.findall(r'^(\w+) = .*?  # (.*)$', source, re.MULTILINE))
     print(wrapped(namespace['__doc__']), end='\n\n')
@@ -200,4 +178,4 @@ def settings_of(script, argv):
     head = Path(script).read_text(encoding='utf-8').split('\nif __name__')[0]
     namespace = {'__name__': 'head', '__file__': str(script)}
     exec(compile(head, str(script), 'exec'), namespace)
-    return configure(namespace, argv, **namespace['RANGES'])[0]
+    return configure(namespace, namespace['RANGES'], argv)[0]

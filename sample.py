@@ -2,7 +2,7 @@
 Let a model write: it continues the text that you give it.
 
 $ python sample.py --out_dir=facts_mini_28 --start="Capital of " --num_samples=5 --max_new_tokens=40
-$ python sample.py --out_dir=facts_mini_28 --start=FILE:prompt.txt --checkpoint=ckpt_last.pt
+$ python sample.py facts_mini_28 --start=FILE:prompt.txt --checkpoint=ckpt_last.pt
 $ python sample.py --init_from=gpt2-xl --start="The capital of France is"
 
 This is nanoGPT's sample.py. It prints each sample, including the start, and a line of dashes after it.
@@ -11,7 +11,7 @@ This is nanoGPT's sample.py. It prints each sample, including the start, and a l
 from pathlib import Path
 
 from common.errors import UserError, explained, report_errors
-from configurator import configure
+from configurator import NOT_NEGATIVE, POSITIVE, SEED, configure
 
 # -----------------------------------------------------------------------------
 # settings
@@ -26,7 +26,7 @@ top_k = 200  # sample from the k likeliest tokens only
 seed = 1337  # seed of the sampling
 device = 'auto'  # 'cpu', 'cuda', 'mps'; auto: a GPU if there is one and the model is at least 128 wide
 report_errors()
-configure(globals(), positive='num_samples max_new_tokens top_k', not_negative='temperature', seeds='seed')
+configure(globals(), {'num_samples max_new_tokens top_k': POSITIVE, 'temperature': NOT_NEGATIVE, 'seed': SEED})
 # -----------------------------------------------------------------------------
 
 source = '--start'

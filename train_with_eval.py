@@ -20,10 +20,10 @@ import time
 
 from common.errors import UserError, discard_output, is_terminal, report_errors, say
 from common.wandb_log import import_wandb, start_wandb
-from configurator import adopt, configure
+from configurator import BELOW_ONE, NOT_NEGATIVE, POSITIVE, SEED, adopt, configure
 
 # -----------------------------------------------------------------------------
-# settings: the defaults are the paper's, so a config file only holds what is different in its run
+# settings: the defaults are the paper's for arithmetic; a config file names its run, its width, and what else is different
 # I/O
 out_dir = 'out'  # the model folder; an earlier run in it is moved aside, not overwritten
 eval_interval = 500  # iterations between estimates of the losses, for ckpt.pt (full evaluations estimate them too)
@@ -74,16 +74,15 @@ fused = 'auto'  # 'True': the training step in C++ (fused/fused_step.py); auto: 
 compile = True  # compile the model with torch.compile if the step is not fused; both need a C++ compiler
 num_threads = 0  # number of CPU threads; 0: two for models narrower than 128, torch's own number for wider ones
 backend = 'auto'  # backend of torchrun's processes: 'nccl' or 'gloo'; auto: the one that suits the device
-RANGES = dict(
-    positive='eval_interval log_interval eval_iters full_eval_interval num_samples top_k gradient_accumulation_steps '
-             'batch_size block_size n_layer n_head n_embd mlp_expansion learning_rate lr_decay_iters',
-    not_negative='temperature max_iters weight_decay grad_clip warmup_iters min_lr',
-    below_one='dropout beta1 beta2', seeds='seed', threads='num_threads',
-    increasing={'decay_lr': 'warmup_iters lr_decay_iters'},
-    choices={'dtype': 'auto float32 bfloat16', 'backend': 'auto nccl gloo', 'fused': 'auto True False'})
+RANGES = {
+    'eval_interval log_interval eval_iters full_eval_interval num_samples top_k gradient_accumulation_steps batch_size '
+    'block_size n_layer n_head n_embd mlp_expansion learning_rate lr_decay_iters': POSITIVE,
+    'temperature max_iters weight_decay grad_clip warmup_iters min_lr': NOT_NEGATIVE, 'dropout beta1 beta2': BELOW_ONE,
+    'seed': SEED, 'num_threads': ('from 0 to 1024', lambda x: 0 <= x <= 1024),
+    'dtype': 'auto float32 bfloat16', 'backend': 'auto nccl gloo', 'fused': 'auto True False'}
 if __name__ == '__main__':
     report_errors()
-    config, given = configure(globals(), **RANGES)
+    config, given = configure(globals(), RANGES)
     if os.environ.get('RANK', '0') != '0':
         discard_output()  # only the master of torchrun's processes prints anything
     os.environ.setdefault('OMP_WAIT_POLICY', 'passive')  # threads that spin make a run ten times slower beside other work
@@ -163,11 +162,13 @@ if __name__ == '__main__':
         path = find_checkpoint(out_dir, ['ckpt_last.pt', 'ckpt.pt'])
         checkpoint = load_checkpoint(path, to_resume=True)
         before = {**checkpoint['config'], **checkpoint['model_args'], 'out_dir': out_dir, 'init_from': init_from}
-        config = adopt(globals(), config, given, before, **RANGES)  # settings that are not given are those of the run
+        config = adopt(globals(), config, given, before, RANGES)  # settings that are not given are those of the run
         model, vocabulary_folder = model_from_checkpoint(checkpoint, path, dropout), out_dir
     elif init_from != 'scratch':
         model, vocabulary_folder = load_gpt2(init_from, dropout, block_size), init_from
-        config = adopt(globals(), config, (), model.config.model_args(), **RANGES)
+        config = adopt(globals(), config, (), model.config.model_args(), RANGES)
+    if decay_lr and lr_decay_iters <= warmup_iters:
+        raise UserError(f"lr_decay_iters ({lr_decay_iters}) must be greater than warmup_iters ({warmup_iters})")
     if decay_lr and min_lr < learning_rate and max_iters < lr_decay_iters:
         say(f"max_iters ({max_iters}) is below lr_decay_iters ({lr_decay_iters}): the schedule is cut short")
     meta, train_ids, val_ids = load_dataset(dataset, block_size, vocabulary_folder)

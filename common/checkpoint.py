@@ -15,7 +15,7 @@ import torch
 
 from common.dataset import find_meta, load_meta
 from common.errors import UserError, explained, say
-from common.results import samples_right
+from common.results import samples_right, seed_folders
 from common.tokenizer import vocabulary_files
 from model import GPT, GPTConfig
 
@@ -103,10 +103,12 @@ def find_checkpoint(out_dir, names):
     """The first of the checkpoint files `names` that the model folder out_dir has."""
     out_dir = Path(out_dir)
     if not os.path.isdir(out_dir):
-        raise UserError(f"model folder {out_dir} not found: check its name, or train it with train_with_eval.py first")
+        raise UserError(f"model folder {out_dir} not found: name another with --out_dir=FOLDER, or train it first")
     for name in names:
         if (out_dir / name).exists():
             return out_dir / name
+    for run in seed_folders(out_dir).values():
+        raise UserError(f"{out_dir} holds the runs of several seeds: choose one, e.g. --out_dir={run}")
     raise UserError(f"no {' or '.join(names)} in {out_dir}: train it first, or name another with --checkpoint")
 
 

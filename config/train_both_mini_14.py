@@ -1,4 +1,4 @@
-"""Sums and capitals, one layer of width 14."""
+"""Arithmetic and capitals, one layer of width 14."""
 
 out_dir = 'both_mini_14'
 dataset = 'both_math_and_facts'

@@ -1,4 +1,4 @@
-"""Sums and capitals, one layer of width 28."""
+"""Arithmetic and capitals, one layer of width 28."""
 
 out_dir = 'both_mini_28'
 dataset = 'both_math_and_facts'

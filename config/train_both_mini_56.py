@@ -1,4 +1,4 @@
-"""Sums and capitals, one layer of width 56."""
+"""Arithmetic and capitals, one layer of width 56."""
 
 out_dir = 'both_mini_56'
 dataset = 'both_math_and_facts'

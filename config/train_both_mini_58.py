@@ -1,4 +1,4 @@
-"""Sums and capitals, one layer of width 58 (the README that this project began from names it; the paper's own size is 56)."""
+"""Arithmetic and capitals, one layer of width 58, which an earlier README named; the paper's own is 56."""
 
 out_dir = 'both_mini_58'
 dataset = 'both_math_and_facts'

@@ -1,4 +1,4 @@
-"""Sums and capitals, the paper's large model: 6 layers, 6 heads, width 384, regularised."""
+"""Arithmetic and capitals, the paper's large model: 6 layers, 6 heads, width 384, regularised."""
 
 out_dir = 'both_mini_mlt'
 dataset = 'both_math_and_facts'

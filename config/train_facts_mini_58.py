@@ -1,4 +1,4 @@
-"""Capitals, one layer of width 58 (the README that this project began from names it; the paper's own size is 56)."""
+"""Capitals, one layer of width 58, which an earlier README named; the paper's own is 56."""
 
 out_dir = 'facts_mini_58'
 dataset = 'facts_char'

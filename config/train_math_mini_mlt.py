@@ -1,9 +1,6 @@
-"""Sums, the paper's large model: 6 layers, 6 heads, width 384, regularised."""
+"""Arithmetic, the paper's large model: 6 layers, 6 heads, width 384, regularised."""
 
 out_dir = 'math_mini_mlt'
-dataset = 'as_math'
-batch_size = 882
-block_size = 9
 n_layer = 6
 n_head = 6
 n_embd = 384

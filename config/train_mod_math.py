@@ -1,4 +1,4 @@
-"""Addition modulo 97 with half of the sums held out, two layers of width 128 and strong weight decay: does it grok?
+"""Addition modulo 97, half of the questions held out, two layers of width 128, strong weight decay: does it grok?
 
 Prepare it with python data/mod_math/prepare.py; Power et al. 2022 needed some ten thousand iterations.
 """

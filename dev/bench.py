@@ -108,7 +108,7 @@ def floor(model, config):
 def bench_step(name, threads):
     """Milliseconds per iteration of every step: dict of name to list, and the floor."""
     path = str(REPO / f'config/train_{name}.py')
-    config, _ = configure(vars(train), [path], **train.RANGES)  # get_batch reads train's variables
+    config, _ = configure(vars(train), train.RANGES, [path])  # get_batch reads train's variables
     meta, ids, _ = load_dataset(config['dataset'])
     compute_init('cpu', config['n_embd'], threads, 'auto')
     torch.compiler.reset()  # otherwise torch takes the next size for a dynamic shape, which is slower

@@ -7,21 +7,21 @@ import subprocess
 import sys
 
 import pytest
-from conftest import REPO
+from conftest import REPO, TINY
 from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import UserError
-from configurator import adopt, configure, settings_of
+from configurator import BELOW_ONE, NOT_NEGATIVE, POSITIVE, SEED, adopt, configure, settings_of
 
 DEFAULTS = {'out_dir': 'out', 'batch_size': 12, 'learning_rate': 6e-4, 'compile': True}
 
 
-def settings(*argv, ranges=None, before=None, **namespace):
+def settings(*argv, ranges=(), before=None, **namespace):
     namespace = {**DEFAULTS, '__doc__': 'A script.', '_private': 3, 'function': print, **namespace}
-    result, given = configure(namespace, list(map(str, argv)), **ranges or {})
+    result, given = configure(namespace, ranges, list(map(str, argv)))
     if before is not None:
-        result = adopt(namespace, result, given, before, **ranges or {})
+        result = adopt(namespace, result, given, before, ranges)
     assert all(namespace[key] == value or math.isnan(value) for key, value in result.items())
     return result
 
@@ -30,6 +30,42 @@ def test_command_line_overrides_config_file_overrides_default(tmp_path):
     config = tmp_path / 'config.py'
     config.write_text("import math\n_half = 32\nbatch_size = 2 * _half\nout_dir = 'a'\n")
     assert settings(config, '--out_dir=b') == {**DEFAULTS, 'batch_size': 64, 'out_dir': 'b'}
+
+
+def test_config_files_come_first_and_key_value_last_wherever_they_stand(tmp_path):
+    first, second = tmp_path / 'first.py', tmp_path / 'second.py'
+    first.write_text("batch_size, out_dir, learning_rate = 2, 'first', 0.5\n")
+    second.write_text("batch_size, out_dir = 2 * batch_size, 'second'\n")
+    expected = {**DEFAULTS, 'batch_size': 4, 'learning_rate': 0.5, 'out_dir': 'mine'}
+    for argv in (['--out_dir=mine', first, second], [first, '--out_dir=mine', second], [first, second, '--out_dir', 'mine']):
+        assert settings(*argv) == expected
+    assert settings('--compile=False', first, '--batch_size=9', second, '--out_dir=mine') == {
+        **expected, 'batch_size': 9, 'compile': False}
+
+
+def test_the_model_folder_has_two_names_and_may_stand_alone(tmp_path):
+    for argv in ([f'--out_dir={tmp_path}'], [f'--model_folder={tmp_path}'], ['--model_folder', tmp_path], [tmp_path]):
+        assert settings(*argv, '--batch_size=3') == {**DEFAULTS, 'out_dir': str(tmp_path), 'batch_size': 3}
+    (tmp_path / 'config.py').write_text("out_dir = 'a'")
+    assert settings(tmp_path, tmp_path / 'config.py')['out_dir'] == str(tmp_path)
+    (tmp_path / 'other').mkdir()
+    for argv in ([tmp_path, tmp_path / 'other'], ['--out_dir=other', tmp_path], [tmp_path, '--out_dir=other']):
+        with pytest.raises(UserError, match='are two model folders'):
+            settings(*argv)
+
+
+@pytest.mark.parametrize('before', [[], ['--fused=True'], ['config.py']])
+@pytest.mark.parametrize('text', ['false', 'False', 'FALSE'])
+def test_a_choice_of_auto_true_and_false_takes_them_in_any_spelling_whatever_stands_before(tmp_path, monkeypatch, before, text):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'config.py').write_text('fused = True\n')
+    ranges = {'fused': 'auto True False'}
+    assert settings(*before, f'--fused={text}', fused='auto', ranges=ranges)['fused'] == 'False'
+    assert settings(*before, fused='auto', ranges=ranges)['fused'] == ('True' if before else 'auto')
+    assert settings('--device=true', device='auto')['device'] == 'true', 'which is no choice there'
+    (tmp_path / 'config.py').write_text('device = True\n')
+    with pytest.raises(UserError, match='device must be a string'):
+        settings('config.py', device='auto')
 
 
 def test_the_runs_own_settings_come_before_those_that_are_given(tmp_path):
@@ -52,7 +88,7 @@ def test_the_runs_own_settings_come_before_those_that_are_given(tmp_path):
     (['--batch_size=-4'], 'batch_size', -4),
     (['--batch_size', '-4'], 'batch_size', -4), (['--out_dir=14'], 'out_dir', '14'),
     (['--out_dir=a=b'], 'out_dir', 'a=b'),
-    (["--out_dir='x y'"], 'out_dir', 'x y'), (['--out_dir='], 'out_dir', ''), (['--out_dir', 'a'], 'out_dir', 'a'),
+    (['--out_dir=x y'], 'out_dir', 'x y'), (['--out_dir='], 'out_dir', ''), (['--out_dir', 'a'], 'out_dir', 'a'),
     (['--out_dir=a\n'], 'out_dir', 'a\n'), (['--out_dir=None'], 'out_dir', 'None'),
     (['--batch_size=4', '--batch_size=5'], 'batch_size', 5),
 ])
@@ -70,7 +106,8 @@ def test_values_take_the_type_of_the_default(args, key, value):
     (['--compile=2'], 'True or False'),
     (['--learning_rate=fast'], 'a number'), (['--learning_rate=1e999'], 'a number'), (['missing.py'], 'missing.py'),
     (['--_private=1'], '_private'), (['--function=1'], 'function'), (['--learning_rate=None'], 'a number'),
-    (['--learning_rate=nan'], 'a number'), ([str(REPO)], 'is a folder, not a config file'), (['--compile=no'], 'True or False'),
+    (['--learning_rate=nan'], 'a number'), (['nowhere'], 'nowhere cannot be read as a config file or a model folder'),
+    (['--compile=no'], 'True or False'), (['--batch_size=1e20'], 'too large'), (['--batch_size=inf'], 'a whole number'),
 ])
 def test_what_cannot_be_meant_is_refused_with_a_hint(args, says):
     with pytest.raises(UserError, match=re.escape(says)):
@@ -84,7 +121,7 @@ def test_what_cannot_be_meant_is_refused_with_a_hint(args, says):
     (['--share=-0.1'], 'share must be at least 0'),
 ])
 def test_ranges_are_held(argv, says):
-    ranges = dict(positive='batch_size n', not_negative='learning_rate', below_one='share')
+    ranges = {'batch_size n': POSITIVE, 'learning_rate': NOT_NEGATIVE, 'share': BELOW_ONE}
     assert settings('--learning_rate=0', '--share=0', n=1, share=0.5, ranges=ranges)['share'] == 0.0
     with pytest.raises(UserError, match=says):
         settings(*argv, n=1, share=0.5, ranges=ranges)
@@ -94,7 +131,7 @@ def test_ranges_are_held(argv, says):
                                (1, 'x', 'choice must be')):
         with pytest.raises(UserError, match=says):
             settings(f'--seed={seed}', f'--choice={choice}', seed=2**32 - 1, choice='there',
-                     ranges=dict(seeds='seed', choices={'choice': 'here there'}))
+                     ranges={'seed': SEED, 'choice': 'here there'})
 
 
 # -----------------------------------------------------------------------------
@@ -107,7 +144,7 @@ def test_ranges_are_held(argv, says):
     ('def f():\n    return g\nf()', 'line 2: NameError'), ('import nonsense_module', 'line 1: ModuleNotFoundError'),
     ('batch_sizes = [1, 2]', 'did you mean batch_size'), ('width = 14', "unknown setting 'width'"),  # nobody reads it
     ('batch_sise = 4\nlearning_rate = batch_sise / 8', 'did you mean batch_size'),  # a near miss, although it is read
-    ('dropout = 0.1', 'may begin with an underscore'), ('compile = None', 'compile must be True or False'),
+    ('dropout = 0.1', 'may begin with an underscore'), ('names = ["a", "b"]', "unknown setting 'names'"), ('compile = None', 'compile must be True or False'),
     ('out_dir = None', 'out_dir must be a string'), ('learning_rate = float("nan")', 'learning_rate must be a number'),
 ])
 def test_a_typo_in_a_config_file_is_an_error(tmp_path, source, says):
@@ -120,17 +157,17 @@ def test_a_typo_in_a_config_file_is_an_error(tmp_path, source, says):
 @pytest.mark.parametrize('source, changed', [
     ('width = 14\nbatch_size = 2 * width', dict(batch_size=28)),
     ('for i in range(3):\n    batch_size = i', dict(batch_size=2)),
-    ('for a, (b, c) in [(1, (2, 3))]:\n    batch_size = c', dict(batch_size=3)),
+    ('for _a, (_b, c) in [(1, (2, 3))]:\n    batch_size = c', dict(batch_size=3)),
     ('from math import pi\nlearning_rate = pi', dict(learning_rate=math.pi)),
     ('import os\nfrom math import sqrt', {}),
     ('def double(x):\n    return 2 * x\nbatch_size = double(4)', dict(batch_size=8)),
     ('class Size:\n    small = 14\nbatch_size = Size.small', dict(batch_size=14)), ('_note = "mine"', {}),
-    ('sizes = {"small": 14}\nbatch_size = sizes["small"]', dict(batch_size=14)), ('names = ["a", "b"]', {}),
-    ('batch_size = batch_size + 1', dict(batch_size=13)), ('"""Only a docstring."""', {}), ('', {}),
+    ('sizes = {"small": 14}\nbatch_size = sizes["small"]', dict(batch_size=14)),
+    ('lr = 0.5\nlearning_rate = lr', dict(learning_rate=0.5)),
+    ('batch_size = batch_size + 1', dict(batch_size=13)), ('batch_size = "4"', dict(batch_size=4)), ('"""Only a docstring."""', {}), ('', {}),
     ('\ufeffbatch_size = 4', dict(batch_size=4)),  # Windows' byte-order mark
     ('import numpy as np\nbatch_size = np.int64(4)\nlearning_rate = np.float32(0.5)\ncompile = np.bool_(False)',
      dict(batch_size=4, learning_rate=0.5, compile=False)),
-    ('from pathlib import Path\nout_dir = Path("a") / "b"', dict(out_dir='a/b')),
     ('import os\nout_dir = os.path.basename(__file__)', dict(out_dir='config.py')),
 ])
 def test_helpers_loops_and_imports_pass_and_values_keep_their_types(tmp_path, source, changed):
@@ -215,7 +252,7 @@ def test_settings_of_a_script_are_those_it_would_run_with(tmp_path, monkeypatch)
     ('--batch_size=0', 'batch_size'),
     ('--max_iters=-1', 'max_iters'), ('--learning_rate=-1', 'learning_rate'), ('--seed=-1', 'seed'),
     ('--dropout=1.5', 'dropout'),
-    ('--temperature=-1', 'temperature'), ('--beta2=1', 'beta2'), ('--lr_decay_iters=100', 'lr_decay_iters'),
+    ('--temperature=-1', 'temperature'), ('--beta2=1', 'beta2'), ('--lr_decay_iters=0', 'lr_decay_iters'),
     ('--eval_interval=0', 'eval_interval'), ('--num_samples=0', 'num_samples'), ('--grad_clip=-1', 'grad_clip'),
     ('--init_from=same', 'init_from must be scratch, resume, gpt2 or a folder'), ('--seed=4294967296', 'seed must be'),
     ('--dtype=float16', 'dtype must be auto or float32 or bfloat16'), ('--backend=mpi', 'backend must be'),
@@ -225,6 +262,34 @@ def test_settings_that_cannot_be_are_refused_before_torch_is_imported(option, sa
     process = without_torch('train_with_eval.py', '--out_dir=same', option)
     assert process.returncode == 1 and process.stderr.startswith('error: ') and says in process.stderr, process.stderr
     assert process.stderr.count('\n') == 1 and not os.path.exists(REPO / 'same')
+
+
+@pytest.mark.parametrize('option, meant', [
+    ('--lr=0.1', 'learning_rate'), ('--epochs=3', 'max_iters'), ('--steps=3', 'max_iters'), ('--resume', 'init_from=resume')])
+def test_what_other_programs_call_a_setting_is_understood_where_it_is_one(option, meant):
+    assert f'did you mean {meant}?' in without_torch('train_with_eval.py', option).stderr
+    assert '--help lists all settings' in without_torch('eval_as_math.py', option).stderr
+
+
+@pytest.mark.parametrize('path', sorted(REPO.glob('config/*.py')), ids=lambda path: path.stem)
+def test_a_config_file_holds_only_what_is_different_in_its_run(path):
+    scope, defaults = {}, settings_of(REPO / 'train_with_eval.py', [])
+    exec(path.read_text(), scope)
+    repeated = {key for key, value in scope.items() if key in defaults and defaults[key] == value}
+    assert repeated <= {'n_embd'} and {'out_dir', 'n_embd'} <= scope.keys() and path.stem == 'train_' + scope['out_dir']
+
+
+def test_a_schedule_that_ends_before_its_warm_up_is_refused_and_a_resumed_run_is_judged_by_its_own(project):
+    train = ['train_with_eval.py', *TINY, '--out_dir=short']
+    project.fails(*train, '--lr_decay_iters=100', says='lr_decay_iters (100) must be greater than warmup_iters (2000)')
+    project.check(*train, '--lr_decay_iters=100', '--warmup_iters=1')
+    resume = ['train_with_eval.py', '--init_from=resume', project.folder / 'short', '--max_iters=6']
+    project.check(*resume, '--lr_decay_iters=50')
+    project.fails(*resume, '--lr_decay_iters=1', says='lr_decay_iters (1) must be greater than warmup_iters (1)')
+
+
+def test_resuming_without_a_folder_says_what_is_missing(project):
+    project.fails('train_with_eval.py', '--init_from=resume', says='model folder out not found: name another with --out_dir')
 
 
 def test_an_uncaught_user_error_is_one_sentence_and_any_other_error_a_traceback():
