@@ -24,25 +24,30 @@ DATA = Path(__file__).resolve().parents[1] / 'data'
 SEARCHED = 2_000_000  # the most tokens of a text without questions that are searched for the paper's questions
 CASE_OF = {'seen': False, 'held out': True, 'beyond': None}  # a question's group as the held_out of a case in meta.pkl
 FACT_ENDS = (FACT_END, '\n', ' \r\n', '\r\n')  # how others may end the paper's facts
+PAPER_BLOCK_SIZE = 24  # the paper's for capitals, although some of their lines are longer
 PAPER_TERMINATORS = {'add': '>', 'sub': '>', 'facts': FACT_END}  # for meta.pkl files that do not name them
 
 
 class Meta(NamedTuple):
     tokenizer: Tokenizer
     questions: list  # of Question
-    own: bool  # False if the dataset has no questions and gets the paper's
+    own_questions: bool  # False if the dataset has none and gets the paper's
 
 
 def check_text(text, questions, name):
-    """Raise UserError unless the text has a line for every question that is seen, and for none that is held out."""
-    beginnings = [0, *(match.end() for match in re.finditer('\n', text))]
-    begun = {text[i:i + length] for length in {len(q.line) for q in questions} for i in beginnings}
+    """Raise UserError unless the text holds the line of every question that is seen, and of none that is held out.
+
+    Wherever it stands: in the middle of a line, too, but not in the middle of a number or a word (0*0=0 in 10*0=0).
+    """
+    firsts = ''.join({q.prompt[0] for q in questions})
+    starts = [match.start() for match in re.finditer(rf'[{re.escape(firsts)}](?<!\w\w)', text)] if firsts else []
+    held = {text[i:i + length] for length in {len(q.line) for q in questions} for i in starts}
     for q in questions:
         if q.group == 'beyond':
-            raise UserError(f"{name} puts {q.prompt!r} in the group 'beyond', and its questions are 'seen' or 'held out'")
-        if (q.line in begun) != (q.group == 'seen'):
+            raise UserError(f"{name} has {q.prompt!r} in the group 'beyond': its questions are 'seen' or 'held out'")
+        if (q.line in held) != (q.group == 'seen'):
             found = "lacks the" if q.group == 'seen' else "holds the held-out"
-            raise UserError(f"the text of {name} {found} {q.line!r} of its questions: fix its prepare.py and run it again")
+            raise UserError(f"the text of {name} {found} {q.line!r} of its questions: mend its prepare.py and run it again")
 
 
 def questions_about(text, questions):
@@ -60,9 +65,10 @@ def questions_about(text, questions):
             if q in found or (q.group == 'held out' and q.task in tasks)]
 
 
-def longest_line(questions):
-    """Characters of the longest line of a question, its newline included."""
-    return max((len(q.line.rstrip('\n')) + 1 for q in questions), default=0)
+def block_size_for(questions):
+    """The context that a whole line of each question needs, its newline included; for capitals at most the paper's."""
+    lengths = [(q.task, len(q.line.rstrip('\n')) + 1) for q in questions]
+    return max((min(length, PAPER_BLOCK_SIZE) if task == 'facts' else length for task, length in lengths), default=0)
 
 
 def meta_bytes(chars, questions):
@@ -89,7 +95,7 @@ def load_meta(path, gpt2_folder=None):
     """
     path = Path(path)
     if not path.exists():
-        return Meta(gpt2_tokenizer(gpt2_folder), paper_questions(), own=False)
+        return Meta(gpt2_tokenizer(gpt2_folder), paper_questions(), own_questions=False)
     with explained(f"{path} cannot be read ({{}}): run the dataset's prepare.py again"):  # garbage raises nearly anything
         with open(path, 'rb') as f:
             meta = PlainUnpickler(f).load()
@@ -99,8 +105,12 @@ def load_meta(path, gpt2_folder=None):
         if not all(isinstance(ch, str) for ch in stoi):
             raise ValueError("its vocabulary is not made of characters")
         if 'cases' not in meta:
-            return Meta(char_tokenizer(stoi), [q for q in paper_questions() if set(q.line) <= stoi.keys()], own=False)
+            spelt = [q for q in paper_questions() if set(q.line) <= stoi.keys()]
+            return Meta(char_tokenizer(stoi), spelt, own_questions=False)
         terminators = {**PAPER_TERMINATORS, **meta.get('terminators', {})}
+        unknown = {task for task, *_ in meta['cases']} - terminators.keys()
+        if unknown:
+            raise ValueError(f"its terminators lack the task {min(unknown)!r}")
         group_of = {held_out: group for group, held_out in CASE_OF.items()}
         questions = [Question(task, prompt, answer, group_of[held_out], terminators[task])
                      for task, prompt, answer, held_out in meta['cases']]
@@ -108,7 +118,7 @@ def load_meta(path, gpt2_folder=None):
             check_question(q)
             if set(q.line) - stoi.keys():
                 raise ValueError(f"its vocabulary cannot spell the question {q.line!r}")
-        return Meta(char_tokenizer(stoi), questions, own=True)
+        return Meta(char_tokenizer(stoi), questions, own_questions=True)
 
 
 def find_meta(dataset):
@@ -142,51 +152,54 @@ def bits_of(ids, tokenizer):
     return 16
 
 
+def read_ids(path, tokenizer, block_size, remedy):
+    """The ids of a train.bin or val.bin, memory-mapped; raises UserError if they cannot be trained on."""
+    name = f'data/{path.parent.name}/{path.name}'
+    size = path.stat().st_size
+    if size % 2 or not size:
+        raise UserError(f"{name} is truncated: {remedy} again")
+    ids = np.memmap(path, dtype='<u2', mode='r')
+    if (bits := bits_of(ids, tokenizer)) > 16:
+        raise UserError(f"{name} holds ids of {bits} bits, but must have 16: write it as np.uint16")
+    if ids.max() >= tokenizer.vocab_size:
+        raise UserError(f"{name} has token {ids.max()} outside the vocabulary of {tokenizer.vocab_size}: {remedy} again")
+    if len(ids) <= (block_size or 0):
+        raise UserError(f"block_size {block_size} is too large: {name} has only {len(ids)} tokens")
+    return ids
+
+
 def load_dataset(dataset, block_size=None, gpt2_folder=None):
     """The data of data/`dataset`: returns (Meta, train ids, val ids). The ids are 1-D uint16 arrays, memory-mapped.
 
-    block_size: characters of context, which must be fewer than the text has; a sentence is printed if it cannot hold a
-    question whose answer is a number. gpt2_folder: where GPT-2's vocabulary is if the dataset has no meta.pkl, see
-    gpt2_tokenizer. A dataset without questions gets those of the paper's that its training text can answer, see
-    questions_about, and none if it has more than SEARCHED tokens. Raises UserError if a file is missing or does not hold the
-    lines that its questions ask about.
+    block_size: characters of context, which must be fewer than the text has; a sentence is printed if they are too few
+    for the questions. gpt2_folder: where GPT-2's vocabulary is if the dataset has no meta.pkl, see gpt2_tokenizer. A
+    dataset without questions gets those of the paper's that its training text can answer, see questions_about, and none
+    if it has more than SEARCHED tokens. Raises UserError if a file is missing or disagrees with the questions.
     """
     folder = DATA / dataset
     if not dataset or not os.path.isdir(folder):
         known = {path.parent.name for path in [*DATA.glob('*/train.bin'), *DATA.glob('*/prepare.py')]}
         raise UserError(f"no dataset data/{dataset}: there are {', '.join(sorted(known))}")
-    by = f"run python data/{dataset}/prepare.py" if (folder / 'prepare.py').exists() else f"prepare data/{dataset}"
+    remedy = f"run python data/{dataset}/prepare.py" if (folder / 'prepare.py').exists() else f"prepare data/{dataset}"
     for name in ('train.bin', 'val.bin'):
         if not (folder / name).exists():
-            raise UserError(f"data/{dataset}/{name} not found: {by} first")
+            raise UserError(f"data/{dataset}/{name} not found: {remedy} first")
     meta = load_meta(find_meta(dataset), gpt2_folder)
-    splits = []
-    for name in ('train.bin', 'val.bin'):
-        size = (folder / name).stat().st_size
-        if size % 2 or not size:
-            raise UserError(f"data/{dataset}/{name} is truncated: {by} again")
-        ids = np.memmap(folder / name, dtype='<u2', mode='r')
-        if (bits := bits_of(ids, meta.tokenizer)) > 16:
-            raise UserError(f"data/{dataset}/{name} holds ids of {bits} bits, but must have 16: write it as np.uint16")
-        if ids.max() >= meta.tokenizer.vocab_size:
-            raise UserError(f"data/{dataset}/{name} has token {ids.max()} outside the vocabulary of "
-                            f"{meta.tokenizer.vocab_size}: {by} again")
-        if block_size and len(ids) <= block_size:
-            raise UserError(f"block_size {block_size} is too large: data/{dataset}/{name} has only {len(ids)} tokens")
-        splits.append(ids)
-    text = meta.tokenizer.decode(splits[0].tolist()) if meta.own or len(splits[0]) <= SEARCHED else ''
-    if meta.own:  # evaluation must never disagree with the data
-        check_text(text, meta.questions, f'data/{dataset}')
-        longest = longest_line([q for q in meta.questions if q.kind == 'math'])
-        if block_size and longest > block_size:
-            say(f"block_size {block_size} cannot hold a question's line of {longest} characters: set --block_size={longest}, "
-                "or the model seldom sees the whole of it")
-    else:
-        meta = meta._replace(questions=questions_about(text, meta.questions))
-        if not text:
-            say(f"data/{dataset} has no questions of its own, and is not searched for the paper's, because it has more than "
-                f"{SEARCHED:,} tokens: nothing is asked")
-    return meta, *splits
+    train_ids, val_ids = (read_ids(folder / name, meta.tokenizer, block_size, remedy)
+                          for name in ('train.bin', 'val.bin'))
+    if not meta.own_questions and len(train_ids) > SEARCHED:
+        say(f"data/{dataset} has no questions of its own, and is too long to be searched for the paper's (more than "
+            f"{SEARCHED:,} tokens): the model is evaluated on none")
+        return meta._replace(questions=[]), train_ids, val_ids
+    text = meta.tokenizer.decode(train_ids.tolist())
+    if not meta.own_questions:
+        return meta._replace(questions=questions_about(text, meta.questions)), train_ids, val_ids
+    check_text(text, meta.questions, f'data/{dataset}')  # evaluation must never disagree with the data
+    needed = block_size_for(meta.questions)
+    if block_size and block_size < needed:
+        say(f"block_size {block_size} is too small for the questions of data/{dataset}, whose lines the model cannot "
+            f"see as a whole: train with --block_size={needed} or more")
+    return meta, train_ids, val_ids
 
 
 def keep_vocabulary(meta, out_dir):
@@ -197,7 +210,7 @@ def keep_vocabulary(meta, out_dir):
     """
     path = Path(out_dir) / 'meta.pkl'
     if not meta.tokenizer.bpe:
-        if path.exists() and (kept := load_meta(path)).own and kept.questions != meta.questions:
+        if path.exists() and (kept := load_meta(path)).own_questions and kept.questions != meta.questions:
             raise UserError(f"{path} has other questions than the dataset has now: prepare it as it was, or start again in "
                             "another out_dir")
         chars = [meta.tokenizer.decode([i]) for i in range(meta.tokenizer.vocab_size)]

@@ -1,14 +1,16 @@
 """
-Write a dataset from its questions and its text: what the prepare.py scripts share.
+Writes a dataset from its questions and its text: what the prepare.py scripts share.
 """
 
 import argparse
 import os
+import re
+import textwrap
 from pathlib import Path
 
 import numpy as np
 
-from common.dataset import DATA, check_text, longest_line, meta_bytes
+from common.dataset import DATA, block_size_for, check_text, meta_bytes
 from common.errors import UserError, explained, wrapped
 from common.files import write_file
 from common.questions import arithmetic_questions, arithmetic_text, check_question, round_robin_pairs
@@ -16,20 +18,20 @@ from common.tokenizer import char_tokenizer
 
 
 def dataset_name(text):
-    """An argparse type: the plain name of a folder in data/ that has no prepare.py of its own."""
+    """An argparse type: the plain name of a folder in data/ that has no prepare.py."""
     plain = Path(text).name == text and not text.startswith('.') and len(os.fsencode(text)) < 256
     if not text or not plain or (DATA / text / 'prepare.py').exists():
-        raise argparse.ArgumentTypeError(f"{text!r} must be the plain name of a new folder in data/")
+        raise argparse.ArgumentTypeError(f"{text!r} is not the plain name of a folder in data/ without a prepare.py")
     return text
 
 
-def operand_pair(text):
-    """An argparse type: '5,7' as (5, 7)."""
-    try:
-        a, b = (int(number) for number in text.split(','))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a pair of operands: write it like 5,7")
-    return a, b
+def held_out(text):
+    """An argparse type: '5,7', a pair, as (5, 7); '5+7' and '5-7', which are single questions, as they are."""
+    match = re.fullmatch(r'(\d+)([,+-])(\d+)', text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a pair of operands like 5,7 nor a question like 5+7")
+    a, sign, b = int(match[1]), match[2], int(match[3])
+    return (a, b) if sign == ',' else f'{a}{sign}{b}'
 
 
 def prepare_parser(description, here):
@@ -41,10 +43,10 @@ def prepare_parser(description, here):
 
 
 def parse_arithmetic(parser):
-    """Add the options of the sums to a prepare_parser and parse the command line: returns (args, questions, text)."""
+    """Add the options of arithmetic to a prepare_parser and parse the command line: returns (args, questions, text)."""
     which = parser.add_mutually_exclusive_group()
-    which.add_argument('--held_out', type=operand_pair, nargs='*', default=[(5, 7)], metavar='A,B',
-                       help='operand pairs to hold out, in both orders of both operations (default: 5,7)')
+    which.add_argument('--held_out', type=held_out, nargs='*', action='extend', metavar='A,B', help='hold out pairs of '
+                       'operands, in both orders of both operations, or single questions like 5+7 (default: 5,7)')
     which.add_argument('--held_out_rounds', type=int, metavar='K', help='hold out K rounds of a round-robin of the operands '
                        'instead: each operand is in exactly K pairs')
     parser.add_argument('--split_seed', type=int, default=0, metavar='S', help='which round-robin (default: 0)')
@@ -58,9 +60,11 @@ def parse_arithmetic(parser):
         if operands % 2 or not 0 <= args.held_out_rounds < operands:
             parser.error(f"--held_out_rounds must be from 0 to {operands - 1}, and the number of operands, {operands}, even")
         args.held_out = round_robin_pairs(args.split_seed, operands)[:args.held_out_rounds * operands // 2]
-    for a, b in args.held_out:
-        if not (0 <= a < operands and 0 <= b < operands):
-            parser.error(f"--held_out {a},{b} is outside the operands 0..{args.max_operand}")
+    elif args.held_out is None:
+        args.held_out = [(5, 7)]
+    largest = max((int(number) for number in re.findall(r'\d+', str(args.held_out))), default=0)
+    if largest > args.max_operand:
+        parser.error(f"--held_out names the operand {largest}, and the operands are 0..{args.max_operand}")
     questions = arithmetic_questions(args.held_out, args.max_operand)
     return args, questions, arithmetic_text(questions, args.seed)
 
@@ -71,12 +75,13 @@ def write_dataset(folder, text, questions):
     folder: path, e.g. DATA / args.name. text: str; train and validation are the same text on purpose, so that memorisation can
     be measured. questions: list of Question.
     """
-    folder, terminators = Path(folder), {(q.task, q.terminator) for q in questions}
+    folder, terminator_of = Path(folder), {}
     with explained(f"the questions of {folder.name} cannot be used: {{}}", ValueError):
         for q in questions:
             check_question(q)
-    if len(terminators) > len(dict(terminators)):
-        raise UserError(f"the questions of a task of {folder.name} have several terminators: give it one, or two names")
+            if terminator_of.setdefault(q.task, q.terminator) != q.terminator:
+                raise ValueError(f"those of {q.task!r} end in {terminator_of[q.task]!r} and in {q.terminator!r}: give "
+                                 "them one terminator, or make two tasks of them")
     if not text:
         raise UserError(f"the text of {folder.name} is empty: hold out fewer questions")
     check_text(text, questions, folder.name)
@@ -87,12 +92,15 @@ def write_dataset(folder, text, questions):
     for name, content in (('input.txt', text), ('train.bin', ids), ('val.bin', ids),
                           ('meta.pkl', meta_bytes(chars, questions))):
         write_file(folder / name, content)
-    held_out = [q.prompt.strip('<=') for q in questions if q.group == 'held out']
-    listed = ', '.join(held_out[:8]) + (f" and {len(held_out) - 8} more" if len(held_out) > 8 else '')
-    print(f"length of dataset in characters: {len(text):,}\nall the unique characters: {''.join(chars)!r}\n"
-          f"vocab size: {len(chars):,}\ntrain has {len(text):,} tokens\n"
-          f"val has {len(text):,} tokens (the same text, on purpose)\n"
-          f"questions: {len(questions):,}, held out of the text: {listed or 'none'}\n"
-          f"the longest line of a question takes {longest_line(questions)} characters: with a smaller\n--block_size the model "
-          f"sees a part of it at a time\nas in nanoGPT, no window of training begins in the last block_size characters,\n"
-          f"so the last line is learnt less well than others: {text.splitlines()[-1]!r}")
+    prompts = [q.prompt.strip('<= ') for q in questions if q.group == 'held out']
+    listed = ', '.join(prompts[:8]) + (f" and {len(prompts) - 8} more" if len(prompts) > 8 else '') or 'none'
+    last = text.splitlines()[-1]
+    print(f"length of dataset in characters: {len(text):,}")
+    print(re.sub('(.{80})', r'\1\n', f"all the unique characters: {''.join(chars)!r}"))
+    print(f"vocab size: {len(chars):,}\ntrain has {len(text):,} tokens")
+    print(f"val has {len(text):,} tokens (the same text, on purpose)")
+    print(textwrap.fill(f"questions: {len(questions):,}, held out of the text: {listed}", 80, break_on_hyphens=False))
+    print(f"train with --block_size={block_size_for(questions)} or more")
+    if text.count(last) == 1:
+        print("as in nanoGPT, no window of training begins in the last block_size characters,")
+        print(textwrap.fill(f"so the last line is learnt less well than others: {last!r}", 80, break_on_hyphens=False))

@@ -9,7 +9,7 @@ import re
 from functools import cache
 from typing import NamedTuple
 
-EXPRESSION = re.compile(r'<(\d+)[+-](\d+)=')  # the prompts of sums for which a grid has a place
+EXPRESSION = re.compile(r'<?(\d+)[^\d=]+(\d+)=')  # prompts of two numbers and an operation, which make a grid
 GROUPS = ('seen', 'held out', 'beyond')  # in the training text; kept out of it on purpose; simply not in it
 LABELS = {'add': 'addition', 'sub': 'subtraction'}  # what people read; any other task is called by its own name
 RESERVED = {'math', 'heldout', 'addition', 'subtraction', *GROUPS}  # names of other things in results.csv and reports
@@ -56,11 +56,13 @@ class Question(NamedTuple):
 
 @cache
 def kind_of(answer, terminator):  # cached because all questions are asked for it at every evaluation
-    return 'math' if re.fullmatch(r'-?[0-9]+', answer) and '\n' not in terminator else 'facts'
+    rest_of_line, newline, _ = terminator.partition('\n')
+    is_number = re.fullmatch(r'-?[0-9]+', answer)
+    return 'math' if is_number and (rest_of_line.strip() or not newline) else 'facts'
 
 
 def operands(prompts):
-    """(a, b) of each prompt like <3+4=: a list; None if there are others among them, or if two would share a grid's cell."""
+    """(a, b) of each prompt like <3+4= or 3*4=, a list; None if there are others, or if two would share a grid's cell."""
     matches = [EXPRESSION.fullmatch(prompt) for prompt in prompts]
     pairs = [tuple(map(int, match.groups())) for match in matches if match]
     return pairs if len(set(pairs)) == len(matches) else None
@@ -92,23 +94,24 @@ def check_question(q):
     if q.group not in GROUPS:
         raise ValueError(f"the group of {q.line!r} must be {' or '.join(map(repr, GROUPS))}, not {q.group!r}")
     if q.task in RESERVED:
-        raise ValueError(f"a task cannot be called {q.task!r}, because tables use this name")
+        raise ValueError(f"a task cannot be called {q.task!r}, which means something else in results.csv: rename it")
     if q.task == 'facts' and q.group == 'held out':
-        raise ValueError(f"{q.line!r} is held out: give such facts a task of their own name, because tables take what is held "
-                         "out beside 'facts' for sums")
+        raise ValueError(f"{q.line!r} is held out, and the paper's task 'facts' holds out nothing: choose another name")
     if '\n' in q.answer or not is_correct(q, completion_of(q, q.answer + q.terminator)):
-        raise ValueError(f"{q.line!r} can never be scored right, because its answer holds {q.terminator[-1]!r} or a newline")
+        raise ValueError(f"no prediction could be right for {q.line!r}, because its answer holds a newline or "
+                         f"{q.terminator[-1]!r}, which ends it: choose another terminator")
 
 
 def arithmetic_questions(held_out=((5, 7),), max_operand=9):
     """All a+b, then all a-b, for a, b in 0..max_operand.
 
-    held_out: operand pairs; each holds out both orders of both operations (5,7: 5+7, 7+5, 5-7, 7-5).
+    held_out: operand pairs, each of which holds out both orders of both operations ((5, 7): 5+7, 7+5, 5-7, 7-5), or
+    single expressions ('5+7').
     """
-    held_out = {frozenset(pair) for pair in held_out}
+    held_out = {item if isinstance(item, str) else frozenset(item) for item in held_out}
     operands = range(max_operand + 1)
     return [Question(task, f'<{a}{sign}{b}=', str(a + b if sign == '+' else a - b),
-                     'held out' if frozenset((a, b)) in held_out else 'seen')
+                     'held out' if held_out & {frozenset((a, b)), f'{a}{sign}{b}'} else 'seen')
             for task, sign in (('add', '+'), ('sub', '-')) for a in operands for b in operands]
 
 

@@ -12,7 +12,8 @@ from little import paper_meta, paper_text
 from common.dataset import Meta, find_meta, keep_vocabulary, load_dataset, load_meta, text_sha256
 from common.errors import UserError
 from common.prepare import write_dataset
-from common.questions import FACT_END, Question, arithmetic_questions, arithmetic_text, facts_questions, paper_questions
+from common.questions import (
+    FACT_END, Question, arithmetic_questions, arithmetic_text, facts_questions, facts_text, paper_questions)
 from common.tokenizer import Tokenizer, vocabulary_files
 
 SIZES = {'as_math': (1764, 17, 196, 200), 'facts_char': (1547, 51, 50, 50), 'both_math_and_facts': (3311, 66, 246, 250)}
@@ -82,7 +83,30 @@ def test_options_change_text_and_questions(fresh):
     meta = pickle.loads((fresh.folder / 'data/both_math_and_facts/meta.pkl').read_bytes())
     assert len(meta['cases']) == 2 * 13 * 13 + 50 and sum(case[3] for case in meta['cases']) == 8
     out = fresh.check('data/as_math/prepare.py', '--max_operand=19', '--held_out')
-    assert 'the longest line of a question takes 11 characters' in out and 'held out of the text: none' in out
+    assert 'train with --block_size=11 or more' in out and 'held out of the text: none' in out
+
+
+def held_out_of(project, name):
+    cases = pickle.loads((project.folder / f'data/{name}/meta.pkl').read_bytes())['cases']
+    return {prompt.strip('<=') for _, prompt, _, held_out in cases if held_out}
+
+
+def test_what_is_held_out_may_be_said_in_parts_and_by_single_questions(fresh):
+    fresh.check('data/as_math/prepare.py', '--name=parts', '--held_out=3,4', '--held_out', '6,8', '5,5')
+    pairs = {'3+4', '4+3', '3-4', '4-3', '6+8', '8+6', '6-8', '8-6', '5+5', '5-5'}
+    assert held_out_of(fresh, 'parts') == pairs
+    fresh.check('data/both_math_and_facts/prepare.py', '--name=orders', '--held_out', '5+7', '07-5', '0,1')
+    assert held_out_of(fresh, 'orders') == {'5+7', '7-5', '0+1', '1+0', '0-1', '1-0'}
+    text = (fresh.folder / 'data/orders/input.txt').read_text()
+    assert '<7+5=12>' in text and '<5-7=-2>' in text and '<5+7=12>' not in text and '<7-5=2>' not in text
+
+
+@pytest.mark.parametrize('options', [[], ['--held_out_rounds=4'], ['--max_operand=99', '--held_out_rounds=30']])
+def test_what_prepare_prints_fits_into_80_columns(bare, tmp_path, options):
+    for dataset in ('as_math', 'both_math_and_facts'):
+        out = bare.check(f'data/{dataset}/prepare.py', '--name=wide', *options)
+        shutil.rmtree(bare.folder / 'data/wide')
+        assert max(map(len, out.splitlines())) <= 80 and 'train with --block_size=' in out
 
 
 @pytest.mark.parametrize('rounds', [1, 9])
@@ -100,14 +124,15 @@ def test_k_rounds_hold_out_20_k_of_200_questions_into_a_folder_of_their_own(fres
 
 @pytest.mark.parametrize('options, says', [
     (['--held_out', '1,2', '--held_out_rounds=1'], 'not allowed with'),
-    (['--held_out', '5,17'], 'outside the operands 0..9'), (['--held_out=-1,2'], 'outside'),
-    (['--held_out', '5'], 'not a pair'), (['--held_out', '0,0', '--max_operand=0'], 'hold out fewer questions'),
+    (['--held_out', '5,17'], 'the operand 17, and the operands are 0..9'), (['--held_out', '5+17'], 'the operand 17'),
+    (['--held_out=-1,2'], 'neither a pair'), (['--held_out', '5'], 'neither a pair'), (['--held_out', '5*7'], 'neither a pair'),
+    (['--held_out', '0,0', '--max_operand=0'], 'hold out fewer questions'),
     (['--max_operand=-1'], 'must be from 0'), (['--max_operand=x'], 'invalid int'),
     (['--held_out_rounds=10'], 'from 0 to 9'),
     (['--held_out_rounds=-1'], 'from 0 to 9'), (['--held_out_rounds=1', '--max_operand=8'], 'even'),
     (['--name=a/b'], 'plain name'), (['--name=../as_math'], 'plain name'), (['--name=/tmp/x'], 'plain name'),
     (['--name='], 'plain name'),
-    (['--name=..'], 'plain name'), (['--name=.hidden'], 'plain name'), (['--name=facts_char'], "'facts_char' must be"),
+    (['--name=..'], 'plain name'), (['--name=.hidden'], 'plain name'), (['--name=facts_char'], "'facts_char' is not the plain"),
 ])
 def test_impossible_options_are_refused_and_change_nothing(bare, options, says):
     files = {path: path.read_bytes() for path in (bare.folder / 'data').rglob('*') if path.is_file()}
@@ -125,7 +150,7 @@ def test_a_dataset_of_any_questions_is_read_as_it_was_written(data):
                  Question('years', 'Hastings: ', '1066', 'seen', '\n')]
     write_dataset(data / 'own', 'sing: sang;\n3*4=12 \n9*9=81 \nHastings: 1066\n', questions)
     meta, train, val = load_dataset('own')
-    assert meta.questions == questions and meta.own and (train == val).all()
+    assert meta.questions == questions and meta.own_questions and (train == val).all()
     assert meta.tokenizer.decode(train.tolist()) == (data / 'own/input.txt').read_text()
     assert {path.name for path in (data / 'own').iterdir()} == {'input.txt', 'train.bin', 'val.bin', 'meta.pkl'}
 
@@ -153,17 +178,63 @@ def test_a_text_that_disagrees_with_its_questions_is_refused(data, text, says):
         load_dataset('own')
 
 
-def test_a_context_too_short_for_a_sum_is_said_and_one_longer_than_the_text_refused(data, capsys):
+NUMBERS = [Question('times', '3*4=', '12', 'seen', ' '), Question('times', '0*0=', '0', 'held out', ' ')]
+
+
+@pytest.mark.parametrize('text', ['see 0*0=0 here, and 3*4=12 \n', '3*4=12 \n(0*0=0 )\n', '3*4=12 0*0=0 '])
+def test_a_held_out_line_is_found_wherever_it_stands(data, text):
+    with pytest.raises(UserError, match="the text of own holds the held-out '0.0=0 ' of its questions"):
+        write_dataset(data / 'own', text, NUMBERS)
+
+
+@pytest.mark.parametrize('text', ['3*4=12 \n10*0=0 \n', 'a table: 3*4=12 \n', '10*0=0 3*4=12 '])
+def test_a_line_may_stand_in_the_middle_of_another_but_not_in_the_middle_of_a_number(data, text):
+    write_dataset(data / 'own', text, NUMBERS)
+    assert load_dataset('own')[0].questions == NUMBERS
+    with pytest.raises(UserError, match="lacks the '3.4=12 ' of its questions"):
+        write_dataset(data / 'own', text.replace('3*4', '13*4'), NUMBERS)
+
+
+def test_lines_without_newlines_between_them_are_a_text(data):
+    """As ''.join(q.line for q in questions) makes them if the terminator has no newline."""
+    questions = [q._replace(group='seen') for q in arithmetic_questions()]
+    write_dataset(data / 'own', ''.join(q.line for q in questions), questions)
+    assert load_dataset('own')[0].questions == questions
+
+
+@pytest.mark.parametrize('times', [1, 2])
+def test_the_last_line_is_said_to_be_learnt_less_well_only_if_it_stands_once(data, capsys, times):
+    questions = [Question('animals', 'The duck says ', 'quack', 'seen', ' \n'),
+                 Question('animals', 'The cow says ', 'moo', 'seen', ' \n')]
+    write_dataset(data / 'own', ''.join(q.line for q in times * questions), questions)
+    assert ("learnt less well than others: 'The cow says moo '" in ' '.join(capsys.readouterr().out.split('\n'))) == (times == 1)
+
+
+def test_a_task_whose_questions_end_in_two_ways_is_refused_and_named(data):
+    questions = [Question('own', 'a ', 'b', 'seen', ';'), Question('own', 'c ', 'd', 'seen', '.')]
+    with pytest.raises(UserError, match="those of 'own' end in ';' and in '.': give them one terminator"):
+        write_dataset(data / 'own', 'a b;c d.', questions)
+
+
+def test_a_context_too_short_for_the_questions_is_said_and_one_longer_than_the_text_refused(data, capsys):
     text = arithmetic_text(arithmetic_questions(max_operand=19))
     write_dataset(data / 'sums', text, arithmetic_questions(max_operand=19))
     capsys.readouterr()
     load_dataset('sums', block_size=11)
     assert capsys.readouterr().out == ''
     load_dataset('sums', block_size=9)  # the config's
-    assert '9 cannot' in (out := capsys.readouterr().out) and 'set --block_size=11' in out
+    assert 'block_size 9 is too small' in (out := capsys.readouterr().out) and 'train with --block_size=11' in out
     with pytest.raises(UserError, match='block_size [0-9]+ is too large'):
         load_dataset('sums', block_size=len(text))
     load_dataset('sums', block_size=len(text) - 1)
+    animals = [Question('animals', 'The duck says ', 'quack', 'seen', ' \n')]
+    write_dataset(data / 'animals', animals[0].line * 3, animals)
+    write_dataset(data / 'capitals', facts_text(facts_questions()), facts_questions())
+    for name, block_size, needed in (('animals', 9, 21), ('animals', 21, None), ('capitals', 9, 24), ('capitals', 24, None)):
+        capsys.readouterr()
+        load_dataset(name, block_size)
+        out = capsys.readouterr().out
+        assert f'train with --block_size={needed} or more' in out if needed else out == '', (name, block_size)
 
 
 def test_what_is_not_there_is_named_with_the_command_that_makes_it(bare, data):
@@ -193,7 +264,7 @@ def test_this_projects_older_meta_pkl_loads(bare, tmp_path):
     change_meta(tmp_path / 'meta.pkl', lambda meta: meta.update(cases=[list(case) for case in meta['cases']]))
     assert load_meta(tmp_path / 'meta.pkl').questions == paper_questions()
     change_meta(tmp_path / 'meta.pkl', lambda meta: meta['cases'].append(('own', '<1', '2', False)))
-    with pytest.raises(UserError, match="cannot be read [^\n]*own"):  # a task whose terminator nobody knows
+    with pytest.raises(UserError, match="cannot be read .its terminators lack the task 'own'.: run"):
         load_meta(tmp_path / 'meta.pkl')
 
 
@@ -233,7 +304,7 @@ def test_nanogpts_meta_pkl_gets_the_papers_questions_for_what_it_can_spell(tmp_p
             ('<0+1=1> \n', {'add'}), (paper_text(), {'add', 'sub', 'facts'}), ('abc\n', set()))):
         write_nanogpts(tmp_path / str(i), text)
         meta = load_meta(tmp_path / str(i) / 'meta.pkl')
-        assert {q.task for q in meta.questions} == tasks and not meta.own
+        assert {q.task for q in meta.questions} == tasks and not meta.own_questions
         assert meta.tokenizer.decode(meta.tokenizer.encode(text)) == text
 
 
@@ -294,9 +365,9 @@ def test_gpt2s_vocabulary_goes_into_the_model_folder_if_it_is_there(tmp_path):
         (tmp_path / folder).mkdir()
     for path in ('bpe/vocab.json', 'bpe/merges.txt'):
         (tmp_path / path).write_text(path)
-    keep_vocabulary(Meta(Tokenizer(3, None, None, bpe=True), [], own=False), tmp_path / 'out')
+    keep_vocabulary(Meta(Tokenizer(3, None, None, bpe=True), [], own_questions=False), tmp_path / 'out')
     assert not list((tmp_path / 'out').iterdir()), "OpenAI's is not copied"
     files = tuple(vocabulary_files(tmp_path / 'bpe'))
-    keep_vocabulary(Meta(Tokenizer(3, None, None, bpe=True, files=files), [], own=False), tmp_path / 'out')
+    keep_vocabulary(Meta(Tokenizer(3, None, None, bpe=True, files=files), [], own_questions=False), tmp_path / 'out')
     assert {path.name: path.read_text() for path in (tmp_path / 'out').iterdir()} == {
         'vocab.json': 'bpe/vocab.json', 'merges.txt': 'bpe/merges.txt'}

@@ -32,7 +32,7 @@ def own(project):
     (project.folder / 'data/own').mkdir()
     (project.folder / 'data/own/prepare.py').write_text(PREPARE)
     out = project.check('data/own/prepare.py')
-    assert 'questions: 14, held out of the text: 7 squared: ' in out
+    assert 'questions: 14, held out of the text: 7 squared:\n' in out
     project.check('train_with_eval.py', *OWN_RUN)
     return project
 
@@ -52,7 +52,7 @@ def test_its_tasks_have_columns_answers_and_reports_of_their_own_name(own):
     assert len(said) == 36 and not any(';' in text for text in said), 'generation stops at the terminator'
     out = own.check('eval_capitals.py', '--out_dir=own')
     assert re.search(r'^past tense +\d of 2 questions right', out, re.MULTILINE) and 'yesterday I go: went' in out
-    own.fails('eval_as_math.py', '--out_dir=own', '--max_operand=19', says="datasets that ask like '<3+4='")
+    own.fails('eval_as_math.py', '--out_dir=own', '--max_operand=19', says="if the questions are not like '<3+4='")
 
 
 def test_it_is_plotted_under_its_own_names_and_resumes(own):
@@ -74,6 +74,28 @@ def test_a_text_that_lacks_a_seen_line_is_refused_by_prepare_and_by_training(own
     (own.folder / 'data/own/meta.pkl').write_bytes(pickle.dumps(meta))
     own.fails('train_with_eval.py', *OWN_RUN, '--out_dir=new', says=r"'yesterday I sing: sang \n'")
     assert not (own.folder / 'new').exists()
+
+
+@pytest.mark.parametrize('terminator', ['>', '> \n'])
+def test_the_example_with_numbers_runs_as_it_stands_and_is_scored_as_arithmetic(project, terminator):
+    """Also if the lines end in '> ' and a newline, and are joined as the README joins them."""
+    readme = (REPO / 'data/mod_math/readme.md').read_text()
+    block = next(block for block in re.findall(r'(?:^(?:    .*)?\n)+', readme, re.MULTILINE) if 'write_dataset' in block)
+    code = re.sub('^    ', '', block, flags=re.MULTILINE)
+    if terminator != '>':
+        code = code.replace("else 'seen')", f"else 'seen', {terminator!r})")
+        code = code.replace('arithmetic_text(questions)', "''.join(q.line for q in questions if q.group == 'seen')")
+    (project.folder / 'data/times').mkdir()
+    (project.folder / 'data/times/prepare.py').write_text(code)
+    out = project.check('data/times/prepare.py')
+    assert 'questions: 100, held out of the text: 6*7, 7*6\n' in out
+    size = re.search('--block_size=[0-9]+', out)[0]
+    assert 'block_size' not in project.check('train_with_eval.py', *TINY, '--dataset=times', size, '--out_dir=times').split('model:')[0]
+    table = pd.read_csv(project.folder / 'times/results.csv')
+    assert set(table.times_total) == {200} and set(table.heldout_total) == {4} and set(table.facts_total) == {0}
+    out = project.check('eval_as_math.py', 'times')
+    assert 'times: a down, b across' in out and out.count('[x]') == 2
+    project.fails('eval_capitals.py', 'times', says='has no question whose answer is a text: try eval_as_math.py')
 
 
 # -----------------------------------------------------------------------------
@@ -98,7 +120,7 @@ def test_modular_addition_of_any_modulus_is_prepared_trained_and_asked(project):
     out = project.check('eval_as_math.py', '--out_dir=mod_7')
     assert 'a+b mod 7: a down, b across' in out
     assert re.search(r'^a\+b mod 7 +\d+ of 49 questions right', out, re.MULTILINE)
-    project.fails('eval_as_math.py', '--out_dir=mod_7', '--max_operand=9', says="datasets that ask like '<3+4='")
+    project.fails('eval_as_math.py', '--out_dir=mod_7', '--max_operand=9', says="if the questions are not like '<3+4='")
 
 
 def test_another_split_seed_holds_out_others_and_nonsense_is_refused(fresh):
@@ -119,6 +141,6 @@ def test_a_config_for_it_fits_its_lines(fresh):
     scope = {}
     exec((REPO / 'config/train_mod_math.py').read_text(), scope)
     out = fresh.check('data/mod_math/prepare.py')
-    longest = int(re.search('the longest line of a question takes ([0-9]+) characters', out)[1])
+    longest = int(re.search('train with --block_size=([0-9]+) or more', out)[1])
     assert scope['dataset'] == 'mod_math' and scope['block_size'] >= longest
     shutil.rmtree(fresh.folder / 'data/mod_math')

@@ -35,6 +35,7 @@ def test_scoring_follows_the_paper(task, answer, completion, right):
 
 @pytest.mark.parametrize('answer, terminator, kind', [
     ('12', '>', 'math'), ('-2', ';', 'math'), ('0', ' ', 'math'), ('1066', '\n', 'facts'), ('12', FACT_END, 'facts'),
+    ('12', '> \n', 'math'), ('12', '>\n', 'math'), ('12', ' .\n', 'math'), ('12', '\n>', 'facts'), ('Paris', '> \n', 'facts'),
     ('Paris', '>', 'facts'), ('1.5', '>', 'facts'), ('--2', '>', 'facts'), ('', '>', 'facts'), ('١٢', '>', 'facts'),
 ])
 def test_a_question_is_math_if_its_answer_is_a_number_within_a_line(answer, terminator, kind):
@@ -110,7 +111,9 @@ def test_a_split_seed_decides_the_rounds_and_k_of_them_hold_out_20_k_questions()
 
 def test_sums_have_a_place_in_a_grid_if_no_other_has_it():
     assert operands(['<3+4=', '<12-0=']) == [(3, 4), (12, 0)]
+    assert operands(['<3*4=', '<12*0=']) == operands(['3 ^ 4=', '12 ^ 0=']) == [(3, 4), (12, 0)]
     assert operands(['<3+4=', '<3-4=']) is None and operands(['<3+4=', 'What is 3+4? ']) is None
+    assert operands(['<34=']) is None and operands(['<3=4=']) is None and operands(['<a+b=']) is None
 
 
 @pytest.mark.parametrize('answer, terminator', [

@@ -1,8 +1,9 @@
 """
-Single-digit addition and subtraction, with four sums held out: <a+b=c> and <a-b=c>, one to a line.
+Single-digit addition and subtraction, with four questions held out: <a+b=c> and <a-b=c>, one to a line.
 
 $ python data/as_math/prepare.py
 $ python data/as_math/prepare.py --name=as_math_34 --held_out 5,7 3,4 --max_operand=19 --seed=1
+$ python data/as_math/prepare.py --name=one_order --held_out 5+7 7-5
 $ python data/as_math/prepare.py --name=split_0 --held_out_rounds=2 --split_seed=0
 
 Writes input.txt, train.bin, val.bin and meta.pkl beside this file, or into data/NAME/.

@@ -1,5 +1,5 @@
 """
-The sums of data/as_math, followed by the capitals of data/facts_char, in one text: can one model learn both?
+The arithmetic of data/as_math, followed by the capitals of data/facts_char, in one text: can one model learn both?
 
 $ python data/both_math_and_facts/prepare.py
 $ python data/both_math_and_facts/prepare.py --name=both_34 --held_out 5,7 3,4 --max_operand=19 --seed=1
@@ -20,6 +20,6 @@ from common.dataset import DATA
 from common.prepare import parse_arithmetic, prepare_parser, write_dataset
 from common.questions import facts_questions, facts_text
 
-args, sums, text = parse_arithmetic(prepare_parser(__doc__, HERE))
+args, arithmetic, text = parse_arithmetic(prepare_parser(__doc__, HERE))
 facts = facts_questions()
-write_dataset(DATA / args.name, text + facts_text(facts), sums + facts)
+write_dataset(DATA / args.name, text + facts_text(facts), arithmetic + facts)
