@@ -2,36 +2,37 @@
 How many capitals does a model know by heart?
 
 $ python eval_capitals.py --out_dir=facts_mini_28
-$ python eval_capitals.py --out_dir=both_mini_28 --checkpoint=ckpt_last.pt --json report.json
-$ python eval_capitals.py --out_dir=facts_mini_28 --plot
+$ python eval_capitals.py both_mini_28 --checkpoint=ckpt_last.pt --json report.json
+$ python eval_capitals.py facts_mini_28 --plot
 $ python eval_capitals.py --init_from=gpt2
 
-Prints a line for each capital, with what the model said instead if it was wrong, and the totals; the exit code is 0
-whatever the score. It asks every question that has a text as its answer, also those of your own dataset. The original
-GPT-2 cannot know that the line ends after the capital, so it counts as right if it begins with the capital.
+Prints a line for each capital, with the prediction if that is wrong, a summary of the wrong ones and the totals; the
+exit code is 0 whatever the accuracy. It evaluates on every question that has a text as its answer, also those of your
+own dataset. The original GPT-2 cannot know that the line ends after the capital, so it is right if it begins with it.
 """
 
 import os
+import textwrap
 
 from common.errors import report_errors
-from configurator import adopt, configure
+from configurator import NOT_NEGATIVE, POSITIVE, SEED, adopt, configure
 
 # -----------------------------------------------------------------------------
 # settings
 out_dir = ''  # the model folder
-init_from = ''  # ask GPT-2 instead: 'gpt2', 'gpt2-medium', 'gpt2-large', 'gpt2-xl' or a folder with its weights
+init_from = ''  # evaluate GPT-2 instead: 'gpt2', 'gpt2-medium', 'gpt2-large', 'gpt2-xl' or a folder with its weights
 checkpoint = ''  # checkpoint file in the model folder; '': ckpt_best_facts.pt, or ckpt.pt if there is none
 num_samples = 10  # samples per question; if it is not given, as many as in training
 temperature = 0.01  # temperature of the samples, 0: greedy; if it is not given, as in training
 top_k = 10  # sample from the k likeliest tokens only; if it is not given, as in training
 seed = 1337  # seed of the sampling
 device = 'auto'  # 'cpu', 'cuda', 'mps'; auto: a GPU if there is one and the model is at least 128 wide
-json = ''  # also write all answers and totals to this file
-plot = False  # also draw how sure the model is of each right answer, and what it says instead
+json = ''  # also write all predictions and totals to this file
+plot = False  # also draw the probability of each right answer, and the predictions that are wrong
 output = ''  # the .png, .pdf or .svg file to draw; '': facts.png in the model folder
-RANGES = dict(positive='num_samples top_k', not_negative='temperature', seeds='seed')
+RANGES = {'num_samples top_k': POSITIVE, 'temperature': NOT_NEGATIVE, 'seed': SEED}
 report_errors()
-config, given = configure(globals(), **RANGES)
+config, given = configure(globals(), RANGES)
 # -----------------------------------------------------------------------------
 
 from common.evaluate import grade  # torch takes seconds to import, so the settings are checked first
@@ -39,17 +40,24 @@ from common.load import load_evaluated
 from common.report import answered, mark, print_totals, write_json
 
 model, meta, path, trained_with, knows_terminator, title = load_evaluated(out_dir, init_from, checkpoint, device, 'facts')
-adopt(globals(), config, given, trained_with, **RANGES)  # sampling settings that are not given are those of the run
+adopt(globals(), config, given, trained_with, RANGES)  # sampling settings that are not given are those of the run
 sampling = dict(num_samples=num_samples, temperature=temperature, top_k=top_k, seed=seed)
 table = grade(model, meta, **sampling, terminated=knows_terminator)
 
 print(f"{title}: {len(table)} questions,\n{num_samples} samples each at temperature {temperature}\n")
-print(f". right, x wrong, a number: right in that many of {num_samples} samples;\n% is the probability of the right answer\n")
+print(f". always right, x never, a number: right in that many of {num_samples} samples;\n"
+      "% is the probability of the right answer\n")
 width = max(len(q.prompt + q.answer) for q in meta.questions)
 for row in table.itertuples():
-    said = '' if row.always_right else f"  {answered(row, 65 - width)}"  # 80 in all
-    print(f" {mark(row):>2}  {row.prompt + row.answer:<{width}}  {row.prob:>6.1%}{said}")
+    prediction = '' if row.always_right else f"  {answered(row, 65 - width)}"  # 80 in all
+    print(f" {mark(row):>2}  {row.prompt + row.answer:<{width}}  {row.prob:>6.1%}{prediction}")
 print()
+wrong = table[~table.right]
+if len(wrong):
+    predictions = wrong.said.str.strip().value_counts()
+    elsewhere = predictions[predictions.index.isin(table.answer)].sum()
+    print(textwrap.fill(f"wrong predictions: {len(wrong)} of {len(table)}, {elsewhere} of them the answer to another "
+                        f"question; most often {predictions.index[0][:40]!r} ({predictions.iloc[0]})", 80) + '\n')
 print_totals(table)
 write_json(json, path, sampling, table)
 if plot or output:

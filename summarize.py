@@ -8,15 +8,17 @@ $ python summarize.py results/paper --compare math_mini_14 math_mini_28
 
 Writes summary.csv into the sweep's folder and prints a table. sweep.py runs this script when it ends. --output writes three
 files into another folder, which are enough to summarise and plot the sweep again without its model folders: summary.csv,
-results.csv.gz with the rows of all runs, and answers.csv.gz with what each run answered at its last evaluation (when is
-'last') and at the first that had 99 % of the seen questions right ('fit'). --markdown only prints the table of the README,
-together with the paper's numbers. --compare only prints how two configs differ at the end of training: the difference of the
-means over the seeds, its 95 % interval from a bootstrap, and the p-value of an exact permutation test.
+results.csv.gz with the rows of all runs, and answers.csv.gz with the graded table of each run's last evaluation (when
+is 'last') and of the first with 99 % training accuracy ('fit'). --markdown only prints the table of the README, together
+with the paper's numbers. --compare only prints how two configs differ in their final accuracies and losses: the
+difference of the means over the seeds, its 95 % interval from a bootstrap, and the p-value of an exact permutation test.
 """
 
 import argparse
 import gzip
+import re
 import sys
+import textwrap
 from pathlib import Path
 
 from common.errors import UserError, explained, report_errors, wrapped
@@ -32,9 +34,8 @@ from common.statistics import difference
 
 PAPER = Path(__file__).resolve().parent / 'results' / 'paper_values.csv'  # what Barron & White 2025 report
 PAPER_ITERS = 30000  # where the paper's runs end
-COMPARED = {'final_seen_acc': ('seen, %', 100), 'final_heldout_acc': ('held out, %', 100),
-            'final_all_heldout': ('seeds all right, %', 100), 'final_facts_acc': ('facts, %', 100),
-            'final_train_loss': ('loss', 1)}
+COMPARED = {'final_seen_acc': 'training, %', 'final_heldout_acc': 'held out, %', 'final_all_heldout': 'all held out, %',
+            'final_facts_acc': 'facts, %', 'final_train_loss': 'loss'}
 
 
 def evaluation(text):
@@ -85,7 +86,7 @@ def read_earlier(output, sweep, add):
 def write_copy(folder, sweep, output, whens, add):
     """Write the results.csv.gz and answers.csv.gz of a sweep into the folder `output`; see this file's docstring."""
     if (folder / COPY).exists():
-        raise UserError(f"{folder} is a copy already")
+        raise UserError(f"{folder} is a copy already: name the sweep that it was made of")
     if output.is_dir() and any(output.iterdir()) and not (output / COPY).exists():
         raise UserError(f"{output} holds other things than the copy of a sweep: choose another --output")
     earlier, answers = read_earlier(output, sweep, add)
@@ -106,35 +107,43 @@ def write_copy(folder, sweep, output, whens, add):
         write_file(output / name, gzip.compress(content.encode(), mtime=0))
 
 
-def cell(rows, metric):
-    """A metric in per cent, as '87.5 (74.9 to 100.0)'; '' if it is not there. rows: a config's summary, by metric."""
-    if metric not in rows.index:
+def cell(metrics, name):
+    """A metric in per cent, as '87.5 (74.9 to 100.0)', or '' if it is not there. metrics: a config's summary, by metric."""
+    if name not in metrics.index:
         return ''
-    r = rows.loc[metric]
-    spread = '' if r.seeds == 1 else ' (all)' if r['std'] < 1e-9 else f" ({100 * r.low:.1f} to {100 * r.high:.1f})"
-    return f"{100 * r['mean']:.1f}{spread}"
+    m = metrics.loc[name]
+    interval = '' if m.seeds == 1 else ' (all)' if m['std'] < 1e-9 else f" ({100 * m.low:.1f} to {100 * m.high:.1f})"
+    return f"{100 * m['mean']:.1f}{interval}"
 
 
-def share(rows):
+def seeds_all_right(metrics):
     """How many seeds end with every held-out question right, as '6 of 10'; '' if none is held out."""
-    if 'final_all_heldout' not in rows.index:
+    if 'final_all_heldout' not in metrics.index:
         return ''
-    r = rows.loc['final_all_heldout']
-    return f"{round(r['mean'] * r.seeds)} of {r.seeds}"
+    m = metrics.loc['final_all_heldout']
+    return f"{round(m['mean'] * m.seeds)} of {m.seeds}"
+
+
+def own_tasks_of(names):
+    """The tasks other than the paper's among the names of metrics: dict of metric to task."""
+    known = '(add|sub|facts|seen|seen_sums|heldout)'
+    return {name: name[6:-4] for name in names if re.fullmatch(f'final_(?!{known}_acc$).*_acc', name)}
 
 
 def print_table(summary):
-    """The accuracies of a summary at the end of training, in 80 columns: two lines for each config."""
-    print(f"  {'seen':<22}{'facts':<22}{'held out':<22}all held out")
-    for config, rows in summary.groupby('config', sort=False):
-        rows = rows.set_index('metric')
-        is_paper = {'final_seen_sums_acc', 'final_facts_acc'} & {*rows.index}
-        seen = 'final_seen_sums_acc' if is_paper else 'final_seen_acc'
-        cells = ''.join(f'{cell(rows, metric):<22}' for metric in (seen, 'final_facts_acc', 'final_heldout_acc'))
-        print(f"{config}, {rows.iters.iloc[0]:,} iterations, seeds: {rows.seeds.max()}")
-        print(f'  {cells}{share(rows)}'.rstrip())
-    print("in %, at the end of training: mean over the seeds and its 95 % interval; (all): all\n"
-          "seeds agree; seen: without facts; all held out: seeds that end with all right")
+    """The final accuracies of a summary in 80 columns: two lines for each config, and one for each task of its own."""
+    print(f"  {'training':<22}{'facts':<22}{'held out':<22}all held out")
+    for config, metrics in summary.groupby('config', sort=False):
+        metrics = metrics.set_index('metric')
+        own = own_tasks_of(metrics.index)
+        training = 'final_seen_acc' if own else 'final_seen_sums_acc'
+        cells = ''.join(f'{cell(metrics, name):<22}' for name in (training, 'final_facts_acc', 'final_heldout_acc'))
+        print(textwrap.fill(f"{config}, {metrics.iters.iloc[0]:,} iterations, seeds: {metrics.seeds.max()}", 80))
+        print(f'  {cells}{seeds_all_right(metrics)}'.rstrip())
+        for name, task in own.items():
+            print(textwrap.fill(f'  {task}: {cell(metrics, name)}', 80))
+    print("final accuracies in %: mean over the seeds and its 95 % interval, or (all) if\n"
+          "they agree; training: without facts; all held out: seeds with all of these right")
 
 
 def print_markdown(summary, name):
@@ -143,39 +152,42 @@ def print_markdown(summary, name):
     paper = paper[paper.sweep == name].set_index('config').to_dict('index')
     print("| config | seeds | the paper, best | ours, best | seen sums, end | held out, end | all held out right, end "
           "| facts, end | loss, paper | loss, ours |\n" + '|---' * 10 + '|')
-    for config, rows in summary.groupby('config', sort=False):
-        rows, reported = rows.set_index('metric'), paper.get(config, {})
+    for config, metrics in summary.groupby('config', sort=False):
+        metrics, reported = metrics.set_index('metric'), paper.get(config, {})
         theirs = ' / '.join(filter(None, (reported.get(task) for task in ('add', 'sub', 'facts'))))
-        ours = ' / '.join(f"{100 * rows['mean'][metric]:.1f}" for metric in
-                          ('best_add_acc', 'best_sub_acc', 'best_facts_acc') if metric in rows.index)
-        all_right = share(rows)
+        ours = ' / '.join(f"{100 * metrics['mean'][name]:.1f}" for name in
+                          ('best_add_acc', 'best_sub_acc', 'best_facts_acc') if name in metrics.index)
+        all_right = seeds_all_right(metrics)
         if all_right:
-            low, high = 100 * rows.loc['final_all_heldout', ['low', 'high']]
+            low, high = 100 * metrics.loc['final_all_heldout', ['low', 'high']]
             all_right += f' ({low:.0f} to {high:.0f} %)'
-        stopped = f", {rows.iters.iloc[0]:,} iterations" if rows.iters.iloc[0] != PAPER_ITERS else ''
-        cells = [config + stopped, rows.seeds.max(), theirs, ours, cell(rows, 'final_seen_sums_acc'),
-                 cell(rows, 'final_heldout_acc'), all_right, cell(rows, 'final_facts_acc'), reported.get('loss', ''),
-                 f"{rows['mean']['final_train_loss']:.3f}"]
+        iters = metrics.iters.iloc[0]
+        stopped = f", {iters:,} iterations" if iters != PAPER_ITERS else ''
+        cells = [config + stopped, metrics.seeds.max(), theirs, ours, cell(metrics, 'final_seen_sums_acc'),
+                 cell(metrics, 'final_heldout_acc'), all_right, cell(metrics, 'final_facts_acc'), reported.get('loss', ''),
+                 f"{metrics['mean']['final_train_loss']:.3f}"]
         print('| ' + ' | '.join(map(str, cells)) + ' |')
 
 
-def print_comparison(sweep, a, b):
-    """How two configs of a sweep differ at the end of training, a line for each measure that both have."""
-    for config in (a, b):
-        if config not in sweep:
-            raise UserError(f"the sweep has no {config}: name two of {', '.join(sweep)}")
-        if len(sweep[config]) < 2:
-            raise UserError(f"{config} has a single seed, which cannot tell: train more seeds of it")
-    first, second = (pd.DataFrame(map(measure, sweep[config].values())) for config in (a, b))
-    ends = [f"{next(iter(sweep[config].values())).iter.iloc[-1]:,.0f}" for config in (a, b)]
-    print(f"{a} minus {b}, at the end of training ({len(first)} and {len(second)} seeds, "
-          f"{' and '.join(dict.fromkeys(ends))} iterations)")
-    for metric, (what, scale) in COMPARED.items():
+def print_comparison(sweep, names):
+    """How two configs of a sweep differ after the last iteration, a line for each measure that both have."""
+    for name in names:
+        if name not in sweep:
+            raise UserError(f"the sweep has no {name}: name two of {', '.join(sweep)}")
+        if len(sweep[name]) < 2:
+            raise UserError(f"{name} has a single seed, and a comparison needs several: train more seeds of it")
+    first, second = (pd.DataFrame(map(measure, sweep[name].values())) for name in names)
+    ends = dict.fromkeys(f"{next(iter(sweep[name].values())).iter.iloc[-1]:,.0f}" for name in names)
+    print(textwrap.fill(f"{' minus '.join(names)}, final ({len(first)} and {len(second)} seeds, {' and '.join(ends)} "
+                        "iterations)", 80, break_on_hyphens=False))
+    own = {name: f'{task}, %' for name, task in own_tasks_of(first.columns).items()}
+    for metric, label in {**COMPARED, **own}.items():
         if metric in first and metric in second:
+            scale = 100 if '%' in label else 1
             means = [scale * table[metric].mean() for table in (first, second)]
             value, low, high, p = difference(first[metric], second[metric])
-            value, low, high = (round(scale * x, 6) for x in (value, low, high))  # so that rounding does not show as 2e-14
-            print(f"  {what:<20}{means[0]:.4g} - {means[1]:.4g} = {value:.4g} ({low:.4g} to {high:.4g}), p = {p:.2g}")
+            value, low, high = (round(scale * x, 4) for x in (value, low, high))  # which fits into 80 columns
+            print(f"  {label:<17}{means[0]:.4g} - {means[1]:.4g} = {value:.4g} ({low:.4g} to {high:.4g}), p = {p:.2g}")
 
 
 if __name__ == '__main__':
@@ -190,7 +202,7 @@ if __name__ == '__main__':
     args = parser.parse_args()
     sweep = read_sweep(args.folder)
     if args.compare:
-        print_comparison(sweep, *args.compare)
+        print_comparison(sweep, args.compare)
     elif args.markdown:
         print_markdown(summarize(sweep), args.folder.resolve().name)
     else:

@@ -39,8 +39,8 @@ def load_evaluated(out_dir, init_from, checkpoint, device, kind):
     if not meta.questions:
         raise UserError(f"the dataset of {path} has no questions: try sample.py")
     if not questions:
-        what, other = ('sums', 'eval_capitals.py') if kind == 'math' else ('questions of facts', 'eval_as_math.py')
-        raise UserError(f"the dataset of {path} has no {what} to ask about: try {other}")
+        what, other = ('number', 'eval_capitals.py') if kind == 'math' else ('text', 'eval_as_math.py')
+        raise UserError(f"the dataset of {path} has no question whose answer is a {what}: try {other}")
     model.to(pick_device(device, model.config.n_embd))
     sampling = {key: config[key] for key in ('num_samples', 'temperature', 'top_k') if key in config}
     title = shown(path) + (f", iteration {config['iter_num']:,}" if 'iter_num' in config else '')

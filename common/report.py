@@ -52,12 +52,13 @@ def mark(row):
 
 def totals(table):
     """The sums of each part of a graded table, as a list of dicts."""
-    return [{'group': name, **summed(rows)} for name, rows in parts(table).items()]
+    return [{'group': name, **summed(part)} for name, part in parts(table).items()]
 
 
 def print_totals(table):
     for t in totals(table):
-        print(f"{t['group']:<12}{t['questions_right']:>4} of {t['questions']} questions right ({t['acc']:.1%} of samples), "
+        name = 'training' if t['group'] == 'seen' else t['group']
+        print(f"{name:<12}{t['questions_right']:>4} of {t['questions']} questions right ({t['acc']:.1%} of samples), "
               f"probability {t['prob']:.1%}")
 
 

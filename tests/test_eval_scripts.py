@@ -2,14 +2,18 @@
 
 import json
 import re
+from collections import Counter
 
+import pandas as pd
 import pytest
 import torch
-from conftest import TINY
+from conftest import REPO, TINY
 from little import plain_answer, plain_prob
 
 from common.checkpoint import load_model
 from common.questions import is_correct
+from common.results import CLASSIC_COLUMNS, read_sweep, summarize
+from summarize import print_comparison, print_table
 
 
 def report_of(project, script, *args):
@@ -24,7 +28,7 @@ def test_the_mathematics_report_agrees_with_its_json(project):
     assert len(report['questions']) == 200
     assert [row['group'] for row in report['totals']] == ['addition', 'subtraction', 'seen', 'held out']
     right = sum(q['correct'] == 3 for q in report['questions'])
-    assert out.count('the model says') == min(25, 200 - right) and f'... and {200 - right - 25} more' in out
+    assert out.count(' predicted ') == min(25, 200 - right) and f'... and {200 - right - 25} more' in out
     held_out = report['totals'][-1]
     assert held_out['questions'] == 4 and held_out['total'] == 12
     for q in report['questions']:
@@ -41,10 +45,10 @@ def test_the_capitals_report_has_a_line_for_each(project):
     for folder in ('facts_mini_14', 'both_mini_14'):
         out, report = report_of(project, 'eval_capitals.py', f'--out_dir={folder}')
         assert sum('Capital of' in line for line in out.splitlines()) >= 50 and 'facts' in out
-        assert max(map(len, out.splitlines())) <= 80 and out.index('. right, x wrong') < out.index('Capital of')
+        assert max(map(len, out.splitlines())) <= 80 and out.index('. always right, x never') < out.index('Capital of')
         assert len(report['questions']) == 50 and {q['task'] for q in report['questions']} == {'facts'}
-    project.fails('eval_capitals.py', '--out_dir=math_mini_14', says='no questions of facts')
-    project.fails('eval_as_math.py', '--out_dir=facts_mini_14', says='no sums to ask about')
+    project.fails('eval_capitals.py', '--out_dir=math_mini_14', says='no question whose answer is a text: try eval_as_math.py')
+    project.fails('eval_as_math.py', '--out_dir=facts_mini_14', says='no question whose answer is a number: try eval_capitals.py')
 
 
 def test_on_a_trained_checkpoint_the_scripts_say_what_the_plain_loop_says(project):
@@ -65,6 +69,26 @@ def test_on_a_trained_checkpoint_the_scripts_say_what_the_plain_loop_says(projec
         assert q['prob'] == pytest.approx(plain_prob(model, meta.tokenizer, question), rel=1e-3)
         right += q['correct'] > 0
     assert right > 0, 'something has been learnt'
+
+
+def test_a_model_folder_goes_by_three_names_and_one_of_a_sweep_is_sent_to_its_seeds(project):
+    for script, folder in (('eval_as_math.py', 'math_mini_14'), ('eval_capitals.py', 'facts_mini_14')):
+        out = project.check(script, f'--out_dir={folder}')
+        assert out == project.check(script, folder) == project.check(script, '--model_folder', folder)
+    (project.folder / 'sweeps/main/math_mini_14').mkdir(parents=True)
+    (project.folder / 'sweeps/main/math_mini_14/seed_3.log').touch()
+    (project.folder / 'math_mini_14').rename(project.folder / 'sweeps/main/math_mini_14/seed_3')
+    for script in ('eval_as_math.py', 'eval_capitals.py', 'sample.py', 'plot_model.py'):
+        project.fails(script, 'sweeps/main/math_mini_14', says='choose one, e.g. --out_dir=sweeps/main/math_mini_14/seed_3')
+
+
+def test_the_wrong_capitals_are_summed_up(project):
+    out, report = report_of(project, 'eval_capitals.py', 'facts_mini_14')
+    said = [Counter(q['samples']).most_common(1)[0][0].strip() for q in report['questions']]
+    wrong = [text for text, q in zip(said, report['questions']) if text.lower() != q['answer'].lower()]
+    summary = re.search(r'wrong predictions: (\d+) of 50, (\d+) of them .*? most often (.*?) \((\d+)\)', ' '.join(out.split()))
+    assert int(summary[1]) == len(wrong) and int(summary[4]) == max(map(wrong.count, wrong))
+    assert int(summary[2]) == sum(said in {q['answer'] for q in report['questions']} for said in wrong)
 
 
 # -----------------------------------------------------------------------------
@@ -124,9 +148,9 @@ def test_every_sum_up_to_max_operand_is_asked_and_counted_in_its_group(project):
     assert [int(row.split()[0]) for row in rows] == [*range(20), *range(20)]
     for a, row in enumerate(rows[:20]):
         assert len(row) <= 80 and row.count("'") == (10 if a <= 9 else 20) and row.count('[') == (a in (5, 7))
-    assert "' beyond the training text" in out
+    assert "' beyond the training text" in ' '.join(out.split())
     # a screenful of wrong answers, the held-out sums first, and word of the others
-    wrong = [line for line in out.splitlines() if 'the model says' in line]
+    wrong = [line for line in out.splitlines() if ' predicted ' in line]
     more = int(re.search(r'and (\d+) more; --json', out)[1])
     assert len(wrong) == 25 and len(wrong) + more == sum(q['correct'] < 2 for q in report['questions'])
     assert all('[held out]' in line for line in wrong[:out.count('[held out]')]) and '[held out]' in out
@@ -148,15 +172,46 @@ def test_a_dataset_of_larger_operands_has_its_own_held_out_sums(project):
     _, report = report_of(project, 'eval_as_math.py', '--out_dir=larger', '--max_operand=12', '--operation=subtraction')
     assert {row['group']: row['questions'] for row in report['totals']} == {
         'subtraction': 169, 'seen': 142, 'held out': 2, 'beyond': 25}
-    project.fails('eval_as_math.py', '--out_dir=larger', '--max_operand=10', says="below the dataset's own 11")
+    project.fails('eval_as_math.py', '--out_dir=larger', '--max_operand=10', says="leaves out the dataset's own '<0+11='")
+
+
+# -----------------------------------------------------------------------------
+# summarize.py
+
+
+def run_of(final, total=20, **columns):
+    """A results.csv with one evaluation: of each task, `total` samples, of which as many are right as `final` says."""
+    counts = {f'{task}_{what}': n for task, right in final.items() for what, n in (('correct', right), ('total', total))}
+    empty = dict.fromkeys(CLASSIC_COLUMNS, 0.0) | {'heldout_correct': 0, 'heldout_total': 0, 'train_loss': 1.0}
+    return pd.DataFrame([empty | counts | {'n_params': 1} | columns]).astype(float)
+
+
+def test_a_summary_has_the_tasks_of_an_own_dataset_of_numbers_and_texts(capsys):
+    runs = {seed: run_of({'squares': right, 'past tense': 20, 'facts': 20, 'heldout': 5}, seen_acc=0.75, math_total=20)
+            for seed, right in ((1, 10), (2, 10))}
+    print_table(summarize({'own': runs}))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].startswith('own, 0 iterations, seeds: 2')
+    assert lines[2].split('  ')[1] == '75.0 (all)' and '25.0 (all)' in lines[2]
+    assert lines[3:5] == ['  squares: 50.0 (all)', '  past tense: 100.0 (all)']
+    print_comparison({'a': runs, 'b': runs}, ['a', 'b'])
+    assert 'squares, %' in capsys.readouterr().out
+
+
+def test_summaries_and_comparisons_fit_into_80_columns(capsys):
+    print_table(summarize(read_sweep(REPO / 'results/paper')))
+    sweep = read_sweep(REPO / 'results/study')
+    print_comparison(sweep, list(sweep)[-2:])
+    out = capsys.readouterr().out
+    assert ' minus ' in out and max(map(len, out.splitlines())) <= 80
 
 
 def test_sums_that_cannot_be_asked_are_refused(project):
-    project.fails('eval_as_math.py', '--out_dir=math_mini_14', '--max_operand=8', says="below the dataset's own 9")
+    project.fails('eval_as_math.py', '--out_dir=math_mini_14', '--max_operand=8', says="leaves out the dataset's own '<0+9='")
     project.fails('eval_as_math.py', '--out_dir=math_mini_14', '--max_operand=1000', says='at most 999')
     project.fails('eval_as_math.py', '--out_dir=math_mini_14', '--max_operand=x',
                   says='max_operand must be a whole number')
-    project.fails('eval_as_math.py', '--out_dir=facts_mini_14', '--max_operand=19', says='no sums to ask about')
+    project.fails('eval_as_math.py', '--out_dir=facts_mini_14', '--max_operand=19', says='no question whose answer is a number: try eval_capitals.py')
     project.check('data/as_math/prepare.py', '--max_operand=2', '--held_out', '--name=few')
     project.check('train_with_eval.py', *TINY, '--dataset=few', '--out_dir=few_digits')
     project.fails('eval_as_math.py', '--out_dir=few_digits', '--max_operand=6', says="has no '5', '6', ")
