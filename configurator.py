@@ -111,7 +111,7 @@ def parse_argument(arg, argv, defaults):
 def run_config_file(path, settings):
     """Execute a config file on a copy of the settings; returns those that it sets, and refuses what looks misspelt."""
     with explained(f"{path} cannot be read as a config file or a model folder: {{}}", OSError, UnicodeDecodeError):
-        source = Path(path).read_text(encoding='utf-8-sig')  # -sig: Windows' Notepad begins a file with a byte-order mark
+        source = Path(path).read_text(encoding='utf-8-sig')  # -sig: Windows' Notepad writes a byte-order mark
     scope = {**settings, '__file__': path}
     try:
         exec(compile(source, path, 'exec'), scope)
@@ -139,7 +139,7 @@ def unknown(key, settings, where, advice=""):
 
 
 def typed(found, defaults, ranges, where):
-    """The settings that were found, each in the type of its default if its meaning is clear: 1 is 1.0, and 0 is False."""
+    """The settings that were found, each in the type of its default if its meaning is clear: 1 is 1.0, 0 is False."""
     settings = {}
     for key, value in found.items():
         wanted = type(defaults[key])

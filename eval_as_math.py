@@ -7,9 +7,9 @@ $ python eval_as_math.py math_mini_14 --max_operand=19
 $ python eval_as_math.py math_mini_14 --plot
 $ python eval_as_math.py --init_from=gpt2
 
-Prints a grid for each operation, wrong predictions and the totals; the exit code is 0 whatever the accuracy. It evaluates
-on every question that has a number as its answer, also those of your own dataset. --max_operand adds the questions of
-larger operands; those that lie beyond the training text form a group of their own, `beyond`.
+Prints a grid for each operation, wrong predictions and the totals; the exit code is 0 whatever the accuracy. It
+evaluates on every question that has a number as its answer, also those of your own dataset. --max_operand adds the
+questions of larger operands; those that lie beyond the training text form a group of their own, `beyond`.
 """
 
 import os
@@ -53,8 +53,8 @@ def larger_questions(questions, max_operand):
     grid = [] if max_operand > 999 else arithmetic_questions((), max_operand)
     left_out = known.keys() - {(q.task, q.prompt) for q in grid}
     if left_out:
-        raise UserError(f"--max_operand={max_operand} leaves out the dataset's own {min(left_out)[1]!r}: raise it (to at "
-                        "most 999), or leave it out if the questions are not like '<3+4='")
+        raise UserError(f"--max_operand={max_operand} leaves out the dataset's own {min(left_out)[1]!r}: raise it "
+                        "(999 is the most), or leave it out if the questions are not like '<3+4='")
     return [known.get((q.task, q.prompt), q._replace(group='beyond')) for q in grid]
 
 
@@ -83,7 +83,8 @@ def print_grid(title, part, pairs):
         print(f'{a:>5}' + ''.join(f"{cells.get((a, b), ''):^{width}}" for b in across).rstrip())
 
 
-model, meta, path, trained_with, knows_terminator, title = load_evaluated(out_dir, init_from, checkpoint, device, 'math')
+model, meta, path, trained_with, knows_terminator, title = load_evaluated(
+    out_dir, init_from, checkpoint, device, 'math')
 adopt(globals(), config, given, trained_with, RANGES)  # sampling settings that are not given are those of the run
 sampling = dict(num_samples=num_samples, temperature=temperature, top_k=top_k, seed=seed)
 questions = meta.questions
@@ -103,7 +104,8 @@ for task in table.task.unique():
         show = print_grid if max(map(max, pairs)) < 20 else print_by_digits
         show(LABELS.get(task, task), part, pairs)
 wrong = table[~table.always_right]
-wrong = wrong.sort_values('group', key=lambda group: group != 'held out', kind='stable')  # first, because the list may be cut
+# those that are held out first, because the list may be cut
+wrong = wrong.sort_values('group', key=lambda group: group != 'held out', kind='stable')
 print("\nnot always right:" if len(wrong) else "\nall questions are always right")
 for row in wrong.head(MAX_LINES).itertuples():
     question = f"  {row.prompt.strip('<=')} = {row.answer:<4} predicted "

@@ -39,7 +39,8 @@ from common.evaluate import grade  # torch takes seconds to import, so the setti
 from common.load import load_evaluated
 from common.report import answered, mark, print_totals, write_json
 
-model, meta, path, trained_with, knows_terminator, title = load_evaluated(out_dir, init_from, checkpoint, device, 'facts')
+model, meta, path, trained_with, knows_terminator, title = load_evaluated(
+    out_dir, init_from, checkpoint, device, 'facts')
 adopt(globals(), config, given, trained_with, RANGES)  # sampling settings that are not given are those of the run
 sampling = dict(num_samples=num_samples, temperature=temperature, top_k=top_k, seed=seed)
 table = grade(model, meta, **sampling, terminated=knows_terminator)

@@ -6,12 +6,12 @@ $ python summarize.py sweeps/main --output=results/main
 $ python summarize.py results/paper --markdown
 $ python summarize.py results/paper --compare math_mini_14 math_mini_28
 
-Writes summary.csv into the sweep's folder and prints a table. sweep.py runs this script when it ends. --output writes three
-files into another folder, which are enough to summarise and plot the sweep again without its model folders: summary.csv,
-results.csv.gz with the rows of all runs, and answers.csv.gz with the graded table of each run's last evaluation (when
-is 'last') and of the first with 99 % training accuracy ('fit'). --markdown only prints the table of the README, together
-with the paper's numbers. --compare only prints how two configs differ in their final accuracies and losses: the
-difference of the means over the seeds, its 95 % interval from a bootstrap, and the p-value of an exact permutation test.
+Writes summary.csv into the sweep's folder and prints a table. sweep.py runs this script when it ends. --output writes
+three files into another folder, which are enough to summarise and plot the sweep again without its model folders:
+summary.csv, results.csv.gz with the rows of all runs, and answers.csv.gz with the graded table of each run's last
+evaluation (when is 'last') and of the first with 99 % training accuracy ('fit'). --markdown only prints the README's
+table, together with the paper's numbers. --compare only prints how two configs differ in final accuracies and losses:
+the difference of the means over the seeds, its 95 % interval (bootstrap), and the p-value of an exact permutation test.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def answers_at(answers, when):
 
 
 def read_answers_of(folder, sweep, whens):
-    """What the runs of a sweep answered: dict of (config, seed, when) to its rows. Prints which runs are left out, and why."""
+    """What the runs of a sweep answered: dict of (config, seed, when) to its rows. Prints what is left out, and why."""
     answers = {}
     for config, seed in [(config, seed) for config, runs in sweep.items() for seed in runs]:
         try:
@@ -67,15 +67,15 @@ def read_answers_of(folder, sweep, whens):
 
 
 def read_earlier(output, sweep, add):
-    """What only the copy in `output` has: (sweep, answers) as above. Raises UserError if there are such runs, unless add."""
+    """What only the copy in `output` has: (sweep, answers) as above. Raises UserError if it has any, unless add."""
     if not (output / COPY).exists():
         return {}, {}
     earlier = {config: {seed: rows for seed, rows in runs.items() if seed not in sweep.get(config, {})}
                for config, runs in read_copy(output / COPY).items()}
     lost = [(config, seed) for config, runs in earlier.items() for seed in runs]
     if lost and not add:
-        raise UserError(f"{output} has {lost[0][0]}, seed {lost[0][1]}, which is no finished run of the sweep: keep it with "
-                        "--add, or choose another --output")
+        raise UserError(f"{output} has {lost[0][0]}, seed {lost[0][1]}, which is no finished run of the sweep: keep it "
+                        "with --add, or choose another --output")
     if not lost or not (output / FILE).exists():
         return earlier, {}
     table = read_answers(output).astype({'seed': int})
@@ -108,7 +108,7 @@ def write_copy(folder, sweep, output, whens, add):
 
 
 def cell(metrics, name):
-    """A metric in per cent, as '87.5 (74.9 to 100.0)', or '' if it is not there. metrics: a config's summary, by metric."""
+    """A metric in per cent, as '87.5 (74.9 to 100.0)', or ''. metrics: the summary of a config, by metric."""
     if name not in metrics.index:
         return ''
     m = metrics.loc[name]
@@ -164,8 +164,8 @@ def print_markdown(summary, name):
         iters = metrics.iters.iloc[0]
         stopped = f", {iters:,} iterations" if iters != PAPER_ITERS else ''
         cells = [config + stopped, metrics.seeds.max(), theirs, ours, cell(metrics, 'final_seen_sums_acc'),
-                 cell(metrics, 'final_heldout_acc'), all_right, cell(metrics, 'final_facts_acc'), reported.get('loss', ''),
-                 f"{metrics['mean']['final_train_loss']:.3f}"]
+                 cell(metrics, 'final_heldout_acc'), all_right, cell(metrics, 'final_facts_acc'),
+                 reported.get('loss', ''), f"{metrics['mean']['final_train_loss']:.3f}"]
         print('| ' + ' | '.join(map(str, cells)) + ' |')
 
 
@@ -196,7 +196,7 @@ if __name__ == '__main__':
     parser.add_argument('--output', type=Path, metavar='FOLDER', help='also write the three files there')
     parser.add_argument('--when', nargs='+', default=['last', 'fit'], type=evaluation, metavar='WHEN',
                         help="whose answers answers.csv.gz has: 'last', 'fit' or iterations (default: last fit)")
-    parser.add_argument('--add', action='store_true', help='keep the runs that only the copy in the --output folder has')
+    parser.add_argument('--add', action='store_true', help='keep the runs that only the copy in --output has')
     parser.add_argument('--compare', nargs=2, metavar='CONFIG', help='print how two configs differ, and write nothing')
     parser.add_argument('--markdown', action='store_true', help='print the table of the README, and write nothing')
     args = parser.parse_args()

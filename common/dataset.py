@@ -2,8 +2,8 @@
 A dataset on disk: its text as token ids, and its vocabulary and questions beside it, in data/NAME/.
 
 The files are input.txt, train.bin and val.bin (flat uint16 ids, little-endian, as everywhere in the nanoGPT family) and
-meta.pkl, a dict of vocab_size, stoi, itos, cases (tuples task, prompt, answer, held_out) and terminators (dict of task to
-str). common/prepare.py writes them, and training and evaluation read them here.
+meta.pkl, a dict of vocab_size, stoi, itos, cases (tuples task, prompt, answer, held_out) and terminators (dict of task
+to str). common/prepare.py writes them, and training and evaluation read them here.
 """
 
 import hashlib
@@ -47,14 +47,14 @@ def check_text(text, questions, name):
             raise UserError(f"{name} has {q.prompt!r} in the group 'beyond': its questions are 'seen' or 'held out'")
         if (q.line in held) != (q.group == 'seen'):
             found = "lacks the" if q.group == 'seen' else "holds the held-out"
-            raise UserError(f"the text of {name} {found} {q.line!r} of its questions: mend its prepare.py and run it again")
+            raise UserError(f"the text of {name} {found} {q.line!r} of its questions: mend its prepare.py and rerun it")
 
 
 def questions_about(text, questions):
     """Those of the paper's questions that can be asked about a text without questions of its own: a list of Question.
 
-    A question whose line is in the text is seen, even if the paper holds it out. Of the others only those are kept that the
-    paper holds out, if the text has any question of their task. Facts end as the lines of the text do.
+    A question whose line is in the text is seen, even if the paper holds it out. Of the others only those are kept that
+    the paper holds out, if the text has any question of their task. Facts end as the lines of the text do.
     """
     facts = [q.prompt + q.answer for q in questions if q.task == 'facts']
     end = next((end for end in FACT_ENDS if any(fact + end in text for fact in facts)), FACT_END)
@@ -96,7 +96,7 @@ def load_meta(path, gpt2_folder=None):
     path = Path(path)
     if not path.exists():
         return Meta(gpt2_tokenizer(gpt2_folder), paper_questions(), own_questions=False)
-    with explained(f"{path} cannot be read ({{}}): run the dataset's prepare.py again"):  # garbage raises nearly anything
+    with explained(f"{path} cannot be read ({{}}): run the dataset's prepare.py again"):  # it may be any garbage
         with open(path, 'rb') as f:
             meta = PlainUnpickler(f).load()
         stoi, itos = meta['stoi'], meta['itos']
@@ -131,7 +131,7 @@ def find_meta(dataset):
 
 
 def text_sha256(ids):
-    """Hash of a text's ids, which tells a resumed run that the text is still the same. It goes in pieces, to save memory."""
+    """Hash of a text's ids, which tells a resumed run whether the text is still the same. In pieces, to save memory."""
     digest = hashlib.sha256()
     for start in range(0, len(ids), 1 << 20):
         digest.update(ids[start:start + (1 << 20)].astype('<i8').tobytes())
@@ -152,19 +152,22 @@ def bits_of(ids, tokenizer):
     return 16
 
 
-def read_ids(path, tokenizer, block_size, remedy):
-    """The ids of a train.bin or val.bin, memory-mapped; raises UserError if they cannot be trained on."""
-    name = f'data/{path.parent.name}/{path.name}'
-    size = path.stat().st_size
-    if size % 2 or not size:
-        raise UserError(f"{name} is truncated: {remedy} again")
-    ids = np.memmap(path, dtype='<u2', mode='r')
-    if (bits := bits_of(ids, tokenizer)) > 16:
-        raise UserError(f"{name} holds ids of {bits} bits, but must have 16: write it as np.uint16")
-    if ids.max() >= tokenizer.vocab_size:
-        raise UserError(f"{name} has token {ids.max()} outside the vocabulary of {tokenizer.vocab_size}: {remedy} again")
+def read_ids(dataset, name, meta, block_size):
+    """The ids of a dataset's train.bin or val.bin, memory-mapped; raises UserError if they cannot be trained on."""
+    path, shown, remedy = DATA / dataset / name, f'data/{dataset}/{name}', f"prepare data/{dataset}"
+    if path.with_name('prepare.py').exists():
+        remedy = f"run python data/{dataset}/prepare.py"
+    if not path.exists():
+        raise UserError(f"{shown} not found: {remedy} first")
+    if path.stat().st_size % 2 or not path.stat().st_size:
+        raise UserError(f"{shown} is truncated: {remedy} again")
+    ids, vocab_size = np.memmap(path, dtype='<u2', mode='r'), meta.tokenizer.vocab_size
+    if (bits := bits_of(ids, meta.tokenizer)) > 16:
+        raise UserError(f"{shown} holds ids of {bits} bits, but must have 16: write it as np.uint16")
+    if ids.max() >= vocab_size:
+        raise UserError(f"{shown} has token {ids.max()} outside the vocabulary of {vocab_size}: {remedy} again")
     if len(ids) <= (block_size or 0):
-        raise UserError(f"block_size {block_size} is too large: {name} has only {len(ids)} tokens")
+        raise UserError(f"block_size {block_size} is too large: {shown} has only {len(ids)} tokens")
     return ids
 
 
@@ -176,20 +179,13 @@ def load_dataset(dataset, block_size=None, gpt2_folder=None):
     dataset without questions gets those of the paper's that its training text can answer, see questions_about, and none
     if it has more than SEARCHED tokens. Raises UserError if a file is missing or disagrees with the questions.
     """
-    folder = DATA / dataset
-    if not dataset or not os.path.isdir(folder):
+    if not dataset or not os.path.isdir(DATA / dataset):
         known = {path.parent.name for path in [*DATA.glob('*/train.bin'), *DATA.glob('*/prepare.py')]}
         raise UserError(f"no dataset data/{dataset}: there are {', '.join(sorted(known))}")
-    remedy = f"run python data/{dataset}/prepare.py" if (folder / 'prepare.py').exists() else f"prepare data/{dataset}"
-    for name in ('train.bin', 'val.bin'):
-        if not (folder / name).exists():
-            raise UserError(f"data/{dataset}/{name} not found: {remedy} first")
     meta = load_meta(find_meta(dataset), gpt2_folder)
-    train_ids, val_ids = (read_ids(folder / name, meta.tokenizer, block_size, remedy)
-                          for name in ('train.bin', 'val.bin'))
+    train_ids, val_ids = (read_ids(dataset, name, meta, block_size) for name in ('train.bin', 'val.bin'))
     if not meta.own_questions and len(train_ids) > SEARCHED:
-        say(f"data/{dataset} has no questions of its own, and is too long to be searched for the paper's (more than "
-            f"{SEARCHED:,} tokens): the model is evaluated on none")
+        say(f"data/{dataset} is too long to be searched for the paper's questions: the model is evaluated on none")
         return meta._replace(questions=[]), train_ids, val_ids
     text = meta.tokenizer.decode(train_ids.tolist())
     if not meta.own_questions:
@@ -203,7 +199,7 @@ def load_dataset(dataset, block_size=None, gpt2_folder=None):
 
 
 def keep_vocabulary(meta, out_dir):
-    """Put what load_dataset has loaded into the model folder, so that the model can be evaluated even if the data changes.
+    """Put what load_dataset has loaded into the model folder, which can be evaluated then even if the data changes.
 
     This writes a meta.pkl. For GPT-2's encoding it copies the files from which that was read, unless it is OpenAI's.
     Raises UserError if out_dir, which is that of a resumed run then, has other questions.
@@ -211,8 +207,8 @@ def keep_vocabulary(meta, out_dir):
     path = Path(out_dir) / 'meta.pkl'
     if not meta.tokenizer.bpe:
         if path.exists() and (kept := load_meta(path)).own_questions and kept.questions != meta.questions:
-            raise UserError(f"{path} has other questions than the dataset has now: prepare it as it was, or start again in "
-                            "another out_dir")
+            raise UserError(f"{path} has other questions than the dataset has now: prepare it as it was, or start "
+                            "again in another out_dir")
         chars = [meta.tokenizer.decode([i]) for i in range(meta.tokenizer.vocab_size)]
         write_file(path, meta_bytes(chars, meta.questions))
     for path in meta.tokenizer.files:

@@ -25,7 +25,8 @@ class Evaluated(NamedTuple):
 def load_evaluated(out_dir, init_from, checkpoint, device, kind):
     """The model that the settings of an evaluation script name, and its questions of a kind ('math' or 'facts').
 
-    Without a checkpoint, the best of this kind is taken, else ckpt.pt. Raises UserError if there is no such model or question.
+    Without a checkpoint, the best of this kind is taken, else ckpt.pt. Raises UserError if there is no such model or
+    question.
     """
     if bool(out_dir) == bool(init_from):
         raise UserError("name the model folder with --out_dir=FOLDER, or GPT-2 with --init_from=gpt2")
@@ -34,7 +35,8 @@ def load_evaluated(out_dir, init_from, checkpoint, device, kind):
     if init_from:
         (model, meta), path, config = load_pretrained(init_from), init_from, {}
     else:
-        model, meta, path, config = load_model(out_dir, [checkpoint] if checkpoint else [f'ckpt_best_{kind}.pt', 'ckpt.pt'])
+        names = [checkpoint] if checkpoint else [f'ckpt_best_{kind}.pt', 'ckpt.pt']
+        model, meta, path, config = load_model(out_dir, names)
     questions = [q for q in meta.questions if q.kind == kind]
     if not meta.questions:
         raise UserError(f"the dataset of {path} has no questions: try sample.py")
@@ -44,4 +46,5 @@ def load_evaluated(out_dir, init_from, checkpoint, device, kind):
     model.to(pick_device(device, model.config.n_embd))
     sampling = {key: config[key] for key in ('num_samples', 'temperature', 'top_k') if key in config}
     title = shown(path) + (f", iteration {config['iter_num']:,}" if 'iter_num' in config else '')
-    return Evaluated(model, meta._replace(questions=questions), path, sampling, not (init_from and meta.tokenizer.bpe), title)
+    knows_terminator = not (init_from and meta.tokenizer.bpe)
+    return Evaluated(model, meta._replace(questions=questions), path, sampling, knows_terminator, title)

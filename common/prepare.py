@@ -35,10 +35,10 @@ def held_out(text):
 
 
 def prepare_parser(description, here):
-    """An argparse parser for the prepare.py in the folder `here`. DATA / args.name is where to write: `here` by default."""
-    parser = argparse.ArgumentParser(description=wrapped(description), formatter_class=argparse.RawDescriptionHelpFormatter,
-                                     allow_abbrev=False)
-    parser.add_argument('--name', type=dataset_name, default=here, help='write to data/NAME/ instead of beside this script')
+    """An argparse parser for the prepare.py in the folder `here`; DATA / args.name is where to write."""
+    parser = argparse.ArgumentParser(description=wrapped(description), allow_abbrev=False,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--name', type=dataset_name, default=here, help='write to data/NAME/, not beside this script')
     return parser
 
 
@@ -47,8 +47,8 @@ def parse_arithmetic(parser):
     which = parser.add_mutually_exclusive_group()
     which.add_argument('--held_out', type=held_out, nargs='*', action='extend', metavar='A,B', help='hold out pairs of '
                        'operands, in both orders of both operations, or single questions like 5+7 (default: 5,7)')
-    which.add_argument('--held_out_rounds', type=int, metavar='K', help='hold out K rounds of a round-robin of the operands '
-                       'instead: each operand is in exactly K pairs')
+    which.add_argument('--held_out_rounds', type=int, metavar='K', help='hold out K rounds of a round-robin of the '
+                       'operands instead: each operand is in exactly K pairs')
     parser.add_argument('--split_seed', type=int, default=0, metavar='S', help='which round-robin (default: 0)')
     parser.add_argument('--max_operand', type=int, default=9, help='operands are 0..max_operand (default: 9)')
     parser.add_argument('--seed', type=int, default=1337, help='seed of the shuffle of the lines (default: 1337)')
@@ -58,7 +58,8 @@ def parse_arithmetic(parser):
         parser.error(f"--max_operand must be from 0 to 999, not {args.max_operand}")
     if args.held_out_rounds is not None:
         if operands % 2 or not 0 <= args.held_out_rounds < operands:
-            parser.error(f"--held_out_rounds must be from 0 to {operands - 1}, and the number of operands, {operands}, even")
+            parser.error(f"--held_out_rounds must be from 0 to {operands - 1}, and the number of operands even, not "
+                         f"{operands}")
         args.held_out = round_robin_pairs(args.split_seed, operands)[:args.held_out_rounds * operands // 2]
     elif args.held_out is None:
         args.held_out = [(5, 7)]
@@ -72,8 +73,8 @@ def parse_arithmetic(parser):
 def write_dataset(folder, text, questions):
     """Write a dataset, and print what nanoGPT's prepare.py prints.
 
-    folder: path, e.g. DATA / args.name. text: str; train and validation are the same text on purpose, so that memorisation can
-    be measured. questions: list of Question.
+    folder: path, e.g. DATA / args.name. text: str; train and validation are the same text on purpose, so that
+    memorisation can be measured. questions: list of Question.
     """
     folder, terminator_of = Path(folder), {}
     with explained(f"the questions of {folder.name} cannot be used: {{}}", ValueError):

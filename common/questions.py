@@ -1,5 +1,5 @@
 """
-What is asked and what counts as right: the questions of the paper's datasets, and the rules by which answers are scored.
+What is asked and what counts as right: the questions of the paper's datasets, and the rules that score answers.
 
 A dataset's prepare.py makes Questions and writes its text from them, so the two cannot disagree.
 """
@@ -34,8 +34,8 @@ CAPITALS = {
 class Question(NamedTuple):
     """One question, e.g. Question('add', '<5+7=', '12', 'held out').
 
-    task: 'add', 'sub', 'facts', or any name that a dataset chooses. group: one of GROUPS. terminator: what ends an answer in
-    the text; the exact probability of an answer includes it, and generation stops at its last character.
+    task: 'add', 'sub', 'facts', or any name that a dataset chooses. group: one of GROUPS. terminator: what ends an
+    answer in the text; the exact probability of an answer includes it, and generation stops at its last character.
     """
     task: str
     prompt: str
@@ -62,22 +62,22 @@ def kind_of(answer, terminator):  # cached because all questions are asked for i
 
 
 def operands(prompts):
-    """(a, b) of each prompt like <3+4= or 3*4=, a list; None if there are others, or if two would share a grid's cell."""
+    """(a, b) of each prompt like <3+4= or 3*4=, a list; None if there are others, or if two would share a cell."""
     matches = [EXPRESSION.fullmatch(prompt) for prompt in prompts]
     pairs = [tuple(map(int, match.groups())) for match in matches if match]
     return pairs if len(set(pairs)) == len(matches) else None
 
 
 def completion_of(question, text):
-    """What a model answered: the text that it wrote up to the terminator, or at least up to the terminator's last character."""
+    """What a model answered: the text that it wrote up to the terminator, or at least up to its last character."""
     return text.split(question.terminator)[0].split(question.terminator[-1])[0]
 
 
 def is_correct(question, completion):
     """Whether a completion answers a question, by the rules of Barron & White 2025.
 
-    A number is right if the integer at the beginning of the completion is right, whatever follows it. A fact is right if the
-    rest of its line equals the answer; upper and lower case, spaces around it and a final full stop do not matter.
+    A number is right if the integer at the beginning of the completion is right, whatever follows it. A fact is right
+    if the rest of its line equals the answer; upper and lower case, spaces around it and a final period do not matter.
     """
     def plain(text):
         return text.split('\n')[0].strip().removesuffix('.').strip().lower()
@@ -136,9 +136,9 @@ def arithmetic_text(questions, seed=1337, orders=1):
 def round_robin_pairs(split_seed, n=10):
     """Operand pairs of a round-robin tournament of n operands (n even), round after round: n - 1 rounds of n / 2 pairs.
 
-    A round pairs every operand with one other, so each is in exactly K pairs of the first K rounds, and no pair comes twice.
-    The split seed relabels them. The circle method: one operand stays, the others move on by one seat a round, and two that
-    sit opposite each other are a pair.
+    A round pairs every operand with one other, so each is in exactly K pairs of the first K rounds, and no pair comes
+    twice. The split seed relabels them. The circle method: one operand stays, the others move on by one seat a round,
+    and two that sit opposite each other are a pair.
     """
     seats = list(range(n))
     random.Random(split_seed).shuffle(seats)
@@ -150,7 +150,8 @@ def round_robin_pairs(split_seed, n=10):
 
 
 def facts_questions():
-    return [Question('facts', f'Capital of {country} is ', capital, 'seen', FACT_END) for country, capital in CAPITALS.items()]
+    return [Question('facts', f'Capital of {country} is ', answer, terminator=FACT_END)
+            for country, answer in CAPITALS.items()]
 
 
 def facts_text(questions):

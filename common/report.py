@@ -20,7 +20,7 @@ def describe(dataset, meta, ids, model, how):
 
 
 def status(row, iter_num=None, with_loss=True):
-    """Scores of a row of results.csv, the held-out questions first. iter_num: name the row's iteration if it is another."""
+    """Scores of a row of results.csv, held-out questions first. iter_num: name the row's iteration if it is another."""
     shown = [(name, row[f'{column}_acc']) for name, column, asked in (
         ('held out', 'heldout', row['heldout_total']), ('math', 'math', row['math_total']),
         ('facts', 'facts', row['facts_total'])) if asked]
@@ -38,7 +38,7 @@ def next_commands(out_dir, questions):
 
 
 def answered(row, most=80):
-    """A question's most frequent answer, cut to at most so many characters, and how often it came if it did not always come."""
+    """A question's prediction, cut to at most so many characters, and how often it came if it did not always come."""
     times, said = row.completions.most_common(1)[0][1], repr(row.said.strip())
     often = f" ({times} of {row.samples})" if times < row.samples else ''
     most = max(10, most - len(often))
@@ -66,8 +66,9 @@ def write_json(path, checkpoint, settings, table):
     """Write an evaluation's settings, totals and answers to the file `path`; does nothing if `path` is ''."""
     if not path:
         return
-    questions = [dict(task=row.task, prompt=row.prompt, answer=row.answer, held_out=CASE_OF[row.group], correct=row.correct,
-                      prob=row.prob, samples=list(row.completions.elements())) for row in table.itertuples()]
+    questions = [dict(task=row.task, prompt=row.prompt, answer=row.answer, held_out=CASE_OF[row.group],
+                      correct=row.correct, prob=row.prob, samples=list(row.completions.elements()))
+                 for row in table.itertuples()]
     report = {'checkpoint': str(checkpoint), **settings, 'totals': totals(table), 'questions': questions}
     write_file(path, json.dumps(report, indent=1))
     print(f"wrote {path}")

@@ -37,7 +37,8 @@ def test_config_files_come_first_and_key_value_last_wherever_they_stand(tmp_path
     first.write_text("batch_size, out_dir, learning_rate = 2, 'first', 0.5\n")
     second.write_text("batch_size, out_dir = 2 * batch_size, 'second'\n")
     expected = {**DEFAULTS, 'batch_size': 4, 'learning_rate': 0.5, 'out_dir': 'mine'}
-    for argv in (['--out_dir=mine', first, second], [first, '--out_dir=mine', second], [first, second, '--out_dir', 'mine']):
+    for argv in (['--out_dir=mine', first, second],
+                 [first, '--out_dir', 'mine', second], [first, second, '--out_dir=mine']):
         assert settings(*argv) == expected
     assert settings('--compile=False', first, '--batch_size=9', second, '--out_dir=mine') == {
         **expected, 'batch_size': 9, 'compile': False}
@@ -56,7 +57,7 @@ def test_the_model_folder_has_two_names_and_may_stand_alone(tmp_path):
 
 @pytest.mark.parametrize('before', [[], ['--fused=True'], ['config.py']])
 @pytest.mark.parametrize('text', ['false', 'False', 'FALSE'])
-def test_a_choice_of_auto_true_and_false_takes_them_in_any_spelling_whatever_stands_before(tmp_path, monkeypatch, before, text):
+def test_a_choice_of_auto_true_and_false_takes_any_spelling_whatever_stands_before(tmp_path, monkeypatch, before, text):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'config.py').write_text('fused = True\n')
     ranges = {'fused': 'auto True False'}
@@ -144,7 +145,8 @@ def test_ranges_are_held(argv, says):
     ('def f():\n    return g\nf()', 'line 2: NameError'), ('import nonsense_module', 'line 1: ModuleNotFoundError'),
     ('batch_sizes = [1, 2]', 'did you mean batch_size'), ('width = 14', "unknown setting 'width'"),  # nobody reads it
     ('batch_sise = 4\nlearning_rate = batch_sise / 8', 'did you mean batch_size'),  # a near miss, although it is read
-    ('dropout = 0.1', 'may begin with an underscore'), ('names = ["a", "b"]', "unknown setting 'names'"), ('compile = None', 'compile must be True or False'),
+    ('dropout = 0.1', 'may begin with an underscore'),
+    ('names = ["a", "b"]', "unknown setting 'names'"), ('compile = None', 'compile must be True or False'),
     ('out_dir = None', 'out_dir must be a string'), ('learning_rate = float("nan")', 'learning_rate must be a number'),
 ])
 def test_a_typo_in_a_config_file_is_an_error(tmp_path, source, says):
@@ -164,7 +166,8 @@ def test_a_typo_in_a_config_file_is_an_error(tmp_path, source, says):
     ('class Size:\n    small = 14\nbatch_size = Size.small', dict(batch_size=14)), ('_note = "mine"', {}),
     ('sizes = {"small": 14}\nbatch_size = sizes["small"]', dict(batch_size=14)),
     ('lr = 0.5\nlearning_rate = lr', dict(learning_rate=0.5)),
-    ('batch_size = batch_size + 1', dict(batch_size=13)), ('batch_size = "4"', dict(batch_size=4)), ('"""Only a docstring."""', {}), ('', {}),
+    ('batch_size = batch_size + 1', dict(batch_size=13)),
+    ('batch_size = "4"', dict(batch_size=4)), ('"""Only a docstring."""', {}), ('', {}),
     ('\ufeffbatch_size = 4', dict(batch_size=4)),  # Windows' byte-order mark
     ('import numpy as np\nbatch_size = np.int64(4)\nlearning_rate = np.float32(0.5)\ncompile = np.bool_(False)',
      dict(batch_size=4, learning_rate=0.5, compile=False)),
@@ -265,7 +268,8 @@ def test_settings_that_cannot_be_are_refused_before_torch_is_imported(option, sa
 
 
 @pytest.mark.parametrize('option, meant', [
-    ('--lr=0.1', 'learning_rate'), ('--epochs=3', 'max_iters'), ('--steps=3', 'max_iters'), ('--resume', 'init_from=resume')])
+    ('--lr=0.1', 'learning_rate'), ('--epochs=3', 'max_iters'), ('--steps=3', 'max_iters'),
+    ('--resume', 'init_from=resume')])
 def test_what_other_programs_call_a_setting_is_understood_where_it_is_one(option, meant):
     assert f'did you mean {meant}?' in without_torch('train_with_eval.py', option).stderr
     assert '--help lists all settings' in without_torch('eval_as_math.py', option).stderr
@@ -289,7 +293,7 @@ def test_a_schedule_that_ends_before_its_warm_up_is_refused_and_a_resumed_run_is
 
 
 def test_resuming_without_a_folder_says_what_is_missing(project):
-    project.fails('train_with_eval.py', '--init_from=resume', says='model folder out not found: name another with --out_dir')
+    project.fails('train_with_eval.py', '--init_from=resume', says='folder out not found: name another with --out_dir')
 
 
 def test_an_uncaught_user_error_is_one_sentence_and_any_other_error_a_traceback():

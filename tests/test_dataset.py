@@ -125,14 +125,15 @@ def test_k_rounds_hold_out_20_k_of_200_questions_into_a_folder_of_their_own(fres
 @pytest.mark.parametrize('options, says', [
     (['--held_out', '1,2', '--held_out_rounds=1'], 'not allowed with'),
     (['--held_out', '5,17'], 'the operand 17, and the operands are 0..9'), (['--held_out', '5+17'], 'the operand 17'),
-    (['--held_out=-1,2'], 'neither a pair'), (['--held_out', '5'], 'neither a pair'), (['--held_out', '5*7'], 'neither a pair'),
+    (['--held_out=-1,2'], 'neither a pair'), (['--held_out', '5'], 'neither a pair'),
+    (['--held_out', '5*7'], 'neither a pair'),
     (['--held_out', '0,0', '--max_operand=0'], 'hold out fewer questions'),
     (['--max_operand=-1'], 'must be from 0'), (['--max_operand=x'], 'invalid int'),
     (['--held_out_rounds=10'], 'from 0 to 9'),
     (['--held_out_rounds=-1'], 'from 0 to 9'), (['--held_out_rounds=1', '--max_operand=8'], 'even'),
     (['--name=a/b'], 'plain name'), (['--name=../as_math'], 'plain name'), (['--name=/tmp/x'], 'plain name'),
     (['--name='], 'plain name'),
-    (['--name=..'], 'plain name'), (['--name=.hidden'], 'plain name'), (['--name=facts_char'], "'facts_char' is not the plain"),
+    (['--name=..'], 'plain name'), (['--name=.hidden'], 'plain name'), (['--name=facts_char'], "'facts_char' is not the"),
 ])
 def test_impossible_options_are_refused_and_change_nothing(bare, options, says):
     files = {path: path.read_bytes() for path in (bare.folder / 'data').rglob('*') if path.is_file()}
@@ -207,7 +208,8 @@ def test_the_last_line_is_said_to_be_learnt_less_well_only_if_it_stands_once(dat
     questions = [Question('animals', 'The duck says ', 'quack', 'seen', ' \n'),
                  Question('animals', 'The cow says ', 'moo', 'seen', ' \n')]
     write_dataset(data / 'own', ''.join(q.line for q in times * questions), questions)
-    assert ("learnt less well than others: 'The cow says moo '" in ' '.join(capsys.readouterr().out.split('\n'))) == (times == 1)
+    out = capsys.readouterr().out.replace('\n', ' ')
+    assert ("learnt less well than others: 'The cow says moo '" in out) == (times == 1)
 
 
 def test_a_task_whose_questions_end_in_two_ways_is_refused_and_named(data):
@@ -230,7 +232,7 @@ def test_a_context_too_short_for_the_questions_is_said_and_one_longer_than_the_t
     animals = [Question('animals', 'The duck says ', 'quack', 'seen', ' \n')]
     write_dataset(data / 'animals', animals[0].line * 3, animals)
     write_dataset(data / 'capitals', facts_text(facts_questions()), facts_questions())
-    for name, block_size, needed in (('animals', 9, 21), ('animals', 21, None), ('capitals', 9, 24), ('capitals', 24, None)):
+    for name, block_size, needed in (('animals', 9, 21), ('animals', 21, 0), ('capitals', 9, 24), ('capitals', 24, 0)):
         capsys.readouterr()
         load_dataset(name, block_size)
         out = capsys.readouterr().out

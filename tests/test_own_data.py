@@ -80,7 +80,8 @@ def test_a_text_that_lacks_a_seen_line_is_refused_by_prepare_and_by_training(own
 def test_the_example_with_numbers_runs_as_it_stands_and_is_scored_as_arithmetic(project, terminator):
     """Also if the lines end in '> ' and a newline, and are joined as the README joins them."""
     readme = (REPO / 'data/mod_math/readme.md').read_text()
-    block = next(block for block in re.findall(r'(?:^(?:    .*)?\n)+', readme, re.MULTILINE) if 'write_dataset' in block)
+    blocks = re.findall(r'(?:^(?:    .*)?\n)+', readme, re.MULTILINE)
+    block = next(block for block in blocks if 'write_dataset' in block)
     code = re.sub('^    ', '', block, flags=re.MULTILINE)
     if terminator != '>':
         code = code.replace("else 'seen')", f"else 'seen', {terminator!r})")
@@ -90,7 +91,8 @@ def test_the_example_with_numbers_runs_as_it_stands_and_is_scored_as_arithmetic(
     out = project.check('data/times/prepare.py')
     assert 'questions: 100, held out of the text: 6*7, 7*6\n' in out
     size = re.search('--block_size=[0-9]+', out)[0]
-    assert 'block_size' not in project.check('train_with_eval.py', *TINY, '--dataset=times', size, '--out_dir=times').split('model:')[0]
+    out = project.check('train_with_eval.py', *TINY, '--dataset=times', size, '--out_dir=times')
+    assert 'block_size' not in out.split('model:')[0]
     table = pd.read_csv(project.folder / 'times/results.csv')
     assert set(table.times_total) == {200} and set(table.heldout_total) == {4} and set(table.facts_total) == {0}
     out = project.check('eval_as_math.py', 'times')

@@ -35,7 +35,8 @@ def test_scoring_follows_the_paper(task, answer, completion, right):
 
 @pytest.mark.parametrize('answer, terminator, kind', [
     ('12', '>', 'math'), ('-2', ';', 'math'), ('0', ' ', 'math'), ('1066', '\n', 'facts'), ('12', FACT_END, 'facts'),
-    ('12', '> \n', 'math'), ('12', '>\n', 'math'), ('12', ' .\n', 'math'), ('12', '\n>', 'facts'), ('Paris', '> \n', 'facts'),
+    ('12', '> \n', 'math'), ('12', '>\n', 'math'), ('12', ' .\n', 'math'), ('12', '\n>', 'facts'),
+    ('Paris', '> \n', 'facts'),
     ('Paris', '>', 'facts'), ('1.5', '>', 'facts'), ('--2', '>', 'facts'), ('', '>', 'facts'), ('١٢', '>', 'facts'),
 ])
 def test_a_question_is_math_if_its_answer_is_a_number_within_a_line(answer, terminator, kind):

@@ -24,7 +24,7 @@ from common.questions import Question, arithmetic_text
 
 parser = prepare_parser(__doc__, HERE)
 parser.add_argument('--modulus', type=int, default=97, help='a, b and c are less than this (default: 97)')
-parser.add_argument('--held_out_share', type=float, default=0.5, help='fraction of the questions held out (default: 0.5)')
+parser.add_argument('--held_out_share', type=float, default=0.5, help='the held-out fraction (default: 0.5)')
 parser.add_argument('--split_seed', type=int, default=0, help='decides which questions are held out (default: 0)')
 args = parser.parse_args()
 if not (2 <= args.modulus <= 999 and 0 <= args.held_out_share < 1):
