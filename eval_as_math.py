@@ -108,9 +108,9 @@ wrong = table[~table.always_right]
 wrong = wrong.sort_values('group', key=lambda group: group != 'held out', kind='stable')
 print("\nnot always right:" if len(wrong) else "\nall questions are always right")
 for row in wrong.head(MAX_LINES).itertuples():
-    question = f"  {row.prompt.strip('<=')} = {row.answer:<4} predicted "
-    rest = f"; the right answer has {row.prob:.1%}" + ('' if row.group == 'seen' else f"  [{row.group}]")
-    print(question + answered(row, 80 - len(question + rest)) + rest)
+    group = '' if row.group == 'seen' else f"  [{row.group}]"
+    print(textwrap.fill(f"  {row.prompt.strip('<=')} = {row.answer:<4} predicted {answered(row, 24)}; the right answer has "
+                        f"{row.prob:.1%}{group}", 80, subsequent_indent='    '))
 if len(wrong) > MAX_LINES:
     print(f"  ... and {len(wrong) - MAX_LINES} more; --json FILE writes all")
 print()

@@ -48,10 +48,11 @@ table = grade(model, meta, **sampling, terminated=knows_terminator)
 print(f"{title}: {len(table)} questions,\n{num_samples} samples each at temperature {temperature}\n")
 print(f". always right, x never, a number: right in that many of {num_samples} samples;\n"
       "% is the probability of the right answer\n")
-width = max(len(q.prompt + q.answer) for q in meta.questions)
-for row in table.itertuples():
+lines = [line if len(line) <= 44 else '…' + line[-43:] for line in table.prompt + table.answer]
+width = max(map(len, lines))
+for line, row in zip(lines, table.itertuples()):
     prediction = '' if row.always_right else f"  {answered(row, 65 - width)}"  # 80 in all
-    print(f" {mark(row):>2}  {row.prompt + row.answer:<{width}}  {row.prob:>6.1%}{prediction}")
+    print(f" {mark(row):>2}  {line:<{width}}  {row.prob:>6.1%}{prediction}")
 print()
 wrong = table[~table.right]
 if len(wrong):

@@ -187,7 +187,7 @@ def print_comparison(sweep, names):
             means = [scale * table[metric].mean() for table in (first, second)]
             value, low, high, p = difference(first[metric], second[metric])
             value, low, high = (round(scale * x, 4) for x in (value, low, high))  # which fits into 80 columns
-            print(f"  {label:<17}{means[0]:.4g} - {means[1]:.4g} = {value:.4g} ({low:.4g} to {high:.4g}), p = {p:.2g}")
+            print(f"  {label:<16} {means[0]:.4g} - {means[1]:.4g} = {value:.4g} ({low:.4g} to {high:.4g}), p = {p:.2g}")
 
 
 if __name__ == '__main__':

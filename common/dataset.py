@@ -44,7 +44,7 @@ def check_text(text, questions, name):
     held = {text[i:i + length] for length in {len(q.line) for q in questions} for i in starts}
     for q in questions:
         if q.group == 'beyond':
-            raise UserError(f"{name} has {q.prompt!r} in the group 'beyond': its questions are 'seen' or 'held out'")
+            raise UserError(f"{name} has {q.prompt!r} in the group 'beyond': make it 'seen' or 'held out'")
         if (q.line in held) != (q.group == 'seen'):
             found = "lacks the" if q.group == 'seen' else "holds the held-out"
             raise UserError(f"the text of {name} {found} {q.line!r} of its questions: mend its prepare.py and rerun it")

@@ -92,7 +92,7 @@ def check_question(q):
     if not all(isinstance(part, str) and part for part in q):
         raise ValueError(f"task, prompt, answer, group and terminator must be text that is not empty: {tuple(q)}")
     if q.group not in GROUPS:
-        raise ValueError(f"the group of {q.line!r} must be {' or '.join(map(repr, GROUPS))}, not {q.group!r}")
+        raise ValueError(f"the group of {q.line!r} must be 'seen' or 'held out', not {q.group!r}")
     if q.task in RESERVED:
         raise ValueError(f"a task cannot be called {q.task!r}, which means something else in results.csv: rename it")
     if q.task == 'facts' and q.group == 'held out':

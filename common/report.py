@@ -4,6 +4,7 @@ What scripts print: about a run, and about one model's graded answers.
 
 import json
 import shlex
+import textwrap
 
 from common.dataset import CASE_OF
 from common.evaluate import parts, summed
@@ -58,8 +59,8 @@ def totals(table):
 def print_totals(table):
     for t in totals(table):
         name = 'training' if t['group'] == 'seen' else t['group']
-        print(f"{name:<12}{t['questions_right']:>4} of {t['questions']} questions right ({t['acc']:.1%} of samples), "
-              f"probability {t['prob']:.1%}")
+        print(textwrap.fill(f"{name:<12}{t['questions_right']:>4} of {t['questions']} questions right ({t['acc']:.1%} of "
+                            f"samples), probability {t['prob']:.1%}", 80))
 
 
 def write_json(path, checkpoint, settings, table):

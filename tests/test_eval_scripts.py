@@ -29,6 +29,7 @@ def test_the_mathematics_report_agrees_with_its_json(project):
     assert [row['group'] for row in report['totals']] == ['addition', 'subtraction', 'seen', 'held out']
     right = sum(q['correct'] == 3 for q in report['questions'])
     assert out.count(' predicted ') == min(25, 200 - right) and f'... and {200 - right - 25} more' in out
+    assert max(map(len, out.splitlines())) <= 80
     held_out = report['totals'][-1]
     assert held_out['questions'] == 4 and held_out['total'] == 12
     for q in report['questions']:

@@ -55,6 +55,16 @@ def test_its_tasks_have_columns_answers_and_reports_of_their_own_name(own):
     own.fails('eval_as_math.py', '--out_dir=own', '--max_operand=19', says="if the questions are not like '<3+4='")
 
 
+def test_reports_of_long_prompts_and_names_fit_into_80_columns(project):
+    (project.folder / 'data/long').mkdir()
+    (project.folder / 'data/long/prepare.py').write_text(PREPARE.replace('yesterday I', 60 * 'long ' + 'ago I').replace(
+        ' squared', 30 * ' times' + ' itself').replace("'past tense'", f"'{'past tense ' * 6}'"))
+    outs = [project.check('data/long/prepare.py')]
+    project.check('train_with_eval.py', *OWN_RUN, '--dataset=long', '--out_dir=long')
+    outs += [project.check(script, 'long') for script in ('eval_as_math.py', 'eval_capitals.py')]
+    assert [line for out in outs for line in out.splitlines() if len(line) > 80] == [] and 'ago I go: went' in outs[2]
+
+
 def test_it_is_plotted_under_its_own_names_and_resumes(own):
     own.check('train_with_eval.py', '--init_from=resume', '--out_dir=own', '--max_iters=6')
     assert list(pd.read_csv(own.folder / 'own/results.csv').iter) == [0, 2, 4, 6]
