@@ -49,12 +49,13 @@ MAX_LINES = 25  # at most this many wrong predictions are printed, which fills a
 
 def larger_questions(questions, max_operand):
     """The questions of a whole grid up to max_operand: the dataset's own, and the others in the group 'beyond'."""
-    known = {(q.task, q.prompt): q for q in questions}
-    grid = [] if max_operand > 999 else arithmetic_questions((), max_operand)
+    if max_operand > 999:
+        raise UserError(f"--max_operand must be at most 999, not {max_operand}")
+    known, grid = {(q.task, q.prompt): q for q in questions}, arithmetic_questions((), max_operand)
     left_out = known.keys() - {(q.task, q.prompt) for q in grid}
     if left_out:
-        raise UserError(f"--max_operand={max_operand} leaves out the dataset's own {min(left_out)[1]!r}: raise it "
-                        "(999 is the most), or leave it out if the questions are not like '<3+4='")
+        raise UserError(f"--max_operand={max_operand} leaves out the dataset's own {min(left_out)[1]!r}: raise it, "
+                        "or leave it out if the questions are not like '<3+4='")
     return [known.get((q.task, q.prompt), q._replace(group='beyond')) for q in grid]
 
 
