@@ -5,35 +5,35 @@ The five figures of study/widths.md, for widths.py.
 import numpy as np
 
 from common.pictures import ITERATIONS, plt
-from study.inference import chance_within
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, NullLocator
+from study.inference import dealt_anew_within
 
 END, FIT, GREY = '#0072B2', '#E69F00', '#555555'  # Okabe & Ito's colours, which colour-blind readers tell apart
 
 
 def draw_heat(numbers):
-    """Mean held-out accuracy by width and share held out, with a line around the cells in which most runs fit."""
+    """Mean held-out accuracy by width and held-out fraction, with a line around the cells of which most runs fit."""
     main = numbers[numbers.study == 'main']
-    accuracy, fits = (main[main.name == name].pivot(index='share', columns='n_embd', values='value').sort_index(ascending=False)
-                      for name in ('heldout_acc', 'fits'))
+    accuracy, fits = (main[main.name == name].pivot(index='share', columns='n_embd', values='value')
+                      .sort_index(ascending=False) for name in ('heldout_acc', 'fits'))
     figure, ax = plt.subplots(figsize=(7.6, 4.2), layout='constrained')
-    most = max(10, 10 * np.ceil(10 * np.nanmax(accuracy)))  # the scale ends at the next ten, so that small differences show
+    most = max(10, 10 * np.ceil(10 * np.nanmax(accuracy)))  # the scale ends at the next ten
     ax.imshow(100 * accuracy, cmap='cividis', vmin=0, vmax=most, aspect='auto')
     for (y, x), value in np.ndenumerate(100 * accuracy):
         ax.text(x, y, '' if np.isnan(value) else f'{np.floor(value + 0.5):.0f}', ha='center', va='center', fontsize=12,
                 fontweight='bold', color='white' if value < 0.6 * most else 'black')
     rows, columns = accuracy.shape
     if (fits > 0.5).to_numpy().any():
-        fine = np.kron(np.pad(fits > 0.5, 1).astype(float), np.ones((50, 50)))  # so fine that the line follows the cells' edges
+        fine = np.kron(np.pad(fits > 0.5, 1).astype(float), np.ones((50, 50)))  # so that the line follows the cells' edges
         x, y = (np.linspace(-1.49, cells + 0.49, 50 * (cells + 2)) for cells in (columns, rows))
         line = ax.contour(x, y, fine, levels=[0.5], colors='white', linewidths=2.5)
         line.set_path_effects([withStroke(linewidth=5, foreground='black')])
-    ax.set(xlim=(-0.53, columns - 0.47), ylim=(rows - 0.47, -0.53), xlabel='width (n_embd)', ylabel='questions held out',
-           title='Held-out questions answered right at the end of training (%)\n'
-                 'inside the outline, most runs answer 99 % of the questions that they saw')
+    ax.set(xlim=(-0.53, columns - 0.47), ylim=(rows - 0.47, -0.53), xlabel='width (n_embd)', ylabel='held-out fraction',
+           title='Final held-out accuracy (%), mean over the splits\n'
+                 'inside the outline, most runs once reached 99 % training accuracy')
     ax.set_xticks(range(columns), accuracy.columns.astype(int))
-    ax.set_yticks(range(rows), [f'{share:.0f} %' + '\n(one pair)' * (share == 2) for share in accuracy.index])
+    ax.set_yticks(range(rows), [f'{percent:.0f} %' + '\n(one pair)' * (percent == 2) for percent in accuracy.index])
     return figure
 
 
@@ -57,23 +57,23 @@ def draw_splits(ax, runs, numbers, name, widths, style, label):
 
 
 def draw_widths(runs, numbers):
-    """Held-out accuracy over the width, a panel for each share held out: at the end and at matched fit."""
+    """Held-out accuracy over the width, a panel for each held-out fraction: final and at matched fit."""
     runs, numbers = (table[table.study == 'main'] for table in (runs, numbers))
-    widths, shares = sorted(runs.n_embd.unique()), sorted(runs.share.unique())
+    widths, percents = sorted(runs.n_embd.unique()), sorted(runs.share.unique())
     figure, axes = plt.subplots(2, 3, figsize=(10, 6), sharex=True, sharey=True, layout='constrained')
-    for ax, share in zip(axes.flat, shares):
-        of_share = runs[runs.share == share], numbers[numbers.share == share]
-        draw_splits(ax, *of_share, 'heldout_acc', widths, (-0.12, END, 'o', '-'), 'at the end')
-        draw_splits(ax, *of_share, 'fit_heldout_acc', widths, (0.12, FIT, '^', '--'),
-                    'at matched fit (when 99 % of\nthe seen are first right)')
-        ax.set(title=f'{share:.0f} % of the questions held out', xlabel='width (n_embd)')
+    for ax, percent in zip(axes.flat, percents):
+        tables = runs[runs.share == percent], numbers[numbers.share == percent]
+        draw_splits(ax, *tables, 'heldout_acc', widths, (-0.12, END, 'o', '-'), 'final')
+        draw_splits(ax, *tables, 'fit_heldout_acc', widths, (0.12, FIT, '^', '--'),
+                    'at matched fit (first evaluation\nwith 99 % training accuracy)')
+        ax.set(title=f'{percent:.0f} % held out', xlabel='width (n_embd)')
         ax.tick_params(labelbottom=True)
-    for ax in axes.flat[len(shares):]:
+    for ax in axes.flat[len(percents):]:
         ax.axis('off')
     for ax in axes[:, 0]:
-        ax.set_ylabel('held-out questions right (%)')
+        ax.set_ylabel('held-out accuracy (%)')
     axes.flat[-1].legend(*axes.flat[0].get_legend_handles_labels(), loc='center', frameon=False, fontsize=11,
-                         title='small marker: one split\nlarge: mean and 95 % interval\nhollow: fewer than five splits')
+                         title='small marker: one split\nlarge: mean, 95 % interval\nhollow: fewer than five splits')
     return figure
 
 
@@ -95,56 +95,57 @@ def panels_by_width(widths, title, ylabel, xlabel):
 
 def draw_curves(results):
     """The probability of the held-out answers over the training at 20 % held out, a panel for each width."""
-    rows = results[(results.study == 'main') & (results.share == 20) & (results.iter > 0)]
-    widths = sorted(rows.n_embd.unique())
+    of_20 = results[(results.study == 'main') & (results.share == 20) & (results.iter > 0)]
+    widths = sorted(of_20.n_embd.unique())
     figure, axes = panels_by_width(widths, 'Held-out questions, 20 % held out', 'probability of the right answer (%)',
                                    'iteration (log scale)')
-    axes[0].set(xscale='log', xlim=(250, rows.iter.max()))
+    axes[0].set(xscale='log', xlim=(250, of_20.iter.max()))
     axes[0].xaxis.set_major_locator(FixedLocator([500, 2000, 10000]))
     axes[0].xaxis.set_minor_locator(NullLocator())
     for ax, width in zip(axes, widths):
-        curves = 100 * rows[rows.n_embd == width].pivot(index='iter', columns='split', values='heldout_prob')
+        curves = 100 * of_20[of_20.n_embd == width].pivot(index='iter', columns='split', values='heldout_prob')
         thin = ax.plot(curves.index, curves, color=GREY, linewidth=0.5, alpha=0.6)
         thick = ax.plot(curves.index, curves.mean(axis=1), color=END, linewidth=2)
         ax.xaxis.set_major_formatter(ITERATIONS)
-    figure.legend([thin[0], thick[0]], ['one split', 'mean of the splits'], loc='outside upper right', ncols=2, frameon=False)
-    axes[0].set_ylim(bottom=0)  # of all panels, after the last is drawn, because this ends the search for their common top
+    figure.legend([thin[0], thick[0]], ['one split', 'mean over the splits'], loc='outside upper right', ncols=2, frameon=False)
+    axes[0].set_ylim(bottom=0)  # of all panels, and last, because this ends the search for their common top
     return figure
 
 
 def draw_errors(answers):
-    """A histogram of said minus right for the held-out questions at 20 % held out, a panel for each width."""
+    """A histogram of prediction minus answer for the held-out questions at 20 % held out, a panel for each width."""
     asked = answers[(answers.study == 'main') & (answers.share == 20)]
     asked = asked[(asked.group == 'held out') & (asked.when == 'last')]
     widths = sorted(asked.n_embd.unique())
-    figure, axes = panels_by_width(widths, 'Answers to held-out questions, 20 % held out', 'held-out questions (%)',
-                                   'the answer minus the right one')
+    figure, axes = panels_by_width(widths, 'Held-out questions, 20 % held out', 'held-out questions (%)',
+                                   'prediction minus right answer')
     bins = range(-5, 6)
 
-    def share_of(errors):  # answers without a number are NaN and in no bin
+    def percent_of(errors):  # predictions without a number are NaN and in no bin
         return [100 * (errors.clip(-5, 5) == error).mean() for error in bins]
     for ax, width in zip(axes, widths):
         of_width = asked[asked.n_embd == width]
-        by_chance = chance_within(of_width, ['split', 'task'])
-        bars = ax.bar(bins, share_of(of_width.error), color=[END if error == 0 else '#9CC7E0' for error in bins],
+        dealt_anew = dealt_anew_within(of_width, ['split', 'task'])
+        bars = ax.bar(bins, percent_of(of_width.error), color=[END if error == 0 else '#9CC7E0' for error in bins],
                       edgecolor='black', linewidth=0.6)
-        dots = ax.plot(bins, share_of(by_chance), color='black', linestyle='', marker='.', markersize=5)
+        dots = ax.plot(bins, percent_of(dealt_anew), color='black', linestyle='', marker='.', markersize=5)
         ax.set_xticks([-5, -2, 0, 2, 5], ['≤−5', '−2', '0', '2', '≥5'])
-    figure.legend([bars[5], bars[0], dots[0]], ['right', 'wrong', 'by chance'], loc='outside upper right', ncols=3,
-                  frameon=False)
+    figure.legend([bars[5], bars[0], dots[0]], ['right', 'wrong', 'answers dealt anew'], loc='outside upper right',
+                  ncols=3, frameon=False)
     return figure
 
 
 def draw_random(runs, numbers):
-    """Random labels: seen accuracy over the width, with the bits memorised per parameter."""
+    """Shuffled answers: training accuracy over the width, with the bits memorised per parameter."""
     runs, numbers = (table[table.study == 'random'] for table in (runs, numbers))
     widths = sorted(runs.n_embd.unique())
     figure, ax = plt.subplots(figsize=(6.4, 4.2), layout='constrained')
-    draw_splits(ax, runs, numbers, 'seen_acc', widths, (0, END, 'o', '-'), 'seen')
+    draw_splits(ax, runs, numbers, 'seen_acc', widths, (0, END, 'o', '-'), 'training accuracy')
     bits = numbers[numbers.name == 'bits_per_param'].set_index('n_embd').value
     ax.set_xticks(range(len(widths)), [f'{width}\n{bits[width]:.2f}' for width in widths])
-    ax.set(xlabel='width (n_embd), and below it the bits memorised per parameter', ylabel='questions answered right (%)',
-           title='Random labels, at the end\nsmall: one split; large: mean and 95 % interval', xlim=(-0.5, len(widths) - 0.5))
+    ax.set(xlabel='width (n_embd), and below it the bits memorised per parameter', xlim=(-0.5, len(widths) - 0.5),
+           ylabel='final training accuracy (%)',
+           title='200 shuffled answers\nsmall: one split; large: mean over the splits, 95 % interval')
     return figure
 
 

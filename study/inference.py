@@ -20,19 +20,24 @@ def interval(values):
     return tuple(np.percentile(bootstrap_means(values.to_numpy(float), np.random.default_rng(0)), [2.5, 97.5]))
 
 
-def errors_by_chance(said, right):
-    """The errors if each answer had been given to all the other questions: said[i] - right[j] for all i != j, a vector.
+def mean_row(name, values, **columns):
+    """A row of numbers.csv: the mean of a Series, one value for each run or split, with its interval and their number."""
+    low, high = interval(values) if len(values) else (np.nan, np.nan)
+    return dict(name=name, value=values.mean(), low=low, high=high, n=len(values)) | columns
 
-    said, right: arrays (n,) of numbers, NaN where none was said.
+
+def errors_dealt_anew(predicted, right):
+    """The errors if each prediction had been given to all the other questions: predicted[i] - right[j] for all i != j.
+
+    predicted, right: arrays (n,) of numbers, NaN where none was predicted. Returns a vector.
     """
-    return (said[:, None] - right)[~np.eye(len(said), dtype=bool)]
+    return (predicted[:, None] - right)[~np.eye(len(predicted), dtype=bool)]
 
 
-def chance_within(answers, by):
-    """errors_by_chance of each group of a table of answers that has their `error`, one after another. by: columns."""
-    groups = answers.assign(number=answers.answer.astype(float)).groupby(by)
-    return np.concatenate([errors_by_chance((group.number + group.error).to_numpy(), group.number.to_numpy())
-                           for _, group in groups])
+def dealt_anew_within(answers, by):
+    """errors_dealt_anew of each group of a table of answers (its columns right_number and error), as one vector. by: columns."""
+    return np.concatenate([errors_dealt_anew((group.right_number + group.error).to_numpy(), group.right_number.to_numpy())
+                           for _, group in answers.groupby(by)])
 
 
 def page(blocks):
@@ -48,11 +53,15 @@ def page(blocks):
     return 12 * result.statistic / (n * k * (k * k - 1)) - 3 * (k + 1) / (k - 1), result.pvalue
 
 
-def sign_flips(differences):
-    """Two-sided p-value of the mean of paired differences among all ways to flip their signs; NaN for less than two."""
+def sign_flips(differences, alternative='two-sided'):
+    """p-value of the mean of paired differences among all ways to flip their signs; NaN for less than two.
+
+    alternative: 'greater' asks how many ways have a mean as large; 'two-sided' counts the smaller side twice.
+    """
     if len(differences) < 2:
         return np.nan
-    return stats.permutation_test((differences,), np.mean, permutation_type='samples', n_resamples=np.inf).pvalue
+    return stats.permutation_test((differences,), np.mean, permutation_type='samples', n_resamples=np.inf,
+                                  alternative=alternative).pvalue
 
 
 def sign_test(differences):
@@ -67,3 +76,8 @@ def holm(p_values):
     order = p.argsort()  # NaN comes last
     adjusted = np.maximum.accumulate(np.minimum(p[order] * np.arange(len(p), 0, -1), 1))
     return adjusted[order.argsort()]
+
+
+def family(tests):
+    """The rows of a family of tests, with Holm's p_holm."""
+    return [test | {'p_holm': p} for test, p in zip(tests, holm([test['p'] for test in tests]))]

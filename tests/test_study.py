@@ -1,4 +1,4 @@
-"""The study: its statistics against known values, that an effect that is there is found, and that none is where none is."""
+"""The first study: its statistics against known values; that an effect that is there is found, and that none is where none is."""
 
 import gzip
 import shutil
@@ -12,12 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from study import widths as study
 from common.errors import UserError
 from common.questions import arithmetic_questions, arithmetic_text, round_robin_pairs
 from common.statistics import difference
+from study.families import all_numbers, run_tests
 from study.figures import draw_curves
-from study.inference import errors_by_chance, holm, interval, page, sign_flips, sign_test
+from study.inference import errors_dealt_anew, holm, interval, page, sign_flips, sign_test
+from study.measures import fall_after_peak, measure_answers, measure_runs
+from study.runs import PLANNED, SPLITS, WIDTHS, add_numbers, condition_of, read_study
+from study.unplanned import measure_run, of_curves, of_falls, unplanned_numbers
 
 ROUNDS = {'pair': 1, 'rounds_1': 1, 'rounds_2': 2, 'rounds_3': 3, 'rounds_5': 5, 'random': 0}
 
@@ -100,7 +103,7 @@ def simulated_runs(accuracy_of, fall=0.0):
     fall: the mean of how far probabilities fall after their peak.
     """
     rows = []
-    for (kind, share, width), split in product(study.PLANNED, range(study.SPLITS)):
+    for (kind, share, width), split in product(PLANNED, range(SPLITS)):
         rng = np.random.default_rng([split, share, width, len(kind)])
         accuracy = accuracy_of(rng, kind, share, width)
         rows.append(dict(study=kind, share=share, n_embd=width, split=split, heldout_acc=accuracy, gap=1 - accuracy,
@@ -110,7 +113,7 @@ def simulated_runs(accuracy_of, fall=0.0):
 
 
 def p_values(runs):
-    tests = pd.DataFrame(study.run_tests(runs))
+    tests = pd.DataFrame(run_tests(runs))
     return tests.set_index(['name', tests.share.fillna(0), tests.n_embd.fillna(0)]).p_holm
 
 
@@ -143,12 +146,12 @@ def test_where_nothing_is_planted_hardly_anything_is_found():
 def test_a_split_that_lacks_a_run_is_left_out_of_a_test_and_only_there():
     runs = simulated_runs(lambda rng, kind, share, width: rng.random())
     runs = runs[~((runs.study == 'main') & (runs.share == 20) & (runs.n_embd == 56) & (runs.split == 3))]
-    tests = pd.DataFrame(study.run_tests(runs))
+    tests = pd.DataFrame(run_tests(runs))
     fewer = tests[tests.n == 7]
     assert set(fewer.name) == {name for name in tests.name if not name.startswith('width')} | {'width 28 minus 56'}
     assert set(fewer.share.fillna(20)) == {20} and set(fewer.n_embd.dropna()) == {56}
     assert (tests.n[tests.n != 7] == 8).all()
-    unfinished = pd.DataFrame(study.run_tests(runs[runs.n_embd != 28]))
+    unfinished = pd.DataFrame(run_tests(runs[runs.n_embd != 28]))
     assert unfinished.p[unfinished.name == 'gap grows with width'].isna().all()  # no split has all widths
 
 
@@ -176,7 +179,7 @@ def simulate(folder, accuracy_of, datasets, widths=(8, 10, 14, 28), splits=3, se
         accuracy = accuracy_of(width)
         for when, iters, value in [('last', 500, accuracy)] + [('fit', 250, 1.0)] * (width >= 10):
             answers.append(answers_of(questions, value, rng).assign(when=when, iter=iters, **run))
-        curve = {'iter': [0, 250, 500], 'heldout_prob': [0, 0.9, accuracy], 'n_params': 100 * width}
+        curve = {'iter': [0, 250, 500], 'heldout_prob': [0, 0.9, accuracy], 'heldout_acc': [0, 1, accuracy], 'n_params': 100 * width}
         results.append(pd.DataFrame(curve).assign(**run))
     for name, tables in (('answers', answers), ('results', results)):
         (folder / f'{name}.csv.gz').write_bytes(gzip.compress(pd.concat(tables).to_csv(index=False).encode()))
@@ -213,9 +216,9 @@ def test_an_unfinished_study_gives_numbers_figures_and_tables_and_says_what_is_m
 def test_what_is_no_study_is_answered_with_a_sentence(little_study, tmp_path, bare):
     bare.fails('study/widths.py', tmp_path, '--markdown', says='run study/widths.py without --markdown')
     with pytest.raises(UserError, match='no answers.csv.gz'):
-        study.read_study(tmp_path)
+        read_study(tmp_path)
     with pytest.raises(UserError, match='holds a run that is not of the study'):  # its datasets are not those of the main runs
-        study.read_study(little_study.with_name('study_random'))
+        read_study(little_study.with_name('study_random'))
 
 
 def test_runs_that_were_stopped_are_not_taken_for_finished(little_study, tmp_path):
@@ -224,41 +227,44 @@ def test_runs_that_were_stopped_are_not_taken_for_finished(little_study, tmp_pat
         table[~((table.seed == 1338) & (table.iter == 500))].to_csv(tmp_path / name, index=False)
     shutil.copy(little_study / 'answers.csv.gz', tmp_path)
     with pytest.raises(UserError, match='end at different iterations'):
-        study.read_study(tmp_path)
+        read_study(tmp_path)
 
 
 def test_controls_are_told_apart_by_their_folder_and_weight_decay():
-    assert study.cell_of('study,n_embd=6,dataset=rounds_5', 'main') == ('main', 50, 6)
-    assert study.cell_of('study,n_embd=14', 'orders') == ('orders', 20, 14)
-    assert study.cell_of('study,n_embd=56,weight_decay=1.0,dataset=rounds_2', 'decay') == ('decay 1.0', 20, 56)
-    assert study.cell_of('study,n_embd=28,dataset=random', 'random') == ('random', 0, 28)
+    assert condition_of('study,n_embd=6,dataset=rounds_5', 'main') == ('main', 50, 6)
+    assert condition_of('study,n_embd=14', 'orders') == ('orders', 20, 14)
+    assert condition_of('study,n_embd=56,weight_decay=1.0,dataset=rounds_2', 'decay') == ('decay 1.0', 20, 56)
+    assert condition_of('study,n_embd=28,dataset=random', 'random') == ('random', 0, 28)
+
+
+def answered(questions, said, prob=0.5):
+    """The answers of one run that said this; what is not named is answered right."""
+    table = pd.DataFrame([q[:4] for q in questions], columns=['task', 'prompt', 'answer', 'group']).assign(prob=prob)
+    table = add_numbers(table.assign(said=[said.get(q.prompt, q.answer) for q in questions]))
+    return table.assign(right=table.error == 0)
 
 
 def measured(questions, said, prob=0.5):
-    """The measures of one run that said this; what is not named is answered right."""
-    table = pd.DataFrame([q[:4] for q in questions], columns=['task', 'prompt', 'answer', 'group']).assign(prob=prob)
-    table['said'] = [said.get(q.prompt, q.answer) for q in questions]
-    table['error'] = [float(s) - float(a) if s.lstrip('-').isdecimal() else np.nan for s, a in zip(table.said, table.answer)]
-    return study.measure_answers(table.assign(right=table.error == 0))
+    return measure_answers(answered(questions, said, prob))
 
 
 def test_errors_operations_and_neighbours_by_hand():
     # of 3+4, 4+3, 3+5 and 5+3 each has a neighbour among the others (3+4 and 3+5, 4+3 and 5+3); 0+9 and 9+0 have none
     questions = arithmetic_questions([(3, 4), (3, 5), (0, 9)])
     assert sum(q.group == 'held out' for q in questions) == 12
-    m = measured(questions, {'<3+4=': '8', '<5-3=': '5', '<9-0=': '', '<1+1=': '3'})
-    assert m['heldout_acc'] == 9 / 12 and m['seen_acc'] == pytest.approx(187 / 188) and m['bits'] == 1
-    assert m['abs_error'] == pytest.approx((1 + 3) / 11) and m['off_by_one'] == 1 / 12 and m['no_number'] == 1 / 12
-    assert m['add_acc'] == pytest.approx(5 / 6) and m['sub_acc'] == pytest.approx(4 / 6)
-    assert m['near_acc'] == 3 / 4 and m['far_acc'] == 6 / 8 and m['near_minus_far'] == 0
-    assert m['edge_acc'] == 3 / 4 and m['inner_acc'] == 6 / 8 and m['inner_minus_edge'] == 0
+    run = measured(questions, {'<3+4=': '8', '<5-3=': '5', '<9-0=': '', '<1+1=': '3'})
+    assert run['heldout_acc'] == 9 / 12 and run['seen_acc'] == pytest.approx(187 / 188) and run['bits'] == 1
+    assert run['abs_error'] == pytest.approx((1 + 3) / 11) and run['off_by_one'] == 1 / 12 and run['no_number'] == 1 / 12
+    assert run['add_acc'] == pytest.approx(5 / 6) and run['sub_acc'] == pytest.approx(4 / 6)
+    assert run['near_acc'] == 3 / 4 and run['far_acc'] == 6 / 8 and run['near_minus_far'] == 0
+    assert run['edge_acc'] == 3 / 4 and run['inner_acc'] == 6 / 8 and run['inner_minus_edge'] == 0
 
 
-def test_answers_to_other_questions_are_those_of_chance():
-    assert errors_by_chance(np.array([7.0, 8, np.nan]), np.array([7, 9, 8])) == pytest.approx(
+def test_the_baseline_gives_each_prediction_to_all_other_questions():
+    assert errors_dealt_anew(np.array([7.0, 8, np.nan]), np.array([7, 9, 8])) == pytest.approx(
         [-2, -1, 1, 0, np.nan, np.nan], nan_ok=True)
-    m = measured(arithmetic_questions([(3, 4), (3, 5)]), {})  # sums of 7, 7, 8, 8 and differences of 1, -1, 2, -2
-    assert m['heldout_acc'] == 1 and m['chance_acc'] == 4 / 24 and m['chance_off_by_one'] == 12 / 24
+    run = measured(arithmetic_questions([(3, 4), (3, 5)]), {})  # sums of 7, 7, 8, 8 and differences of 1, -1, 2, -2
+    assert run['heldout_acc'] == 1 and run['chance_acc'] == 4 / 24 and run['chance_off_by_one'] == 12 / 24
 
 
 def test_the_question_of_the_last_line_is_the_one_that_no_window_begins_with():
@@ -279,27 +285,81 @@ def test_bits_memorised_are_those_above_the_frequencies_of_the_answers():
 
 def test_the_peak_is_chosen_by_the_other_splits():
     curves = pd.DataFrame({0: [0.1, 0.5, 0.2], 1: [0.1, 0.3, 0.4], 2: [0.1, 0.3, 0.1]}, index=[0, 250, 500])
-    assert study.fall_after_peak(curves) == pytest.approx({0: 0.3, 1: -0.1, 2: 0.2})  # split 1 has its own peak at the end
-    assert np.isnan(study.fall_after_peak(curves[[0]])[0])
+    assert fall_after_peak(curves).tolist() == pytest.approx([0.3, -0.1, 0.2])  # split 1 has its own peak at the end
+    assert np.isnan(fall_after_peak(curves[[0]])[0])
     noise = pd.DataFrame(np.random.default_rng(0).random((100, 60)))  # no fall: a split's own peak would always show one
-    assert 18 < sum(fall > 0 for fall in study.fall_after_peak(noise).values()) < 42
+    assert 18 < (fall_after_peak(noise) > 0).sum() < 42
+
+
+# -----------------------------------------------------------------------------
+# what was not planned
+
+def test_agreement_of_two_orders_by_hand():
+    questions = arithmetic_questions([(3, 4), (3, 5), (2, 5)])  # sums of 7, 8 and 7
+    run = measure_run(answered(questions, {'<3+5=': '9', '<2+5=': '6', '<5+2=': '6'}))
+    assert run['same_mirrored'] == 2 / 3  # 3+4 and 4+3 are 7, 2+5 and 5+2 are 6, but 3+5 is 9 and 5+3 is 8
+    assert run['same_equal_sum'] == 0 and run['same_others'] == 0
+    run = measure_run(answered(questions, {'<3+5=': '7'}))
+    assert run['same_equal_sum'] == 1 and run['same_others'] == (8 + 8) / 24  # four of 7 agree with their others, and 3+5
+    assert run['same_mirrored_minus_same_equal_sum'] == pytest.approx(2 / 3 - 1)
+
+
+def test_signs_and_near_answers_by_hand():
+    questions = arithmetic_questions([(3, 4), (0, 5)])
+    run = measure_run(answered(questions, {'<3-4=': '1', '<5-0=': '-5', '<0-5=': '-9', '<0+5=': ''}))
+    assert run['sign_right'] == 2 / 4 and run['near'] == 4 / 8  # 3-4 is off by two, and what has no number is not near
+    assert run['nine_minus_zero'] != run['nine_minus_zero']  # there is no 9
+    run = measure_run(answered(arithmetic_questions([(3, 9), (0, 5), (0, 9)]), {'<3+9=': '1', '<0-5=': '1', '<5-0=': '1'}))
+    assert run['nine_minus_zero'] == pytest.approx(3 / 4 - 2 / 4)  # 0 and 9 together count for neither
+
+
+def test_what_copies_a_line_with_a_digit_in_common_is_never_right():
+    questions = arithmetic_questions(round_robin_pairs(0)[:10])
+    assert measure_run(answered(questions, {}))['copied'] == 0
+    run = measure_run(answered(arithmetic_questions([(3, 4)]), {'<3+4=': '5', '<4+3=': '20', '<3-4=': '1', '<4-3=': '9'}))
+    assert run['copied'] == 2 / 4  # 3+2 is 5 and 3-2 is 1; no sum is 20, and neither 4-b nor a-3 is 9
+    assert run['copied_dealt_anew'] == 1 / 4  # 4+1 is 5
+    assert run['right_minus_dealt_anew'] == -1 / 4  # 4-3 is 1
+
+
+def test_the_width_of_the_fall_of_each_fraction_and_what_is_memorised_there():
+    runs = simulated_runs(lambda rng, kind, share, width: float(width <= 14 - (share == 50) * 6))
+    runs['seen_acc'] = runs.n_embd / 56
+    numbers = pd.DataFrame(of_falls(runs)).set_index(['name', 'share']).value
+    assert numbers['width_of_fall', 10] == pytest.approx((14 * 20) ** 0.5)  # halfway in the logarithm
+    assert numbers['width_of_fall', 50] == pytest.approx((8 * 10) ** 0.5)
+    assert numbers['shuffled_acc_at_fall', 50] == pytest.approx(9 / 56)
+    assert of_falls(runs[runs.study == 'main']) == []
+
+
+def test_where_to_stop_is_chosen_by_the_other_splits():
+    results = pd.DataFrame([dict(study='main', share=20, n_embd=14, split=split, iter=i, heldout_acc=0.5 * (i == 250))
+                            for split, i in product(range(3), (0, 250, 500))])
+    runs = simulated_runs(lambda rng, kind, share, width: 0.1 + 0.1 * (kind == 'decay 1.0')).assign(bits=3.0)
+    numbers = pd.DataFrame(of_curves(runs, results)).set_index('name')
+    assert numbers.value['stopped_minus_final'] == 0.5 and numbers.value['best_iter'] == 250
+    decayed = numbers[numbers.study == 'decay 1.0'].value
+    assert decayed['heldout_acc minus main'].tolist() == pytest.approx([0.1] * 3)
+    assert decayed['bits minus main'].tolist() == [0] * 3
 
 
 def test_no_curve_leaves_its_panel():
     results = pd.DataFrame([dict(study='main', share=20, n_embd=width, split=split, iter=i, heldout_prob=i * width / 56e3)
-                            for width, split, i in product(study.WIDTHS, range(2), (0, 500, 1000))])
+                            for width, split, i in product(WIDTHS, range(2), (0, 500, 1000))])
     for ax in draw_curves(results).axes:  # the narrowest comes first and has the lowest curve
         assert ax.get_ylim()[0] == 0 and ax.get_ylim()[1] >= 100 and len(ax.lines) == 3
 
 
 @pytest.mark.slow
 def test_the_committed_numbers_are_those_of_the_committed_runs():
-    runs = study.measure_runs(*study.read_study(REPO / 'results/study'))
-    again = pd.DataFrame(study.describe(runs) + study.run_tests(runs), columns=study.COLUMNS)
-    there = pd.read_csv(REPO / 'results/study/numbers.csv')
-    pd.testing.assert_frame_equal(again, there, check_dtype=False, rtol=1e-4)
+    answers, results = read_study(REPO / 'results/study')
+    runs = measure_runs(answers, results)
+    for name, again in {'numbers': all_numbers(runs), 'unplanned': unplanned_numbers(answers, runs, results)}.items():
+        there = pd.read_csv(REPO / f'results/study/{name}.csv')
+        pd.testing.assert_frame_equal(again, there, check_dtype=False, rtol=1e-4)
 
 
 @pytest.mark.slow
-def test_docs_hold_the_tables_that_are_printed():
-    assert Project(REPO).check('study/widths.py', '--markdown', PYTHONPATH='').strip() in (REPO / 'study/widths.md').read_text()
+def test_the_page_of_tables_is_what_is_printed():
+    printed = Project(REPO).check('study/widths.py', '--markdown', PYTHONPATH='')
+    assert printed == (REPO / 'study/widths_tables.md').read_text()
