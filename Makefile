@@ -1,10 +1,11 @@
 # `make`: set up, then get the paper's main result: train math_mini_14 in full, evaluate it and plot it.
 # `make test`: set up, then check the style and run the tests. `make test-fast`: the tests that take less than half a minute.
 # `make test-faults`: kill runs at random and fill disks, which takes minutes. `make bench`: measure how fast it is.
-# `make paper`: train the paper's runs with several seeds, which takes hours. `make study`: train those of the study, which
-# takes a day. `make mlt`: train the paper's large model on sums, which takes most of a day without a GPU. If you stop them
-# and run them again, they continue where they were. `make results`: write the tables and figures of the runs so far into
-# results/. `make study-data`: write the datasets of the study.
+# `make paper`: train the paper's runs with several seeds, which takes hours. `make study`: train those of the first
+# study, which takes a day, and `make why` those of the second, some 25 hours of one core. `make mlt`: train the
+# paper's large model on sums, which takes most of a day without a GPU. If you stop them and run them again, they
+# continue where they were. `make results`: write the tables and figures of the runs so far into results/. `make
+# study-data`: write the datasets of the study.
 # `make pictures`: draw the pictures of results/ anew, from the runs there. `make pictures-data`: copy them from sweeps/paper.
 
 PYTHON ?= python3
@@ -59,6 +60,7 @@ study: .venv/installed-dev study-data
 
 why: .venv/installed-dev study-data
 	bash study/why.sh
+	$(MAKE) results
 
 results: .venv/installed-dev
 	for name in paper weight_decay mlt study study_orders study_decay study_random; do \
@@ -67,7 +69,10 @@ results: .venv/installed-dev
 	done
 	for name in paper weight_decay; do $(VENV) plot_results.py --sweep results/$$name || exit 1; done
 	$(VENV) paper/authors.py
-	$(VENV) study/widths.py results/study
+	for study in widths why; do \
+	  $(VENV) study/$$study.py && $(VENV) study/$$study.py --markdown > study/tables.tmp || exit 1; \
+	  mv study/tables.tmp study/$${study}_tables.md; \
+	done
 
 pictures: .venv/installed
 	$(VENV) eval_as_math.py --out_dir=results/math_mini_14 --plot > results/math_mini_14/report.txt

@@ -1,8 +1,9 @@
 """
-Two widths that describe a curve of accuracies over the widths of models, as study/why.md defines them: that of the fall and
-that of memory.
+Two widths that describe a curve of accuracies over the widths of models, as study/why.md defines them: that of the
+fall and that of memory.
 
-Curves are an array whose last axis is over the widths, so that many bootstrap samples go through the same rules at once.
+Curves are an array whose last axis is over the widths, so that many bootstrap samples go through the same rules at
+once.
 """
 
 import numpy as np
@@ -17,12 +18,12 @@ def between(widths, curves, i, level):
     """
     x, i = np.log(widths), np.maximum(i, 1)
     before, there = (np.take_along_axis(curves, k[..., None], axis=-1)[..., 0] for k in (i - 1, i))
-    with np.errstate(divide='ignore', invalid='ignore'):  # of curves that never come to the level; what they give is not used
+    with np.errstate(divide='ignore', invalid='ignore'):  # where a curve never comes there
         return np.exp(x[i - 1] + (x[i] - x[i - 1]) * (level - before) / (there - before))
 
 
 def width_of_fall(widths, curves, least_maximum=LEAST_MAXIMUM):
-    """Where held-out accuracy comes down to half of its maximum over the widths: the first such place beyond the maximum.
+    """Where held-out accuracy comes down to half of its maximum over the widths: the first place beyond that.
 
     NaN, which means undefined, if the maximum is too low or the widest model is above half of it.
     """
@@ -35,7 +36,7 @@ def width_of_fall(widths, curves, least_maximum=LEAST_MAXIMUM):
 
 
 def width_of_memory(widths, curves):
-    """Where the accuracy on shuffled answers reaches 80 %; NaN, undefined, if it never does or does so from the start."""
+    """Where the accuracy on shuffled answers reaches 80 %; NaN, undefined, if never or from the start."""
     curves = np.asarray(curves, dtype=float)
     reached = curves >= MEMORY
     defined = reached.any(axis=-1) & ~reached[..., 0]

@@ -1,6 +1,6 @@
 """
-The rows of numbers.csv of the first study: each measure of each condition, and the tests of study/widths.md, a function a
-family. A family's p-values are corrected together by Holm's method.
+The rows of numbers.csv of the first study: each measure of each condition, and the tests of study/widths.md, a
+function a family. A family's p-values are corrected together by Holm's method.
 """
 
 import pandas as pd
@@ -8,7 +8,7 @@ import pandas as pd
 from study.inference import family, mean_row, page, sign_flips, sign_test
 from study.runs import CONDITION, CONTROL_WIDTHS, PERCENT_HELD_OUT, PLANNED, RUN, SPLITS, WIDTHS
 
-COLUMNS = ['name', *CONDITION, 'value', 'low', 'high', 'n', 'p', 'p_holm', 'test', 'added']  # added: to the plan, or not
+COLUMNS = ['name', *CONDITION, 'value', 'low', 'high', 'n', 'p', 'p_holm', 'test', 'added']  # added to the plan?
 ADDED = ['chance_acc', 'chance_off_by_one', 'inner_acc', 'edge_acc', 'inner_minus_edge', 'fit_iter', 'fit_minus_end',
          'last_line_acc', 'same_acc']  # measures that were added to the plan
 PERCENTS = [*PERCENT_HELD_OUT.values()]
@@ -56,8 +56,9 @@ def width_family(runs):
     """Question 1: does held-out accuracy fall with width, and does the gap grow with it?"""
     falls = [page_row('accuracy falls with width', blocks(main_at(runs, percent), 'heldout_acc', 'n_embd',
                       fitting_widths(main_at(runs, percent))), share=percent) for percent in PERCENTS]
-    return family(falls + [page_row('gap grows with width', blocks(main_at(runs, percent), 'gap', 'n_embd', WIDTHS), share=percent)
-                           for percent in PERCENTS])
+    gaps = [page_row('gap grows with width', blocks(main_at(runs, percent), 'gap', 'n_embd', WIDTHS), share=percent)
+            for percent in PERCENTS]
+    return family(falls + gaps)
 
 
 def by_percent_family(runs, name, measure, percents):
@@ -80,8 +81,8 @@ def forgetting_family(runs):
     for percent in PERCENTS:
         falls = blocks(main_at(runs, percent), 'fall_after_peak', 'n_embd', fitting_widths(main_at(runs, percent)))
         falls = falls.dropna().mean(axis=1).dropna()
-        tests.append(mean_row('probability falls after its peak', falls, study='main', share=percent, p=sign_test(falls),
-                              test='signs'))
+        tests.append(mean_row('probability falls after its peak', falls, study='main', share=percent,
+                              p=sign_test(falls), test='signs'))
     return family(tests)
 
 
@@ -91,7 +92,8 @@ def control_families(runs):
     for control in ('orders', 'decay 0.1', 'decay 1.0', 'pair'):
         controls = main_at(runs, 2) if control == 'pair' else runs[runs.study == control]
         differences = (controls.set_index(['n_embd', 'split']).heldout_acc - main).dropna()
-        of_width = {width: differences[differences.index.get_level_values('n_embd') == width] for width in CONTROL_WIDTHS}
+        widths = differences.index.get_level_values('n_embd')
+        of_width = {width: differences[widths == width] for width in CONTROL_WIDTHS}
         tests += family([mean_row(f'{control} minus main', values, study='main', share=20, n_embd=width,
                                   p=sign_flips(values), test='sign flips') for width, values in of_width.items()])
     return tests
@@ -102,14 +104,15 @@ def steps(runs):
     differences = []
     for percent in PERCENTS:
         accuracy = blocks(main_at(runs, percent), 'heldout_acc', 'n_embd', WIDTHS)
-        differences += [mean_row(f'width {a} minus {b}', (accuracy[a] - accuracy[b]).dropna(), study='main', share=percent,
-                                 test='bootstrap') for a, b in zip(WIDTHS, WIDTHS[1:])]
+        differences += [mean_row(f'width {a} minus {b}', (accuracy[a] - accuracy[b]).dropna(), study='main',
+                                 share=percent, test='bootstrap') for a, b in zip(WIDTHS, WIDTHS[1:])]
     return differences
 
 
 def run_tests(runs):
     """All families, those of the plan first; `added` tells them apart."""
-    planned = (width_family(runs) + by_percent_family(runs, 'accuracy falls with the share', 'heldout_acc', PERCENTS[::-1])
+    planned = (width_family(runs)
+               + by_percent_family(runs, 'accuracy falls with the share', 'heldout_acc', PERCENTS[::-1])
                + matched_fit_family(runs) + forgetting_family(runs) + control_families(runs))
     added = by_percent_family(runs, 'accuracy on the same questions falls with the share', 'same_acc',
                               PERCENTS[:0:-1]) + steps(runs)

@@ -25,7 +25,7 @@ def draw_heat(numbers):
                 fontweight='bold', color='white' if value < 0.6 * most else 'black')
     rows, columns = accuracy.shape
     if (fits > 0.5).to_numpy().any():
-        fine = np.kron(np.pad(fits > 0.5, 1).astype(float), np.ones((50, 50)))  # so that the line follows the cells' edges
+        fine = np.kron(np.pad(fits > 0.5, 1).astype(float), np.ones((50, 50)))  # the line follows the cells' edges
         x, y = (np.linspace(-1.49, cells + 0.49, 50 * (cells + 2)) for cells in (columns, rows))
         line = ax.contour(x, y, fine, levels=[0.5], colors='white', linewidths=2.5)
         line.set_path_effects([withStroke(linewidth=5, foreground='black')])
@@ -40,15 +40,18 @@ def draw_heat(numbers):
 def draw_splits(ax, runs, numbers, name, widths, style, label):
     """One measure over the width: a small dot for each run, and beside it the mean and its interval.
 
-    The mean of fewer than five runs is hollow. Runs of one value would hide each other, so each split is a little aside.
+    The mean of fewer than five runs is hollow. Runs of one value would hide each other, so each split is a little
+    aside.
     """
     offset, colour, marker, dashes = style
     there, means = runs.dropna(subset=name), numbers[numbers.name == name].sort_values('n_embd')
-    ax.plot([widths.index(width) + offset - 0.08 + 0.012 * (split - 3.5) for width, split in zip(there.n_embd, there.split)],
-            100 * there[name], linestyle='', marker=marker, markersize=3, color=colour, alpha=0.45, markeredgewidth=0)
+    aside = offset - 0.08 + 0.012 * (there.split - 3.5)
+    ax.plot(there.n_embd.map(widths.index) + aside, 100 * there[name], linestyle='', marker=marker, markersize=3,
+            color=colour, alpha=0.45, markeredgewidth=0)
     x, few = means.n_embd.map(widths.index) + offset + 0.06, means.n < 5
     mean, low, high = (100 * means[column].fillna(means.value) for column in ('value', 'low', 'high'))
-    ax.plot(x[few], mean[few], linestyle='', marker=marker, markersize=6, color=colour, markerfacecolor='white', zorder=3)
+    ax.plot(x[few], mean[few], linestyle='', marker=marker, markersize=6, color=colour, markerfacecolor='white',
+            zorder=3)
     ax.errorbar(x, mean, yerr=[mean - low, high - mean], color=colour, marker=marker, linestyle=dashes, linewidth=1.3,
                 capsize=2.5, markersize=6, label=label)
     ax.set_xticks(range(len(widths)), widths)
@@ -107,7 +110,8 @@ def draw_curves(results):
         thin = ax.plot(curves.index, curves, color=GREY, linewidth=0.5, alpha=0.6)
         thick = ax.plot(curves.index, curves.mean(axis=1), color=END, linewidth=2)
         ax.xaxis.set_major_formatter(ITERATIONS)
-    figure.legend([thin[0], thick[0]], ['one split', 'mean over the splits'], loc='outside upper right', ncols=2, frameon=False)
+    figure.legend([thin[0], thick[0]], ['one split', 'mean over the splits'], loc='outside upper right', ncols=2,
+                  frameon=False)
     axes[0].set_ylim(bottom=0)  # of all panels, and last, because this ends the search for their common top
     return figure
 

@@ -9,9 +9,10 @@ from common.statistics import bootstrap_means, wilson
 
 
 def interval(values):
-    """95 % interval of the mean of a Series: Wilson's if it holds True and False, else the percentile interval of a bootstrap.
+    """95 % interval of the mean of a Series: Wilson's if it holds True and False, else that of a bootstrap.
 
-    The bootstrap draws 10,000 samples of the values, the same whenever it is asked. NaN for a single number.
+    It is a percentile interval; the bootstrap draws 10,000 samples of the values, the same whenever it is asked. NaN
+    for a single number.
     """
     if values.dtype == bool:
         return wilson(values)
@@ -21,7 +22,7 @@ def interval(values):
 
 
 def mean_row(name, values, **columns):
-    """A row of numbers.csv: the mean of a Series, one value for each run or split, with its interval and their number."""
+    """A row of numbers.csv: the mean of a Series, with its interval and how many values there are."""
     low, high = interval(values) if len(values) else (np.nan, np.nan)
     return dict(name=name, value=values.mean(), low=low, high=high, n=len(values)) | columns
 
@@ -35,16 +36,17 @@ def errors_dealt_anew(predicted, right):
 
 
 def dealt_anew_within(answers, by):
-    """errors_dealt_anew of each group of a table of answers (its columns right_number and error), as one vector. by: columns."""
-    return np.concatenate([errors_dealt_anew((group.right_number + group.error).to_numpy(), group.right_number.to_numpy())
+    """errors_dealt_anew of each group of answers (their columns right_number and error), as one vector. by: columns."""
+    answers = answers.assign(predicted=answers.right_number + answers.error)
+    return np.concatenate([errors_dealt_anew(*group[['predicted', 'right_number']].to_numpy().T)
                            for _, group in answers.groupby(by)])
 
 
 def page(blocks):
     """Page's test that values grow from the first column to the last: (mean rank correlation, p-value), one-sided.
 
-    blocks: array (n_blocks, n_columns). The correlation is -1 to 1, and positive if they grow. Ties make the p-value too
-    large. Both are NaN if there are less than two blocks or three columns.
+    blocks: array (n_blocks, n_columns). The correlation is -1 to 1, and positive if they grow. Ties make the p-value
+    too large. Both are NaN if there are less than two blocks or three columns.
     """
     n, k = blocks.shape
     if n < 2 or k < 3:
@@ -71,7 +73,7 @@ def sign_test(differences):
 
 
 def holm(p_values):
-    """Holm's adjusted p-values of a family of tests: an array. A test that could not be made, NaN, still counts as one."""
+    """Holm's adjusted p-values of a family of tests: an array. A test that could not be made, NaN, still counts."""
     p = np.asarray(p_values, dtype=float)
     order = p.argsort()  # NaN comes last
     adjusted = np.maximum.accumulate(np.minimum(p[order] * np.arange(len(p), 0, -1), 1))

@@ -18,7 +18,7 @@ def neighbours_seen(held_out):
 
 
 def is_last_line(seen):
-    """For each training question of a run, whether it is the last line of the text: a bool Series. See docs/results.md."""
+    """For each training question of a run, whether it is the last line of the text: a bool Series."""
     questions = [Question(*q) for q in zip(seen.task, seen.prompt, seen.answer.astype(str), seen.group)]
     return seen.prompt == arithmetic_text(questions).splitlines()[-1].split('=')[0] + '='
 
@@ -31,15 +31,15 @@ def measure_memory(seen):
 
 
 def measure_answers(answers):
-    """The measures of a run at one evaluation, from its answers: dict of name to number, NaN where nothing was asked."""
+    """The measures of a run at one evaluation: dict of name to number, NaN where nothing was asked."""
     seen, held_out = answers[answers.group == 'seen'], answers[answers.group == 'held out']
     if held_out.empty:
         return measure_memory(seen)
     right, near, error = held_out.right, neighbours_seen(held_out), held_out.error
     edge, dealt_anew = held_out.prompt.str.contains('[09]'), dealt_anew_within(held_out, 'task')
-    return {'heldout_acc': right.mean(), 'seen_acc': seen.right.mean(), 'gap': round(seen.right.mean() - right.mean(), 9),
-            'bits': -np.log2(held_out.prob).mean(), 'abs_error': error.abs().mean(),
-            'off_by_one': (error.abs() == 1).mean(), 'no_number': error.isna().mean(),
+    return {'heldout_acc': right.mean(), 'seen_acc': seen.right.mean(),
+            'gap': round(seen.right.mean() - right.mean(), 9), 'bits': -np.log2(held_out.prob).mean(),
+            'abs_error': error.abs().mean(), 'off_by_one': (error.abs() == 1).mean(), 'no_number': error.isna().mean(),
             'add_acc': right[held_out.task == 'add'].mean(), 'sub_acc': right[held_out.task == 'sub'].mean(),
             'near_acc': right[near].mean(), 'far_acc': right[~near].mean(),
             'near_minus_far': right[near].mean() - right[~near].mean(),
@@ -52,10 +52,12 @@ def measure_answers(answers):
 def chosen_by_others(curves):
     """For each split, its value where the mean of the other splits is highest; NaN for a lone split.
 
-    curves: DataFrame (iterations, splits). The others choose, because a split's own peak cannot be below its last value.
+    curves: DataFrame (iterations, splits). The others choose, because a split's own peak cannot be below its last
+    value.
     """
     others = {split: curves.drop(columns=split).mean(axis=1) for split in curves}
-    return pd.Series({split: np.nan if mean.isna().all() else curves[split][mean.idxmax()] for split, mean in others.items()})
+    return pd.Series({split: np.nan if mean.isna().all() else curves[split][mean.idxmax()]
+                      for split, mean in others.items()})
 
 
 def fall_after_peak(curves):
@@ -68,13 +70,14 @@ def measure_runs(answers, results):
     end, fit = answers[answers.when == 'last'], answers[answers.when == 'fit']
     runs = pd.DataFrame.from_dict({run: measure_answers(table) for run, table in end.groupby(RUN)}, orient='index')
     runs = runs.rename_axis(RUN)
-    results = results.assign(heldout_prob=results.heldout_prob.where(results.study != 'random'))  # 0 where none is held out
+    results = results.assign(heldout_prob=results.heldout_prob.where(results.study != 'random'))  # nothing held out
     curves = results.sort_values('iter').groupby(RUN)
     fit_iter = fit.groupby(RUN).iter.first()
     runs['fits'] = runs.index.isin(fit_iter.index)
     runs['fit_heldout_acc'] = fit[fit.group == 'held out'].groupby(RUN).right.mean()
     runs['fit_minus_end'], runs['fit_iter'] = runs.fit_heldout_acc - runs.heldout_acc, fit_iter
-    runs['last_line_acc'] = runs.last_line_acc.where(runs.index.get_level_values('study') != 'orders')  # it has many orders
+    many_orders = runs.index.get_level_values('study') == 'orders'
+    runs['last_line_acc'] = runs.last_line_acc.mask(many_orders)
     held_out = end[end.group == 'held out']
     of_10 = held_out[(held_out.study == 'main') & (held_out.share == 10)][['split', 'prompt']].drop_duplicates()
     runs['same_acc'] = held_out[held_out.share >= 10].merge(of_10).groupby(RUN).right.mean()

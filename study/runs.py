@@ -10,9 +10,9 @@ from common.answers import read_answers
 from common.errors import UserError, explained, say
 
 WIDTHS, CONTROL_WIDTHS = [6, 8, 10, 12, 14, 20, 28, 56], [14, 28, 56]
-PERCENT_HELD_OUT = {'pair': 2, 'rounds_1': 10, 'rounds_2': 20, 'rounds_3': 30, 'rounds_5': 50}  # of the main runs' datasets
+PERCENT_HELD_OUT = {'pair': 2, 'rounds_1': 10, 'rounds_2': 20, 'rounds_3': 30, 'rounds_5': 50}  # main runs
 CONTROLS = {'orders': 20, 'decay 0.1': 20, 'decay 1.0': 20, 'random': 0}  # and of the controls
-CONDITION = ['study', 'share', 'n_embd']  # what runs have in common that differ in their split only; share: per cent held out
+CONDITION = ['study', 'share', 'n_embd']  # what runs of other splits have in common; share: per cent held out
 RUN = [*CONDITION, 'split']
 PLANNED = [('main', percent, width) for percent in PERCENT_HELD_OUT.values() for width in WIDTHS]
 PLANNED += [(study, percent, width) for study, percent in CONTROLS.items()
@@ -34,7 +34,7 @@ def condition_of(config, kind):
 
 
 def add_numbers(answers):
-    """Answers with two more columns: right_number, and error, which is the predicted number minus that; NaN for no number."""
+    """Answers with the columns right_number, and error, the predicted number minus that; NaN if none was predicted."""
     right_number = answers.answer.astype(float)
     predicted = answers.said.str.extract(r'^\s*(-?[0-9]+)')[0].astype(float)  # the number that the evaluation reads
     return answers.assign(right_number=right_number, error=predicted - right_number)
@@ -62,6 +62,6 @@ def read_study(folder):
     answers, results = (pd.concat(tables, ignore_index=True) for tables in (all_answers, all_results))
     last = [table.groupby(RUN).iter.max() for table in (answers[answers.when == 'last'], results)]
     if last[1].nunique() > 1 or not last[0].eq(last[1].reindex(last[0].index)).all():
-        raise UserError(f"the runs beside {folder} end at different iterations: write them with summarize.py --output when "
-                        "all of them are finished")
+        raise UserError(f"the runs beside {folder} end at different iterations: write them with summarize.py --output "
+                        "when all of them are finished")
     return add_numbers(answers), results

@@ -7,17 +7,20 @@ import pandas as pd
 
 from study.runs import CONTROL_WIDTHS, CONTROLS, SPLITS
 
-LABELS = {'n_embd': 'width', 'share': 'held out', 'study': 'runs', 'heldout_acc': 'held-out accuracy', 'seen_acc': 'training accuracy',
-          'bits': 'bits per answer', 'abs_error': 'mean error', 'off_by_one': 'off by one', 'no_number': 'no number',
+LABELS = {'n_embd': 'width', 'share': 'held out', 'study': 'runs', 'heldout_acc': 'held-out accuracy',
+          'seen_acc': 'training accuracy', 'bits': 'bits per answer', 'abs_error': 'mean error',
+          'off_by_one': 'off by one', 'no_number': 'no number',
           'add_acc': 'additions', 'sub_acc': 'subtractions', 'near_acc': 'neighbours all seen', 'far_acc': 'others',
-          'near_minus_far': 'difference of these two', 'peak_prob': 'probability, peak', 'end_prob': 'probability, final',
-          'fall_after_peak': "fall from the others' peak", 'n_params': 'parameters', 'bits_memorised': 'bits memorised',
+          'near_minus_far': 'difference of these two', 'peak_prob': 'probability, peak',
+          'end_prob': 'probability, final', 'fall_after_peak': "fall from the others' peak",
+          'n_params': 'parameters', 'bits_memorised': 'bits memorised',
           'bits_per_param': 'bits per parameter', 'bits_last': 'of which the last line', 'fits': 'runs that fit',
           'chance_acc': 'right, answers dealt anew', 'chance_off_by_one': 'off by one, answers dealt anew',
           'inner_acc': 'without 0 and 9', 'edge_acc': 'with 0 or 9', 'inner_minus_edge': 'difference of the last two',
           'fit_iter': 'iteration of fit', 'fit_minus_end': 'at fit minus final', 'last_line_acc': 'last line',
           'same_acc': 'those held out at 10 %', 'width_of_fall': 'width of the fall',
-          'shuffled_acc_at_fall': 'accuracy on shuffled answers there', 'bits minus main': 'bits per answer, minus main',
+          'shuffled_acc_at_fall': 'accuracy on shuffled answers there',
+          'bits minus main': 'bits per answer, minus main',
           'heldout_acc minus main': 'held-out accuracy, minus main',
           'nine_minus_zero_narrow': 'with a 9 minus with a 0 (%), widths 8 to 14'}
 DECIMALS = {'bits': 2, 'abs_error': 2, 'n_params': 0, 'bits_memorised': 0, 'bits_per_param': 3, 'bits_last': 1,
@@ -35,7 +38,7 @@ UNPLANNED = {
     'near_dealt_anew': 'Right or off by one, answers dealt anew (%)',
     'near_minus_near_dealt_anew': 'Difference of these two (%)',
     'right_minus_dealt_anew': 'Held-out accuracy minus that of answers dealt anew (%)',
-    'copied': 'Predictions for held-out questions that answer a training question with a digit in common at its place (%)',
+    'copied': 'Predictions that are the answer to a training question with a digit in common at its place (%)',
     'copied_dealt_anew': 'The same, answers dealt anew (%)',
     'copied_minus_copied_dealt_anew': 'Difference of these two (%)',
     'nine_minus_zero': 'Held-out accuracy of questions with a 9 and no 0, minus those with a 0 and no 9 (%)',
@@ -45,11 +48,16 @@ UNPLANNED = {
 HEAD = """# Tables of the first study
 
 `python study/widths.py --markdown` prints this file from [numbers.csv](../results/study/numbers.csv) and
-[unplanned.csv](../results/study/unplanned.csv); [the page](widths.md) says what the words mean. A cell is the mean over 8
-splits with its 95 % interval, in per cent if nothing else is said. *All* means that all splits agree, and *n* is the number
-of runs if it is not eight. *Answers dealt anew* is a baseline: how many would be right, or off by one, if each prediction had
-been given to another held-out question of the operation. The effect of Page's test is the mean rank correlation, which ties
-keep below 1.
+[unplanned.csv](../results/study/unplanned.csv); [the page](widths.md) says what the words mean. A cell is the mean
+over 8 splits with its 95 % interval, in per cent if nothing else is said. *All* means that all splits agree, and *n*
+is the number of runs if it is not eight. *Answers dealt anew* is a baseline: how many would be right, or off by one,
+if each prediction had been given to another held-out question of the operation. The effect of Page's test is the mean
+rank correlation, which ties keep below 1.
+"""
+UNPLANNED_HEAD = """
+## Not planned
+
+This was looked for after the study, in the data that showed it, so none of it is a test of a claim.
 """
 
 
@@ -71,7 +79,8 @@ def cell_text(row):
     digits, scale = DECIMALS.get(row['name'], 1), 1 if row['name'] in DECIMALS else 100
     value, low, high = (number(scale * row[column], digits) for column in ('value', 'low', 'high'))
     interval_text = 'all' if row.high - row.low < 1e-9 else f'{low} to {high}'
-    notes = [interval_text] * (not np.isnan(row.low)) * (row['name'] != 'n_params') + [f'n = {row.n:.0f}'] * (row.n != SPLITS)
+    notes = [interval_text] if not np.isnan(row.low) and row['name'] != 'n_params' else []
+    notes += [f'n = {row.n:.0f}'] if row.n != SPLITS else []
     return value + (f" ({', '.join(notes)})" if notes else '')
 
 
@@ -80,7 +89,8 @@ def condition_table(title, numbers, columns, index=('n_embd',)):
     if numbers.empty:
         return f'\n### {title}\n\nThere are no runs yet.\n'
     cells = numbers.assign(text=[cell_text(row) for _, row in numbers.iterrows()])
-    cells = cells.pivot(index=[*index], columns=columns, values='text')[numbers[columns].unique()].fillna('').reset_index()
+    cells = cells.pivot(index=[*index], columns=columns, values='text')[numbers[columns].unique()]
+    cells = cells.fillna('').reset_index()
     if 'study' in cells:  # the main runs come first
         cells = cells.sort_values('study', key=lambda names: names.map(['main', *CONTROLS].index), kind='stable')
     if 'share' in cells:
@@ -101,7 +111,8 @@ def test_table(title, tests):
         cells = [f'{row.share:.0f} %', f'{row.n_embd:.0f}', f'{row.n:.0f}', effect, p, f'{row.p_holm:.2g}']
         texts = [text.replace('share', 'held-out fraction') for text in (row.name, row.test)]  # the file's older word
         lines.append([texts[0], *('' if 'nan' in cell else cell for cell in cells), texts[1]])
-    return f'\n### {title}\n\n' + markdown_table(['what', 'held out', 'width', 'n', 'effect', 'p', 'p, Holm', 'how'], lines)
+    heads = ['what', 'held out', 'width', 'n', 'effect', 'p', 'p, Holm', 'how']
+    return f'\n### {title}\n\n' + markdown_table(heads, lines)
 
 
 def counted(numbers):
@@ -122,8 +133,8 @@ def planned_tables(numbers):
     return [*(condition_table(f'{title}, by width and held-out fraction', main[main.name == name], 'share')
               for name, title in BY_FRACTION.items()),
             condition_table('Other measures, 20 % held out (final; %, bits, or the error)', others, 'name'),
-            condition_table('Measures added to the plan, 20 % held out (%)', of_20[of_20.added & (of_20.name != 'same_acc')],
-                            'name'),
+            condition_table('Measures added to the plan, 20 % held out (%)',
+                            of_20[of_20.added & (of_20.name != 'same_acc')], 'name'),
             condition_table('Controls, final accuracies (%), 20 % held out', controls, 'name', ['study', 'n_embd']),
             condition_table('Shuffled answers, final (% and bits)', shuffled[shuffled.name != 'runs'], 'name'),
             test_table('Tests', numbers[numbers.test.notna() & ~numbers.added]),
@@ -144,5 +155,5 @@ def unplanned_tables(unplanned):
 
 def all_tables(numbers, unplanned):
     """study/widths_tables.md."""
-    return (f'{HEAD}\n{counted(numbers)}.\n' + ''.join(planned_tables(numbers)) + '\n## Not planned\n\nLooked for after the '
-            'study, in the data that showed it, so none of it is a test of a claim.\n' + ''.join(unplanned_tables(unplanned)))
+    return ''.join([HEAD, f'\n{counted(numbers)}.\n', *planned_tables(numbers), UNPLANNED_HEAD,
+                    *unplanned_tables(unplanned)])

@@ -1,8 +1,10 @@
 """
-What was found in the data of the first study after its end, and was not planned: the rows of results/study/unplanned.csv.
+What was found in the data of the first study after its end, and was not planned: the rows of
+results/study/unplanned.csv.
 
-A function a finding. All are over the main runs after their last iteration, unless a function says otherwise, and the unit is
-the run. None of it is tested, because it was looked for in the data that showed it, but for a planned test over fewer widths.
+A function a finding. All are over the main runs after their last iteration, unless a function says otherwise, and the
+unit is the run. None of it is tested, because it was looked for in the data that showed it, but for a planned test
+over fewer widths.
 """
 
 import numpy as np
@@ -19,7 +21,7 @@ COLUMNS = ['name', 'study', 'share', 'n_embd', 'value', 'low', 'high', 'n', 'p',
 
 
 def agreement(additions):
-    """How often two held-out additions of a run get the same prediction: a+b and b+a; others of equal sum; all others."""
+    """How often two held-out additions of a run get the same prediction: a+b and b+a; others of equal sum; others."""
     predicted = (additions.right_number + additions.error).to_numpy()
     right, prompts = additions.right_number.to_numpy(), additions.prompt.to_numpy()
     same, equal_sum = predicted[:, None] == predicted, right[:, None] == right
@@ -32,9 +34,10 @@ def agreement(additions):
 
 
 def copied(answers):
-    """How many predictions for held-out questions are the answer to a training question with a digit in common at its place.
+    """How many predictions are the answer to a training question that has a digit in common at its place.
 
-    Returns that fraction of a run, and the fraction if its predictions are dealt anew to other questions of the operation.
+    Returns that fraction of a run, and the fraction if its predictions are dealt anew to other questions of the
+    operation.
     """
     seen, held_out = answers[answers.group == 'seen'], answers[answers.group == 'held out']
     there = {(task, place, prompt[place], number) for place in (1, 3)
@@ -64,7 +67,7 @@ def measure_run(answers):
 
 
 def of_answers(answers):
-    """Findings 1 to 4 and 6: a row for each measure, width and percentage held out, and 6 over widths 8 to 14 together."""
+    """Findings 1 to 4 and 6: each measure of each width and percentage held out; 6 of widths 8 to 14 together, too."""
     main = answers[(answers.study == 'main') & (answers.when == 'last')]
     runs = pd.DataFrame([dict(share=share, n_embd=width, split=split, **measure_run(table))
                          for (share, width, split), table in main.groupby(['share', 'n_embd', 'split'])])
@@ -76,10 +79,10 @@ def of_answers(answers):
 
 
 def of_falls(runs):
-    """Finding 5: the width of the fall for each percentage held out, and the accuracy on shuffled answers at that width.
+    """Finding 5: the width of the fall for each percentage held out, and the accuracy on shuffled answers there.
 
-    Splits, and those of the shuffled answers, are drawn anew. At 50 % held out the maximum is below the 20 % that study/why.md
-    asks for, so this takes any maximum.
+    Splits, and those of the shuffled answers, are drawn anew. At 50 % held out the maximum is below the 20 % that
+    study/why.md asks for, so this takes any maximum.
     """
     shuffled = blocks(runs[runs.study == 'random'], 'seen_acc', 'n_embd', WIDTHS).dropna().to_numpy(float)
     numbers, rng = [], np.random.default_rng(0)
@@ -87,7 +90,8 @@ def of_falls(runs):
         accuracy = blocks(main_at(runs, percent), 'heldout_acc', 'n_embd', WIDTHS).dropna().to_numpy(float)
         if not len(accuracy) or not len(shuffled):
             continue
-        curves, memory = (np.vstack([table.mean(axis=0), resampled_means(table, rng)]) for table in (accuracy, shuffled))
+        curves, memory = (np.vstack([table.mean(axis=0), resampled_means(table, rng)])
+                          for table in (accuracy, shuffled))
         falls = width_of_fall(WIDTHS, curves, least_maximum=0)  # of the data, then of the samples
         learnt = np.array([accuracy_at(fall, WIDTHS, curve) for fall, curve in zip(falls, memory)])
         for name, values in (('width_of_fall', falls), ('shuffled_acc_at_fall', learnt)):
@@ -104,10 +108,11 @@ def of_curves(runs, results):
     numbers = []
     for (share, width), table in results[results.study == 'main'].groupby(['share', 'n_embd']):
         curves = table.pivot(index='iter', columns='split', values='heldout_acc')
-        stopped = chosen_by_others(curves).dropna()
-        numbers += [mean_row('stopped_acc', stopped, share=share, n_embd=width),
-                    mean_row('stopped_minus_final', stopped - curves.iloc[-1][stopped.index], share=share, n_embd=width),
-                    dict(name='best_iter', share=share, n_embd=width, value=curves.mean(axis=1).idxmax(), n=curves.shape[1])]
+        stopped, final = chosen_by_others(curves).dropna(), curves.iloc[-1]
+        condition, best = dict(share=share, n_embd=width), curves.mean(axis=1).idxmax()
+        numbers += [mean_row('stopped_acc', stopped, **condition),
+                    mean_row('stopped_minus_final', stopped - final[stopped.index], **condition),
+                    dict(name='best_iter', value=best, n=curves.shape[1], **condition)]
     main = main_at(runs, 20).set_index(['n_embd', 'split'])
     for decay in ('decay 0.1', 'decay 1.0'):
         decayed = runs[runs.study == decay].set_index(['n_embd', 'split'])
@@ -119,7 +124,7 @@ def of_curves(runs, results):
 
 
 def of_sentences(runs):
-    """What two sentences of the page rest on: the fall over widths 20, 28 and 56 alone, and the bits of widths 14 and 12."""
+    """What two sentences of the page rest on: the fall over widths 20 to 56 alone; the bits of widths 14 and 12."""
     falls = [page_row('accuracy falls with width, from 20 on', blocks(main_at(runs, percent), 'heldout_acc', 'n_embd',
                       [56, 28, 20]), share=percent) for percent in PERCENTS]
     bits = blocks(runs[runs.study == 'random'], 'bits_per_param', 'n_embd', [12, 14])

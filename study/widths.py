@@ -4,10 +4,10 @@ The numbers, tables and figures of the first study (study/widths.md), from the c
 $ python study/widths.py
 $ python study/widths.py results/study --markdown
 
-Reads results/study and, beside it, results/study_orders, study_decay and study_random, as summarize.py --output writes them.
-Writes numbers.csv, unplanned.csv and five figures into results/study. --markdown only prints study/widths_tables.md, from
-those two files. Runs may be missing: it says how many are there, a mean is over those that are there, and a test is over
-complete splits.
+Reads results/study and, beside it, results/study_orders, study_decay and study_random, as summarize.py --output
+writes them. Writes numbers.csv, unplanned.csv and five figures into results/study. --markdown only prints
+study/widths_tables.md, from those two files. Runs may be missing: it says how many are there, a mean is over those
+that are there, and a test is over complete splits.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The first study: its statistics against known values; that an effect that is there is found, and that none is where none is."""
+"""The first study: its statistics against known values; an effect that is there is found, and none where none is."""
 
 import gzip
 import shutil
@@ -179,7 +179,8 @@ def simulate(folder, accuracy_of, datasets, widths=(8, 10, 14, 28), splits=3, se
         accuracy = accuracy_of(width)
         for when, iters, value in [('last', 500, accuracy)] + [('fit', 250, 1.0)] * (width >= 10):
             answers.append(answers_of(questions, value, rng).assign(when=when, iter=iters, **run))
-        curve = {'iter': [0, 250, 500], 'heldout_prob': [0, 0.9, accuracy], 'heldout_acc': [0, 1, accuracy], 'n_params': 100 * width}
+        curve = {'iter': [0, 250, 500], 'heldout_prob': [0, 0.9, accuracy], 'heldout_acc': [0, 1, accuracy],
+                 'n_params': 100 * width}
         results.append(pd.DataFrame(curve).assign(**run))
     for name, tables in (('answers', answers), ('results', results)):
         (folder / f'{name}.csv.gz').write_bytes(gzip.compress(pd.concat(tables).to_csv(index=False).encode()))
@@ -309,14 +310,16 @@ def test_signs_and_near_answers_by_hand():
     run = measure_run(answered(questions, {'<3-4=': '1', '<5-0=': '-5', '<0-5=': '-9', '<0+5=': ''}))
     assert run['sign_right'] == 2 / 4 and run['near'] == 4 / 8  # 3-4 is off by two, and what has no number is not near
     assert run['nine_minus_zero'] != run['nine_minus_zero']  # there is no 9
-    run = measure_run(answered(arithmetic_questions([(3, 9), (0, 5), (0, 9)]), {'<3+9=': '1', '<0-5=': '1', '<5-0=': '1'}))
+    questions = arithmetic_questions([(3, 9), (0, 5), (0, 9)])
+    run = measure_run(answered(questions, {'<3+9=': '1', '<0-5=': '1', '<5-0=': '1'}))
     assert run['nine_minus_zero'] == pytest.approx(3 / 4 - 2 / 4)  # 0 and 9 together count for neither
 
 
 def test_what_copies_a_line_with_a_digit_in_common_is_never_right():
     questions = arithmetic_questions(round_robin_pairs(0)[:10])
     assert measure_run(answered(questions, {}))['copied'] == 0
-    run = measure_run(answered(arithmetic_questions([(3, 4)]), {'<3+4=': '5', '<4+3=': '20', '<3-4=': '1', '<4-3=': '9'}))
+    questions = arithmetic_questions([(3, 4)])
+    run = measure_run(answered(questions, {'<3+4=': '5', '<4+3=': '20', '<3-4=': '1', '<4-3=': '9'}))
     assert run['copied'] == 2 / 4  # 3+2 is 5 and 3-2 is 1; no sum is 20, and neither 4-b nor a-3 is 9
     assert run['copied_dealt_anew'] == 1 / 4  # 4+1 is 5
     assert run['right_minus_dealt_anew'] == -1 / 4  # 4-3 is 1

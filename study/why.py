@@ -1,0 +1,63 @@
+"""
+The numbers, tables and figures of the second study (study/why.md), from the committed files of its runs.
+
+$ python study/why.py
+$ python study/why.py results --markdown
+
+Reads results/why_order, why_base, why_shuffled, why_fewer_passes, why_more_passes, why_load_20, why_load_28 and
+why_time, as study/why.sh writes them, and results/study, with which arm A compares. Writes numbers.csv and a figure
+for each arm into results/why. --markdown only prints study/why_tables.md, from numbers.csv. Runs may be missing: it
+says how many are there, a mean is over those that are there, and what pairs splits or needs all widths is over
+complete splits.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+REPO = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPO))
+from common.errors import explained, wrapped
+from common.files import atomic_open, write_file
+from study.runs import read_study
+from study.why_base import base_numbers
+from study.why_load import load_numbers
+from study.why_order import order_numbers
+from study.why_runs import COLUMNS, SWEEPS, counts, read_runs
+from study.why_tables import all_tables, counted
+from study.why_time import time_numbers
+
+
+def all_numbers(folder):
+    """numbers.csv as a DataFrame. folder: the one that holds the results of both studies."""
+    runs = {name: read_runs(folder, name) for name in SWEEPS}
+    numbers = counts(runs)
+    if runs['why_order'] is not None:
+        numbers += order_numbers(runs['why_order'], read_study(folder / 'study')[0])
+    numbers += base_numbers(runs) + load_numbers(runs)
+    if runs['why_time'] is not None:
+        numbers += time_numbers(runs['why_time'])
+    return pd.DataFrame(numbers, columns=COLUMNS)
+
+
+if __name__ == '__main__':
+    parser = argparse.ArgumentParser(description=wrapped(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('folder', nargs='?', type=Path, default=REPO / 'results', help='default: results')
+    parser.add_argument('--markdown', action='store_true', help='print study/why_tables.md, and write nothing')
+    args = parser.parse_args()
+    output = args.folder / 'why'
+    if args.markdown:
+        with explained(f"{output}/numbers.csv cannot be read ({{}}): run study/why.py without --markdown first"):
+            numbers = pd.read_csv(output / 'numbers.csv', dtype=dict.fromkeys(['condition', 'test', 'verdict'], object))
+        print(all_tables(numbers), end='')
+    else:
+        from study.why_figures import figures
+        numbers = all_numbers(args.folder)
+        output.mkdir(exist_ok=True)
+        write_file(output / 'numbers.csv', numbers.to_csv(index=False, float_format='%.6g'))
+        for name, figure in figures(numbers).items():
+            with atomic_open(output / f'{name}.png', 'wb') as f:
+                figure.savefig(f, dpi=150)
+        print(f"{counted(numbers)}\nwrote numbers.csv and the figures into {output}")

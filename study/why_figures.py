@@ -1,0 +1,118 @@
+"""
+The figures of the second study (study/why.md), from the rows of numbers.csv: one for each arm, those whose runs are
+there.
+"""
+
+import numpy as np
+from matplotlib.ticker import NullLocator
+
+from common.pictures import plt
+from study.datasets import BASES
+from study.why_load import LOADS, MOST_LEARNT
+from study.why_time import DECAYS, READ
+from study.why_time import WIDTHS as TIME_WIDTHS
+
+BLUE, ORANGE, GREY = '#0072B2', '#E69F00', '#777777'  # Okabe & Ito's colours, which colour-blind readers tell apart
+NOTE = 'mean over splits, 95 % interval'
+
+
+def draw_means(ax, x, means, **style):
+    """The means of some rows and their intervals, in per cent, at the places x."""
+    value, low, high = (100 * means[column].fillna(means.value).to_numpy() for column in ('value', 'low', 'high'))
+    ax.errorbar(x, value, yerr=[value - low, high - value], capsize=2.5, markersize=5, linewidth=1.4, **style)
+    ax.set(ylim=(-3, 103))
+    ax.grid(alpha=0.25)
+
+
+def width_axis(ax, widths):
+    """A logarithmic axis of widths that has a tick at each."""
+    ax.set(xscale='log', xlabel='width (n_embd)')
+    ax.set_xticks(widths, [str(width) for width in widths])
+    ax.xaxis.set_minor_locator(NullLocator())
+
+
+def draw_order(numbers):
+    """Arm A: accuracy over the width if one order or both are held out, for additions and for subtractions."""
+    figure, axes = plt.subplots(1, 2, figsize=(9.6, 4.2), sharey=True, layout='constrained')
+    styles = {'one order held out': dict(color=BLUE, marker='o'),
+              'both orders held out': dict(color=ORANGE, marker='^', linestyle='--')}
+    for ax, name in zip(axes, ('additions', 'subtractions')):
+        for condition, style in styles.items():
+            means = numbers[(numbers.name == name) & (numbers.condition == condition)].sort_values('n_embd')
+            aside = 1.02 if condition == 'one order held out' else 1 / 1.02  # so that intervals do not hide each other
+            draw_means(ax, aside * means.n_embd, means, label=condition, **style)
+        ax.set(title=f'Ten held-out {name}')
+        width_axis(ax, sorted(means.n_embd.astype(int)))
+    other = numbers[(numbers.name == 'predicted b-a for a-b') & (numbers.condition == 'one order held out')]
+    draw_means(axes[1], other.n_embd, other, label='one order held out: predicted b-a for a-b', color=GREY, marker='s',
+               linestyle=':')
+    axes[0].set_ylabel(f'held-out accuracy (%)\n{NOTE}')
+    figure.legend(*axes[1].get_legend_handles_labels(), loc='outside lower center', ncols=3, frameon=False)
+    return figure
+
+
+def draw_base(numbers):
+    """Arm B: held-out accuracy over the width, a line for each base; and over what this width can memorise."""
+    figure, axes = plt.subplots(1, 2, figsize=(10.4, 4.4), sharey=True, layout='constrained')
+    for i, base in enumerate(BASES):
+        of_base = numbers[numbers.condition == f'base {base}'].set_index('n_embd').sort_index()
+        means, memory = (of_base[of_base.name == name]
+                         for name in ('held-out accuracy', 'accuracy on shuffled answers'))
+        style = dict(color=plt.get_cmap('viridis')(i / len(BASES)), marker='o^svD'[i], label=f'{base}')
+        draw_means(axes[0], means.index, means, **style)
+        both = means.index.intersection(memory.index)
+        if len(both):
+            draw_means(axes[1], 100 * memory.value[both], means.loc[both], **style)
+    width_axis(axes[0], sorted(numbers[numbers.name == 'held-out accuracy'].n_embd.dropna().unique().astype(int)))
+    axes[0].set(ylabel=f'held-out accuracy (%)\n{NOTE}', title='over the width')
+    axes[1].set(xlabel='accuracy on shuffled answers at this width (%)', title='over what this width can memorise')
+    figure.legend(*axes[0].get_legend_handles_labels(), title='base of\nthe table', loc='outside right center',
+                  frameon=False)
+    return figure
+
+
+def draw_load(numbers):
+    """Arm C: accuracies with a random and with a regular load, a panel for each width."""
+    measures = {'held-out accuracy': 'held-out\naccuracy', 'off by one': 'off\nby one',
+                'training accuracy, arithmetic': 'training\naccuracy', 'accuracy on the load': 'accuracy\non the load'}
+    figure, axes = plt.subplots(1, 2, figsize=(9.6, 4.2), sharey=True, layout='constrained')
+    for ax, (width, lines) in zip(axes, LOADS.items()):
+        for shift, kind, style in ((-0.1, 'random', dict(color=BLUE, marker='o')),
+                                   (0.1, 'regular', dict(color=ORANGE, marker='^'))):
+            means = numbers[(numbers.n_embd == width) & (numbers.condition == kind)].set_index('name').reindex(measures)
+            draw_means(ax, np.arange(len(measures)) + shift, means, linestyle='', label=f'{kind} load', **style)
+        shuffled = numbers[(numbers.n_embd == width) & (numbers.condition == 'shuffled')
+                           & (numbers.name == 'training accuracy, all lines')]
+        draw_means(ax, [len(measures)] * len(shuffled), shuffled, linestyle='', color=GREY, marker='s',
+                   label='random load and shuffled answers')
+        ax.plot([len(measures) - 0.3, len(measures) + 0.3], [100 * MOST_LEARNT] * 2, color=GREY, linestyle=':')
+        ax.set_xticks(range(len(measures) + 1), [*measures.values(), 'all lines\n(check)'], fontsize=9)
+        ax.set(title=f'width {width}, {lines} lines of load')
+    axes[0].set_ylabel(f'questions (%)\n{NOTE}')
+    figure.legend(*axes[0].get_legend_handles_labels(), loc='outside lower center', ncols=3, frameon=False)
+    return figure
+
+
+def draw_time(numbers):
+    """Arm D: held-out accuracy at three iterations, a panel for each width and a line for each weight decay."""
+    figure, axes = plt.subplots(1, 2, figsize=(9.6, 4.2), sharey=True, layout='constrained')
+    for ax, width in zip(axes, TIME_WIDTHS):
+        for decay, colour, marker in zip(DECAYS, (BLUE, ORANGE, GREY), 'o^s'):
+            means = numbers[(numbers.name == f'held-out accuracy, decay {decay:g}') & (numbers.n_embd == width)]
+            iters = means.condition.str.replace(',', '').str.split().str[0].astype(int)
+            draw_means(ax, iters, means, color=colour, marker=marker, label=f'{decay:g}')
+        ax.set(xscale='log', xlabel='iteration', title=f'width {width}')
+        ax.set_xticks([*READ.values()], [f'{iters:,}' for iters in READ.values()])
+        ax.xaxis.set_minor_locator(NullLocator())
+    axes[0].set_ylabel(f'held-out accuracy (%)\n{NOTE}')
+    figure.legend(*axes[0].get_legend_handles_labels(), title='weight\ndecay', loc='outside right center',
+                  frameon=False)
+    return figure
+
+
+def figures(numbers):
+    """The figures by name."""
+    drawers = {'order': ('A', draw_order), 'base': ('B', draw_base), 'load': ('C', draw_load), 'time': ('D', draw_time)}
+    measures = numbers[numbers.n_embd.notna()]
+    return {name: draw(measures[measures.arm == arm]) for name, (arm, draw) in drawers.items()
+            if (measures.arm == arm).any()}

@@ -1,0 +1,71 @@
+"""
+Arm C of study/why.md: a load that is not arithmetic. Does a wide model generalise if it has other things to memorise?
+"""
+
+import numpy as np
+import pandas as pd
+
+from study.inference import family, mean_row, sign_flips
+from study.runs import add_numbers
+
+LOADS = {20: 200, 28: 400}  # width to lines of load
+EFFECT, NO_EFFECT, LEVEL = 0.15, 0.1, 0.05
+MOST_LEARNT, FITTED = 0.8, 0.99  # what the check of the manipulation asks of the shuffled and the regular runs
+HOLDS, HOLDS_NOT = 'holds', 'does not hold, or runs are missing'
+CAUSES, REFUTED, UNDECIDED = 'capacity causes the fall', 'refuted in this form', 'undecided'
+COMPETITION = 'competition: with the random load the arithmetic training questions are not fitted'
+NO_COMPETITION = 'no competition: the arithmetic training questions are fitted with the random load, too'
+
+
+def measure_run(answers):
+    """The measures of one run: dict of name to number, NaN where nothing was asked."""
+    arithmetic = answers[answers.task != 'load']
+    seen, held_out = arithmetic[arithmetic.group == 'seen'], arithmetic[arithmetic.group == 'held out']
+    return {'held-out accuracy': held_out.right.mean(), 'training accuracy, arithmetic': seen.right.mean(),
+            'accuracy on the load': answers.right[answers.task == 'load'].mean(),
+            'training accuracy, all lines': answers.right[answers.group == 'seen'].mean(),
+            'off by one': (held_out.error.abs() == 1).mean() if len(held_out) else np.nan}
+
+
+def measure_runs(answers):
+    """A row for each run, with the columns kind (of load), split and its measures."""
+    last = add_numbers(answers[answers.when == 'last'])
+    last = last.assign(kind=last.dataset.str.split('_').str[1])
+    return pd.DataFrame([dict(kind=kind, split=split) | measure_run(table)
+                         for (kind, split), table in last.groupby(['kind', 'split'])])
+
+
+def decide(differences, highs, p_holm, check):
+    """The verdict of the plan. All but check are lists, one of each width; check: whether the manipulation worked."""
+    if len(differences) < len(LOADS) or not np.isfinite([*differences, *highs, *p_holm]).all():
+        return UNDECIDED
+    if all(round(value, 9) >= EFFECT for value in differences) and all(p < LEVEL for p in p_holm):
+        return CAUSES
+    return REFUTED if check and all(high < NO_EFFECT for high in highs) else UNDECIDED
+
+
+def load_numbers(answers):
+    """The rows of numbers.csv of arm C. answers: {sweep: read_runs} of its two sweeps, None where there are none."""
+    tests, numbers, checks, fitted = [], [], [], []
+    for width in LOADS:
+        if answers[f'why_load_{width}'] is None:
+            continue
+        runs = measure_runs(answers[f'why_load_{width}'])
+        numbers += [mean_row(name, values.dropna(), arm='C', condition=kind, n_embd=width, unit='%')
+                    for name in runs.columns[2:] for kind, values in runs.groupby('kind')[name] if values.notna().any()]
+        by_kind = {kind: runs[runs.kind == kind].set_index('split') for kind in ('random', 'regular', 'shuffled')}
+        difference = (by_kind['random']['held-out accuracy'] - by_kind['regular']['held-out accuracy']).dropna()
+        tests.append(mean_row('random minus regular, held-out accuracy', difference, arm='C', unit='%',
+                              condition=f'width {width}', p=sign_flips(difference, 'greater'),
+                              test='sign flips, one-sided'))
+        checks.append(by_kind['shuffled']['training accuracy, all lines'].mean() <= MOST_LEARNT
+                      and by_kind['regular']['training accuracy, arithmetic'].mean() >= FITTED)
+        fitted.append(by_kind['random']['training accuracy, arithmetic'].mean() >= FITTED)
+    if not tests:
+        return []
+    tests = family(tests)
+    check = len(checks) == len(LOADS) and all(checks)
+    verdict = decide(*([test[key] for test in tests] for key in ('value', 'high', 'p_holm')), check)
+    verdicts = {'verdict': verdict, 'check of the manipulation': HOLDS if check else HOLDS_NOT,
+                'competition': NO_COMPETITION if all(fitted) else COMPETITION}
+    return [*(dict(arm='C', name=name, verdict=text) for name, text in verdicts.items()), *tests, *numbers]

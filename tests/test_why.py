@@ -1,0 +1,469 @@
+"""The second study: each decision of its plan comes out each way on planted data, and what is missing is said to be."""
+
+import gzip
+import shutil
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import REPO, Project
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common.errors import UserError
+from common.questions import arithmetic_questions, round_robin_pairs
+from study import why_base, why_load, why_order, why_time
+from study.curves import accuracy_at, resampled_means, width_of_fall, width_of_memory
+from study.datasets import BASES, base_questions, in_letters, load_questions, one_order_questions, training_part
+from study.inference import sign_flips
+from study.runs import add_numbers
+from study.why import all_numbers
+from study.why_runs import SWEEPS, read_runs
+
+
+# -----------------------------------------------------------------------------
+# widths of the fall and of memory, slopes, p-values
+
+def test_the_width_of_the_fall_is_interpolated_in_the_logarithm_of_the_width():
+    assert width_of_fall([8, 16, 32], [0.8, 0.6, 0.2]) == pytest.approx(16 * 2 ** 0.5)  # 0.4 is halfway from 16 to 32
+    assert width_of_fall([8, 16, 32], [0.8, 0.4, 0.0]) == pytest.approx(16)
+    assert width_of_fall([8, 16, 32, 64], [0.1, 0.6, 0.5, 0.1]) == pytest.approx(32 * 2 ** 0.5)  # only what comes after
+
+
+def test_a_fall_that_is_followed_by_a_rise_is_the_first_one():
+    assert width_of_fall([8, 16, 32, 64, 128], [0.8, 0.2, 0.7, 0.1, 0.0]) < 16
+
+
+@pytest.mark.parametrize('curve', [
+    [0.19, 0.1, 0.0],  # the maximum is below 20 %
+    [0.8, 0.6, 0.41],  # the widest is above half
+    [0.2, 0.4, 0.8],  # it only rises
+    [0.0, 0.0, 0.0]])
+def test_a_fall_that_is_too_low_or_does_not_end_is_undefined(curve):
+    assert np.isnan(width_of_fall([8, 16, 32], curve))
+
+
+def test_a_maximum_of_exactly_20_percent_and_a_widest_of_exactly_half_are_defined():
+    assert width_of_fall([8, 16, 32], [0.2, 0.15, 0.1]) == pytest.approx(32)
+
+
+def test_the_width_of_memory_is_where_80_percent_are_reached():
+    assert width_of_memory([8, 16, 32], [0.2, 0.7, 0.9]) == pytest.approx(16 * 2 ** 0.5)
+    assert width_of_memory([8, 16, 32], [0.2, 0.8, 0.7]) == pytest.approx(16)
+    for undefined in ([0.2, 0.5, 0.79], [0.85, 0.9, 1.0]):
+        assert np.isnan(width_of_memory([8, 16, 32], undefined))
+
+
+def test_many_curves_go_through_the_same_rules_as_one():
+    curves = np.random.default_rng(0).random((200, 8))
+    for width in (width_of_fall, width_of_memory):
+        one_by_one = [width(why_base.WIDTHS, curve) for curve in curves]
+        np.testing.assert_array_equal(width(why_base.WIDTHS, curves), one_by_one)
+
+
+def test_a_curve_is_read_between_its_widths():
+    assert accuracy_at(16 * 2 ** 0.5, [8, 16, 32], [0, 0.2, 0.6]) == pytest.approx(0.4)
+
+
+def test_resampled_curves_keep_the_widths_of_a_split_together():
+    table = np.array([[0.0, 1.0], [1.0, 0.0]])
+    means = resampled_means(table, np.random.default_rng(0))
+    assert means.shape == (10_000, 2) and means.sum(axis=1) == pytest.approx(1)
+    assert {*np.unique(means)} == {0, 0.5, 1}
+
+
+@given(st.floats(-2, 2), st.lists(st.floats(5, 60), min_size=3, max_size=5, unique=True))
+@settings(max_examples=30, deadline=None)
+def test_the_slope_is_that_of_least_squares(slope, memories):
+    x = np.log(memories)
+    y = slope * x + np.sin(x)
+    if np.ptp(x) > 0.1:
+        assert why_base.slopes(np.exp(y), np.array(memories)) == pytest.approx(np.polyfit(x, y, 1)[0], abs=1e-6)
+
+
+def test_a_base_that_lacks_a_width_is_left_out_of_the_slope():
+    memories = np.array([[10, 20, 40, 80], [10, 20, 40, np.nan], [10, 20, np.nan, np.nan]], dtype=float)
+    falls = np.array([[10, 20, 40, np.nan], [10, 20, 40, 5], [10, 20, 40, 80]], dtype=float)
+    assert why_base.slopes(falls, memories).tolist() == pytest.approx([1, 1, np.nan], nan_ok=True)
+
+
+@given(st.lists(st.integers(-5, 5), min_size=2, max_size=7))
+@settings(max_examples=30, deadline=None)
+def test_one_sided_sign_flips_count_the_ways_to_have_as_large_a_mean(differences):
+    ways = [sum(sign * d for sign, d in zip(signs, differences)) >= sum(differences)
+            for signs in product((1, -1), repeat=len(differences))]
+    assert sign_flips(np.array(differences, dtype=float), 'greater') == pytest.approx(np.mean(ways))
+
+
+# -----------------------------------------------------------------------------
+# answers as summarize.py writes them
+
+def answers_of(questions, accuracy, **columns):
+    """A graded table. accuracy: of the held-out questions of each task, others being right; or {group: accuracy}."""
+    accuracy = {'held out': accuracy, 'seen': 1.0} if isinstance(accuracy, float) else accuracy
+    table = pd.DataFrame([q[:4] for q in questions], columns=['task', 'prompt', 'answer', 'group'])
+    parts = table.groupby(['group', 'task'])
+    rank = parts.cumcount() / parts.prompt.transform('size')
+    right = rank + 1e-9 < table.group.map(accuracy)
+    wrong = table.answer.map(lambda answer: next(other for other in ('1', 'b', 'c', '2') if other != answer))
+    return table.assign(samples=10, correct=10 * right, prob=0.5, said=table.answer.where(right, wrong), **columns)
+
+
+def write_sweep(folder, name, runs):
+    """Write results/NAME. runs: lists of (config, seed, when, table)."""
+    (folder / name).mkdir(parents=True)
+    answers = pd.concat([table.assign(config=config, seed=seed, when=when,
+                                      iter=SWEEPS[name].iters if when == 'last' else int(when))
+                         for config, seed, when, table in runs])
+    (folder / name / 'answers.csv.gz').write_bytes(gzip.compress(answers.to_csv(index=False).encode()))
+
+
+# -----------------------------------------------------------------------------
+# arm A
+
+def order_tables(gain, widths=(28, 56), splits=8, percent=20):
+    """The answers of arm A and those of the first study: held-out accuracies of 20 % and of 20 % plus the gain."""
+    one, both = [], []
+    for width, split in product(widths, range(splits)):
+        run = dict(n_embd=width, split=split, when='last')
+        questions = [q for q in one_order_questions(split) if q.group == 'held out']
+        additions = [q for q in questions if q.task == 'add']
+        for tables, accuracy, task_questions in ((one, 0.2 + gain, additions), (both, 0.2, additions),
+                                                 (one, 0.2, questions[10:]), (both, 0.2, questions[10:])):
+            tables.append(answers_of(task_questions, accuracy, **run))
+        prompts = {q.prompt for q in questions}
+        other_orders = [q for q in arithmetic_questions(round_robin_pairs(split)[:10])
+                        if q.group == 'held out' and q.prompt not in prompts]
+        both.append(answers_of(other_orders, 1.0, **run))  # must not be compared
+    one, both = (add_numbers(pd.concat(tables, ignore_index=True)) for tables in (one, both))
+    return one.assign(right=one.error == 0), both.assign(right=both.error == 0, study='main', share=percent)
+
+
+@pytest.mark.parametrize(('gain', 'verdict'), [
+    (0.5, why_order.NEEDED), (0.3, why_order.NEEDED), (0.2, why_order.NOT_NEEDED), (0.0, why_order.NOT_NEEDED)])
+def test_arm_a_comes_out_each_way(gain, verdict):
+    numbers = why_order.order_numbers(*order_tables(gain))
+    assert numbers[0]['verdict'] == verdict
+    tests = [number for number in numbers if number['name'] == 'gain on additions' and number['n']]
+    assert [test['value'] for test in tests] == pytest.approx([gain] * 2)
+    assert [test['p'] for test in tests] == pytest.approx([1 if gain == 0 else 2 / 2 ** 8] * 2)
+    corrected = 8 * 2 / 2 ** 8  # the family has eight widths
+    assert [test['p_holm'] for test in tests] == pytest.approx([1, 1] if gain == 0 else [corrected] * 2)
+
+
+def test_arm_a_needs_both_wide_widths():
+    one, both = order_tables(0.5)
+    one.loc[(one.n_embd == 56) & (one.task == 'add'), 'right'] = False
+    assert why_order.order_numbers(one, both)[0]['verdict'] == why_order.NOT_NEEDED
+    assert why_order.order_numbers(one[one.n_embd == 28], both)[0]['verdict'] == why_order.UNDECIDED
+
+
+def test_arm_a_refuses_runs_that_ask_other_questions():
+    one, both = order_tables(0.5)
+    with pytest.raises(UserError, match='do not ask the questions of the first study'):
+        why_order.order_numbers(one.assign(split=one.split + 1), both)
+
+
+def test_the_answer_of_the_other_order_is_recognised():
+    held_out = add_numbers(pd.DataFrame(dict(
+        n_embd=14, split=0, task=['add', 'sub', 'sub', 'sub'], said=['7', '-1', '1', ''], answer=['7', '1', '1', '2'],
+        right=[True, False, True, False])))
+    run = why_order.measures(held_out).loc[14, 0]
+    assert run.tolist() == pytest.approx([1, 1 / 3, 1 / 3])
+
+
+# -----------------------------------------------------------------------------
+# arm B
+
+def base_runs(falls, noise=0.0, splits=8):
+    """Held-out accuracies that are 0.8 at the narrowest width and come down to 0.4 at falls[base]."""
+    rng, narrowest = np.random.default_rng(0), why_base.WIDTHS[0]
+    return pd.DataFrame([{'base': base, 'n_embd': width, 'split': split, 'held-out accuracy': 0.8 if width == narrowest
+                          else np.clip(0.4 - np.log(width / falls[base]) + noise * rng.normal(), 0, 0.8)}
+                         for base, width, split in product(falls, why_base.WIDTHS, range(splits))])
+
+
+def shuffled_runs(memories, splits=4):
+    """Accuracies on shuffled answers that come up to 0.8 at memories[base]."""
+    return pd.DataFrame([{'base': base, 'n_embd': width, 'split': split,
+                          'accuracy on shuffled answers': np.clip(0.8 + 0.5 * np.log(width / memories[base]), 0, 1)}
+                         for base, width, split in product(memories, why_base.WIDTHS, range(splits))])
+
+
+MEMORIES = dict(zip(BASES, (14, 16, 18, 21, 24)))
+
+
+@pytest.mark.parametrize(('slope', 'noise', 'verdict'), [
+    (1, 0.05, why_base.CAPACITY), (0, 0.05, why_base.WIDTH), (0.5, 0.02, why_base.BETWEEN),
+    (1.5, 0.02, why_base.BETWEEN),
+    (-0.5, 0.02, why_base.AGAINST), (0.5, 0.5, why_base.UNDECIDED)])
+def test_arm_b_comes_out_each_way(slope, noise, verdict):
+    falls = {base: 18 * (memory / 18) ** slope for base, memory in MEMORIES.items()}
+    numbers = pd.DataFrame(why_base.primary(base_runs(falls, noise), shuffled_runs(MEMORIES))).set_index('name')
+    assert numbers.verdict['verdict'] == verdict
+    if verdict != why_base.UNDECIDED:
+        row = numbers.loc['slope']
+        assert row.low < row.value < row.high and row.value == pytest.approx(slope, abs=0.1) and row.n == 5
+        by_base = numbers[['condition', 'value']].set_index('condition', append=True).value
+        for base in BASES:
+            assert by_base['width of the fall', f'base {base}'] == pytest.approx(falls[base], rel=0.05)
+            assert by_base['width of memory', f'base {base}'] == pytest.approx(MEMORIES[base], rel=1e-6)
+
+
+def test_arm_b_is_undecided_if_fewer_than_three_bases_have_a_fall():
+    falls = {base: 18.0 for base in BASES}
+    runs = base_runs(falls)
+    runs.loc[~runs.base.isin([8, 12]), 'held-out accuracy'] /= 8  # a maximum of a tenth
+    numbers = pd.DataFrame(why_base.primary(runs, shuffled_runs(MEMORIES))).set_index('name')
+    assert numbers.verdict['verdict'] == why_base.UNDECIDED and np.isnan(numbers.value['slope'])
+    assert numbers.n['slope'] == 2 and numbers.value['bootstrap samples without a slope'] == 1
+    assert numbers.value['width of the fall'].isna().sum() == 3
+    three = why_base.primary(base_runs({base: 18.0 for base in BASES[:3]}), shuffled_runs(MEMORIES))
+    assert three[0]['verdict'] == why_base.WIDTH
+
+
+@pytest.mark.parametrize(('low', 'high', 'bases', 'verdict'), [
+    (0.7, 1.2, 5, why_base.CAPACITY), (-0.1, 0.4, 5, why_base.WIDTH), (0.2, 0.8, 5, why_base.BETWEEN),
+    (1.1, 1.8, 5, why_base.BETWEEN), (-0.1, 1.1, 5, why_base.UNDECIDED), (0.7, 1.2, 2, why_base.UNDECIDED),
+    (-0.9, -0.1, 5, why_base.AGAINST), (np.nan, np.nan, 5, why_base.UNDECIDED)])
+def test_the_rule_of_arm_b(low, high, bases, verdict):
+    assert why_base.decide(low, high, bases) == verdict
+
+
+def test_a_split_that_lacks_a_width_is_in_no_curve():
+    runs = base_runs({8: 18.0})
+    runs = runs[~((runs.split == 3) & (runs.n_embd == 40))]
+    assert why_base.table_of(runs, 'held-out accuracy', 8).shape == (7, 8)
+    assert why_base.curves_of(runs, 'held-out accuracy', 0).keys() == {8}
+
+
+def trend_runs(accuracy_of):
+    rng = np.random.default_rng(0)
+    return pd.DataFrame([{'base': base, 'n_embd': width, 'split': split} | {
+        f'held-out accuracy{ending}': accuracy_of(base, width) + 0.02 * rng.random() for ending in why_base.PARTS}
+        for base, width, split in product(BASES, why_base.WIDTHS, range(8))])
+
+
+def test_trends_over_the_base_and_beyond_the_fall_are_found_only_upwards():
+    def p_values(accuracy_of):
+        return {test['name']: test['p_holm'] for test in why_base.trends(trend_runs(accuracy_of))}
+    up, down = p_values(lambda base, width: (base + width) / 100), p_values(lambda base, width: -(base + width) / 100)
+    assert len(up) == 9 and max(up.values()) < 0.05 and min(down.values()) == 1
+
+
+def test_letters_are_the_numbers_that_the_datasets_wrote():
+    for base in BASES:
+        numbers = range(-base + 1, 2 * base - 1)
+        assert [why_base.from_letters(in_letters(n, base), base) for n in numbers] == [*numbers]
+    for none in ('', '-', 'bz', 'i', 'b-', '3', 'b='):
+        assert np.isnan(why_base.from_letters(none, 8))
+
+
+def test_errors_of_letters_are_those_of_their_numbers():
+    table = add_dataset(base_questions(8, [(1, 2)]), 8)
+    table.loc[table.prompt == '<b+c=', 'said'] = 'e'  # 1 + 2 is 4
+    table.loc[table.prompt == '<b-c=', 'said'] = 'b'  # 1 - 2 is 1
+    table = why_base.add_letter_numbers(table)
+    assert table.error[table.prompt == '<b+c='].tolist() == [1] and table.error[table.prompt == '<b-c='].tolist() == [2]
+    run = why_base.measure_run(table.assign(right=table.error == 0))
+    assert run['held-out accuracy'] == 2 / 4 and run['right or off by one'] == 3 / 4
+    assert run['held-out accuracy, additions'] == 1 / 2 and run['right or off by one, subtractions'] == 1 / 2
+
+
+def add_dataset(questions, base):
+    return answers_of(questions, 1.0).assign(dataset=f'base_{base}')
+
+
+def test_controls_are_compared_with_the_main_runs_of_the_same_split():
+    def runs(base, accuracy):
+        return pd.DataFrame([{'base': base, 'n_embd': width, 'split': split, 'training accuracy': 1.0,
+                              'held-out accuracy': accuracy + split / 100}
+                             for width, split in product(why_base.CONTROL_WIDTHS, range(8))])
+    main = pd.concat([runs(8, 0.2), runs(20, 0.6)])
+    numbers = pd.DataFrame(why_base.control_numbers(main, runs(8, 0.3), '4,800 iterations', 8, [8, 20]))
+    values = numbers[numbers.name.str.startswith('held-out')].groupby('condition').value.mean()
+    assert values['minus base 8'] == pytest.approx(0.1) and values['minus base 20'] == pytest.approx(-0.3)
+
+
+# -----------------------------------------------------------------------------
+# arm C
+
+def load_answers(effect, learnt=0.5, fitted=1.0, splits=16, widths=(20, 28)):
+    """{sweep: answers} of arm C in which the random load has so much more held-out accuracy than the regular one.
+
+    learnt: of the shuffled lines; fitted: of the arithmetic with the random load.
+    """
+    answers = {}
+    for width in why_load.LOADS:
+        arithmetic = arithmetic_questions(round_robin_pairs(0)[:10])
+        load = load_questions(why_load.LOADS[width], ['1', '2'], 0, True)
+        tables = []
+        for split in range(splits):
+            for kind, accuracy, seen in (('random', 0.3 + effect, fitted), ('regular', 0.3, 1.0)):
+                tables.append(answers_of(arithmetic + load, {'held out': accuracy, 'seen': seen},
+                                         dataset=f'load_{kind}_{len(load)}', split=split, when='last'))
+            tables.append(answers_of(training_part(arithmetic) + load, {'seen': learnt},
+                                     dataset=f'load_shuffled_{len(load)}', split=split, when='last'))
+        table = pd.concat(tables, ignore_index=True)
+        answers[f'why_load_{width}'] = table.assign(right=table.said == table.answer) if width in widths else None
+    return answers
+
+
+@pytest.mark.parametrize(('effect', 'learnt', 'fitted', 'verdict', 'competition'), [
+    (0.3, 0.5, 1.0, why_load.CAUSES, why_load.NO_COMPETITION),
+    (0.3, 0.5, 0.7, why_load.CAUSES, why_load.COMPETITION),
+    (0.0, 0.5, 1.0, why_load.REFUTED, why_load.NO_COMPETITION),
+    (-0.2, 0.5, 0.7, why_load.REFUTED, why_load.COMPETITION),
+    (0.0, 0.9, 1.0, why_load.UNDECIDED, why_load.NO_COMPETITION),  # the check does not hold
+    (0.125, 0.5, 1.0, why_load.UNDECIDED, why_load.NO_COMPETITION)])
+def test_arm_c_comes_out_each_way(effect, learnt, fitted, verdict, competition):
+    numbers = pd.DataFrame(why_load.load_numbers(load_answers(effect, learnt, fitted))).set_index('name')
+    assert numbers.verdict['verdict'] == verdict and numbers.verdict['competition'] == competition
+    assert (numbers.verdict['check of the manipulation'] == 'holds') == (learnt <= 0.8)
+    tests = numbers.loc['random minus regular, held-out accuracy']
+    assert tests.value.tolist() == pytest.approx([effect] * 2, abs=0.026) and tests.n.tolist() == [16, 16]
+    if effect > 0:
+        assert tests.p.tolist() == [2 ** -16] * 2 and tests.p_holm.tolist() == [2 * 2 ** -16] * 2
+
+
+@pytest.mark.parametrize(('differences', 'highs', 'p_holm', 'check', 'verdict'), [
+    ([0.15, 0.2], [0.3, 0.3], [0.01, 0.04], True, why_load.CAUSES),
+    ([0.15, 0.14], [0.3, 0.3], [0.01, 0.01], True, why_load.UNDECIDED),
+    ([0.15, 0.2], [0.3, 0.3], [0.01, 0.06], True, why_load.UNDECIDED),
+    ([0.01, 0.0], [0.09, 0.09], [0.5, 0.5], True, why_load.REFUTED),
+    ([0.01, 0.0], [0.09, 0.1], [0.5, 0.5], True, why_load.UNDECIDED),
+    ([0.01, 0.0], [0.09, 0.09], [0.5, 0.5], False, why_load.UNDECIDED),
+    ([0.2], [0.3], [0.01], True, why_load.UNDECIDED)])
+def test_the_rule_of_arm_c(differences, highs, p_holm, check, verdict):
+    assert why_load.decide(differences, highs, p_holm, check) == verdict
+
+
+def test_arm_c_is_undecided_while_a_width_is_missing():
+    numbers = pd.DataFrame(why_load.load_numbers(load_answers(0.3, widths=(20,)))).set_index('name')
+    assert numbers.verdict['verdict'] == why_load.UNDECIDED
+    assert why_load.load_numbers(load_answers(0.3, widths=())) == []
+
+
+# -----------------------------------------------------------------------------
+# arm D
+
+def time_answers(gain_of, splits=8):
+    """Answers of arm D that are 20 % right at 30,000 and gain_of(width, decay) more at 300,000."""
+    tables = []
+    questions = [q for q in arithmetic_questions(round_robin_pairs(0)[:10]) if q.group == 'held out']
+    for width, decay, when, split in product(why_time.WIDTHS, why_time.DECAYS, why_time.READ, range(splits)):
+        accuracy = 0.2 + (gain_of(width, decay) + 0.05 * (split == 0)) * (when == 'last')
+        tables.append(answers_of(questions, accuracy, n_embd=width, weight_decay=decay, when=when, split=split))
+    table = pd.concat(tables, ignore_index=True)
+    return table.assign(right=table.said == table.answer)
+
+
+@pytest.mark.parametrize(('gain_of', 'verdict'), [
+    (lambda width, decay: 0.5 * (decay == 1.0), why_time.FOUND), (lambda width, decay: 0.1, why_time.NOT_FOUND),
+    (lambda width, decay: 0.0, why_time.NOT_FOUND)])
+def test_arm_d_comes_out_each_way(gain_of, verdict):
+    numbers = pd.DataFrame(why_time.time_numbers(time_answers(gain_of))).set_index('name')
+    assert numbers.verdict['verdict'] == verdict
+    tests = numbers.loc['held-out accuracy at 300,000 minus 30,000']
+    assert tests.value.tolist() == pytest.approx([gain_of(width, decay) + 0.05 / 8 for width in why_time.WIDTHS
+                                                  for decay in why_time.DECAYS])
+    if verdict == why_time.FOUND:
+        assert (tests.p_holm < 0.05).tolist() == [False, False, True] * 2
+
+
+def test_arm_d_is_undecided_while_a_condition_is_missing():
+    answers = time_answers(lambda width, decay: 0.0)
+    verdict = why_time.time_numbers(answers[~((answers.n_embd == 28) & (answers.weight_decay == 0.1))])[0]['verdict']
+    assert verdict == why_time.UNDECIDED
+    assert why_time.decide([0.2], [0.04]) == why_time.FOUND  # one condition is enough
+    assert why_time.decide([0.2] * 6, [0.06] * 6) == why_time.NOT_FOUND
+
+
+# -----------------------------------------------------------------------------
+# the command
+
+@pytest.fixture(scope='module')
+def results(tmp_path_factory):
+    """A folder of results with some of the runs of each arm, three quarters of what is held out being right."""
+    folder = tmp_path_factory.mktemp('results')
+    for name in ('study', 'study_random'):
+        shutil.copytree(REPO / 'results' / name, folder / name)
+    accuracy, held = 0.75, 'held out'
+    write_sweep(folder, 'why_order', [(f'math_mini,n_embd={width}', 1337 + split, 'last',
+                                       answers_of(one_order_questions(split), accuracy))
+                                      for width, split in product((28, 56), range(2))])
+    tables = {(base, split): base_questions(base, round_robin_pairs(split, base)[:base // 4 * base // 2])
+              for base, split in product((8, 12, 16), range(2))}
+    write_sweep(folder, 'why_base', [
+        (f'math_mini,n_embd={width},dataset=base_{base}', 1337 + split, 'last',
+         answers_of(questions, 0.9 * (width <= 2 * base)))
+        for (base, split), questions in tables.items() for width in why_base.WIDTHS])
+    write_sweep(folder, 'why_shuffled', [
+        (f'math_mini,n_embd={width},dataset=base_{base}_shuffled', 1337 + split, 'last',
+         answers_of(training_part(questions), {'seen': 1.0 * (width > 2 * base)}))
+        for (base, split), questions in tables.items() for width in why_base.WIDTHS])
+    write_sweep(folder, 'why_more_passes', [(f'math_mini,n_embd={width}', 1337, 'last', answers_of(
+        base_questions(20, [(1, 2), (3, 4), (5, 6)]), accuracy)) for width in (14, 20)])
+    arithmetic = arithmetic_questions(round_robin_pairs(0)[:10])
+    write_sweep(folder, 'why_load_20', [(f'math_mini,dataset=load_{kind}_200', 1337 + split, 'last', answers_of(
+        (training_part(arithmetic) if kind == 'shuffled' else arithmetic) + load_questions(200, ['1'], 0, True),
+        {held: accuracy, 'seen': 0.5})) for kind, split in product(('random', 'regular', 'shuffled'), range(2))])
+    write_sweep(folder, 'why_time', [(f'math_mini,n_embd={width},weight_decay={decay}', 1337 + split, when, answers_of(
+        arithmetic, accuracy)) for width, decay, when, split in product((20, 28), (0, 0.1), why_time.READ, range(2))])
+    return folder
+
+
+@pytest.mark.slow
+def test_an_unfinished_study_says_how_many_runs_are_there_and_gives_the_rest(bare, results):
+    process = bare.run('study/why.py', results)
+    assert process.returncode == 0, process.stderr
+    assert 'Runs: A 4 of 64, B 98 of 528, C 6 of 96, D 8 of 48' in process.stdout
+    assert {path.name for path in (results / 'why').iterdir()} == {'numbers.csv', 'order.png', 'base.png', 'load.png',
+                                                                   'time.png'}
+    numbers = pd.read_csv(results / 'why/numbers.csv').set_index(['name', 'condition']).value
+    assert numbers['width of the fall', 'base 8'] == pytest.approx(14 * (20 / 14) ** 0.5, rel=1e-4)
+    text = bare.check('study/why.py', results, '--markdown')
+    assert '- why_base: 48 of 320 runs' in text and '- why_load_28: 0 of 48 runs' in text and 'nan' not in text
+    assert f'**verdict**: {why_order.NEEDED}' in text
+
+
+def test_without_any_run_there_is_a_table_of_what_is_missing(tmp_path):
+    numbers = all_numbers(tmp_path)
+    assert (numbers.name == 'runs').all() and (numbers.value == 0).all() and numbers.n.sum() == 736
+
+
+def test_runs_that_were_stopped_or_are_not_of_the_plan_are_refused(tmp_path):
+    table = answers_of(one_order_questions(0), 1.0)
+    write_sweep(tmp_path / 'stopped', 'why_order', [('math_mini,n_embd=14', 1337, 'last', table)])
+    path = tmp_path / 'stopped/why_order/answers.csv.gz'
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()).replace(b'30000', b'20000')))
+    with pytest.raises(UserError, match='end at .20000., not at 30000'):
+        read_runs(tmp_path / 'stopped', 'why_order')
+    write_sweep(tmp_path / 'other', 'why_order', [('math_mini', 1337, 'last', table)])
+    with pytest.raises(UserError, match='holds a run that is not of the plan'):
+        read_runs(tmp_path / 'other', 'why_order')
+
+
+def test_labels_give_what_all_runs_of_a_sweep_share(tmp_path):
+    table = answers_of(arithmetic_questions(), 1.0)
+    write_sweep(tmp_path, 'why_time', [(f'math_mini,n_embd=20,weight_decay={decay}', 1339, when, table)
+                                       for decay, when in product(('0', '0.1'), ('30000', 'last'))])
+    runs = read_runs(tmp_path, 'why_time')
+    assert {*zip(runs.n_embd, runs.dataset, runs.weight_decay, runs.split, runs.when)} == {
+        (20, 'rounds_2', decay, 2, when) for decay, when in product((0.0, 0.1), ('30000', 'last'))}
+    write_sweep(tmp_path, 'why_load_20', [('math_mini,dataset=load_random_200', 1337, 'last', table)])
+    assert {*read_runs(tmp_path, 'why_load_20').n_embd} == {20}
+
+
+@pytest.mark.slow
+def test_the_committed_numbers_are_those_of_the_committed_runs():
+    there = pd.read_csv(REPO / 'results/why/numbers.csv')
+    again = all_numbers(REPO / 'results')
+    pd.testing.assert_frame_equal(again, there, check_dtype=False, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_the_page_of_tables_is_what_is_printed():
+    printed = Project(REPO).check('study/why.py', '--markdown', PYTHONPATH='')
+    assert printed == (REPO / 'study/why_tables.md').read_text()
