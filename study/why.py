@@ -15,11 +15,14 @@ import argparse
 import sys
 from pathlib import Path
 
-import pandas as pd
-
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))
-from common.errors import explained, wrapped
+from common.errors import explained, report_errors, wrapped
+
+if __name__ == '__main__':
+    report_errors()  # before the imports that fail without the environment
+import pandas as pd
+
 from common.files import atomic_open, write_file
 from study.runs import read_study
 from study.why_base import base_numbers

@@ -41,7 +41,7 @@ def compare(runs, first, percent, questions):
     return measures(one), measures(both)
 
 
-def rows(one, both, note=''):
+def by_width(one, both, note=''):
     """Rows of numbers.csv: each measure of both kinds of runs and their difference, by width; additions are tested."""
     numbers = []
     for name in one:
@@ -63,7 +63,7 @@ def decide(gains):
 def order_numbers(runs, first):
     """The rows of numbers.csv of arm A, from its runs' answers and the first study's."""
     one, both = compare(runs, first, 20, 20)
-    numbers = rows(one, both)
+    numbers = by_width(one, both)
     gains = (one.additions - both.additions).dropna()
     tests = family([mean_row('gain on additions', values, arm='A', condition=f'width {width}', unit='%',
                              p=sign_flips(values), test='sign flips') for width in WIDTHS
@@ -71,6 +71,6 @@ def order_numbers(runs, first):
     final = runs[(runs.when == 'last') & (runs.group == 'seen')].groupby(['n_embd', 'split']).right.mean()
     numbers += [mean_row('training accuracy', values, arm='A', condition='one order held out', n_embd=width, unit='%')
                 for width, values in final.groupby('n_embd')]
-    numbers += rows(*compare(runs, first, 10, 10), note=', 10 % held out in both (not planned)')
+    numbers += by_width(*compare(runs, first, 10, 10), note=', 10 % held out in both (not planned)')
     verdict = decide(gains.groupby('n_embd').mean().to_dict())
     return [dict(arm='A', name='verdict', verdict=verdict), *tests, *numbers]

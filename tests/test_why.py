@@ -74,7 +74,7 @@ def test_resampled_curves_keep_the_widths_of_a_split_together():
 
 
 @given(st.floats(-2, 2), st.lists(st.floats(5, 60), min_size=3, max_size=5, unique=True))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_slope_is_that_of_least_squares(slope, memories):
     x = np.log(memories)
     y = slope * x + np.sin(x)
@@ -89,7 +89,7 @@ def test_a_base_that_lacks_a_width_is_left_out_of_the_slope():
 
 
 @given(st.lists(st.integers(-5, 5), min_size=2, max_size=7))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_one_sided_sign_flips_count_the_ways_to_have_as_large_a_mean(differences):
     ways = [sum(sign * d for sign, d in zip(signs, differences)) >= sum(differences)
             for signs in product((1, -1), repeat=len(differences))]
