@@ -41,7 +41,7 @@ def decide(differences, highs, p_holm, check):
         return UNDECIDED
     if all(round(value, 9) >= EFFECT for value in differences) and all(p < LEVEL for p in p_holm):
         return CAUSES
-    return REFUTED if check and all(high < NO_EFFECT for high in highs) else UNDECIDED
+    return REFUTED if check and all(round(high, 9) < NO_EFFECT for high in highs) else UNDECIDED
 
 
 def load_numbers(answers):

@@ -298,14 +298,12 @@ def load_answers(effect, learnt=0.5, fitted=1.0, splits=16, widths=(20, 28)):
     for width in why_load.LOADS:
         arithmetic = arithmetic_questions(round_robin_pairs(0)[:10])
         load = load_questions(why_load.LOADS[width], ['1', '2'], 0, True)
-        tables = []
-        for split in range(splits):
-            for kind, accuracy, seen in (('random', 0.3 + effect, fitted), ('regular', 0.3, 1.0)):
-                tables.append(answers_of(arithmetic + load, {'held out': accuracy, 'seen': seen},
-                                         dataset=f'load_{kind}_{len(load)}', split=split, when='last'))
-            tables.append(answers_of(training_part(arithmetic) + load, {'seen': learnt},
-                                     dataset=f'load_shuffled_{len(load)}', split=split, when='last'))
-        table = pd.concat(tables, ignore_index=True)
+        tables = [answers_of(questions, accuracy, dataset=f'load_{kind}_{len(load)}', when='last')
+                  for kind, questions, accuracy in (
+                      ('random', arithmetic + load, {'held out': 0.3 + effect, 'seen': fitted}),
+                      ('regular', arithmetic + load, {'held out': 0.3, 'seen': 1.0}),
+                      ('shuffled', training_part(arithmetic) + load, {'seen': learnt}))]
+        table = pd.concat([table.assign(split=split) for table in tables for split in range(splits)], ignore_index=True)
         answers[f'why_load_{width}'] = table.assign(right=table.said == table.answer) if width in widths else None
     return answers
 
@@ -316,13 +314,13 @@ def load_answers(effect, learnt=0.5, fitted=1.0, splits=16, widths=(20, 28)):
     (0.0, 0.5, 1.0, why_load.REFUTED, why_load.NO_COMPETITION),
     (-0.2, 0.5, 0.7, why_load.REFUTED, why_load.COMPETITION),
     (0.0, 0.9, 1.0, why_load.UNDECIDED, why_load.NO_COMPETITION),  # the check does not hold
-    (0.125, 0.5, 1.0, why_load.UNDECIDED, why_load.NO_COMPETITION)])
+    (0.1, 0.5, 1.0, why_load.UNDECIDED, why_load.NO_COMPETITION)])
 def test_arm_c_comes_out_each_way(effect, learnt, fitted, verdict, competition):
     numbers = pd.DataFrame(why_load.load_numbers(load_answers(effect, learnt, fitted))).set_index('name')
     assert numbers.verdict['verdict'] == verdict and numbers.verdict['competition'] == competition
     assert (numbers.verdict['check of the manipulation'] == 'holds') == (learnt <= 0.8)
     tests = numbers.loc['random minus regular, held-out accuracy']
-    assert tests.value.tolist() == pytest.approx([effect] * 2, abs=0.026) and tests.n.tolist() == [16, 16]
+    assert tests.value.tolist() == pytest.approx([effect] * 2) and tests.n.tolist() == [16, 16]
     if effect > 0:
         assert tests.p.tolist() == [2 ** -16] * 2 and tests.p_holm.tolist() == [2 * 2 ** -16] * 2
 
