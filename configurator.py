@@ -31,6 +31,7 @@ NOT_NEGATIVE = '0 or more', lambda x: x >= 0
 BELOW_ONE = 'at least 0 and below 1', lambda x: 0 <= x < 1
 SEED = 'at least 0 and below 2**32', lambda x: 0 <= x < 2**32
 TYPES = {bool: 'True or False', int: 'a whole number', float: 'a number', str: 'a string'}
+PATHS = {'out_dir', 'init_from', 'checkpoint', 'output', 'json'}  # no shell replaces the ~ of --out_dir=~/x, so we do
 # what other programs call it
 ELSEWHERE = {'lr': 'learning_rate', 'epochs': 'max_iters', 'steps': 'max_iters', 'resume': 'init_from=resume'}
 
@@ -156,6 +157,8 @@ def typed(found, defaults, ranges, where):
                 settings[key] = wanted(value)
         if key not in settings:
             raise UserError(f"{key} must be {TYPES[wanted]}, not {value!r} {where}")
+        if key in PATHS:
+            settings[key] = os.path.expanduser(settings[key])
     return settings
 
 

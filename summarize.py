@@ -27,9 +27,10 @@ if __name__ == '__main__':
     report_errors()  # before the imports that fail without the environment
 import pandas as pd
 
-from common.answers import FILE, first_fit, read_answers
+from common.answers import COLUMNS, FILE, first_fit, read_answers
 from common.results import COPY, measure, paper_order, read_copy, read_sweep, summarize
 from common.files import write_file
+from common.run_folder import contents
 from common.statistics import difference
 
 PAPER = Path(__file__).resolve().parent / 'results' / 'paper_values.csv'  # what Barron & White 2025 report
@@ -87,7 +88,7 @@ def write_copy(folder, sweep, output, whens, add):
     """Write the results.csv.gz and answers.csv.gz of a sweep into the folder `output`; see this file's docstring."""
     if (folder / COPY).exists():
         raise UserError(f"{folder} is a copy already: name the sweep that it was made of")
-    if output.is_dir() and any(output.iterdir()) and not (output / COPY).exists():
+    if output.is_dir() and contents(output) and not (output / COPY).exists():
         raise UserError(f"{output} holds other things than the copy of a sweep: choose another --output")
     earlier, answers = read_earlier(output, sweep, add)
     answers |= read_answers_of(folder, sweep, whens)
@@ -99,7 +100,7 @@ def write_copy(folder, sweep, output, whens, add):
         output.mkdir(parents=True, exist_ok=True)
     tables = {COPY: pd.concat(results, names=['config', 'seed']).convert_dtypes()}  # whole numbers are written as such
     if answers:
-        tables[FILE] = pd.concat(answers, names=['config', 'seed', 'when'])
+        tables[FILE] = pd.concat(answers, names=['config', 'seed', 'when'])[COLUMNS]
     elif (output / FILE).exists():
         raise UserError(f"no run of {folder} has answers, but {output} has: choose another --output")
     for name, table in tables.items():
@@ -193,7 +194,8 @@ def print_comparison(sweep, names):
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=wrapped(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('folder', type=Path, help='the folder of a sweep')
-    parser.add_argument('--output', type=Path, metavar='FOLDER', help='also write the three files there')
+    parser.add_argument('--output', type=lambda path: Path(path).expanduser(), metavar='FOLDER',
+                        help='also write the three files there')
     parser.add_argument('--when', nargs='+', default=['last', 'fit'], type=evaluation, metavar='WHEN',
                         help="whose answers answers.csv.gz has: 'last', 'fit' or iterations (default: last fit)")
     parser.add_argument('--add', action='store_true', help='keep the runs that only the copy in --output has')

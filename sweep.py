@@ -19,24 +19,25 @@ import itertools
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
-from common.errors import UserError, explained, one_line, report_errors, say, wrapped
+from common.errors import UserError, explained, report_errors, say, wrapped
 
 if __name__ == '__main__':
     report_errors()  # before the imports that fail without the environment
-import filelock  # comes with torch
 import numpy as np
 from tqdm import tqdm
 
+from common.cores import usable_cores
 from common.dataset import DATA, text_sha256
-from common.signals import stop_by_signal
+from common.run_folder import lock_folder
+from common.signals import stop_by_signal, was_stopped
 from configurator import settings_of
 
 HERE = Path(__file__).resolve().parent
@@ -53,14 +54,15 @@ def option(text):
 
 def parse_arguments():
     """The sweep's own options, and the values of the others, which go to the runs: (args, dict of '--key' to list of str)."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    cores = usable_cores()
     parser = argparse.ArgumentParser(description=wrapped(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter,
                                      allow_abbrev=False)
     parser.add_argument('configs', nargs='+', metavar='CONFIG', help='config files of train_with_eval.py')
     parser.add_argument('--seeds', type=int, default=5, help='seeds per config, from --seed upwards (default: 5)')
     parser.add_argument('--seed', type=int, help="the first seed (default: the config's own)")
     parser.add_argument('--name', default='main', help='the sweep is in sweeps/NAME (default: main)')
-    parser.add_argument('--finished', type=Path, metavar='FOLDER', help='skip the runs that this copy of the sweep has')
+    parser.add_argument('--finished', type=lambda path: Path(path).expanduser(), metavar='FOLDER',
+                        help='skip the runs that this copy of the sweep has')
     parser.add_argument('--jobs', type=int, default=cores,
                         help='runs that go side by side here and share its cores (default: one per core; with one GPU use 1)')
     parser.add_argument('--cluster', default='here', choices=['here', 'slurm', 'local', 'debug'],
@@ -164,31 +166,62 @@ def share_done(folder, max_iters):
         return 0
 
 
-def train(argv, folder, max_iters, threads):
-    """Train one run of the sweep, from its newest checkpoint if it has one. Returns train_with_eval.py's exit code.
+class Training:
+    """Trains one run of the sweep when it is called, in a thread of this process or as a job of a cluster.
 
-    This is called in a thread of this process, or on another machine of a cluster. The output is appended to FOLDER.log.
+    Before a job's time is up or another job takes its place, submitit calls `checkpoint`, and queues what that returns.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(folder / '.lock')
-    while folder.is_dir() and not stop.code:  # if a sweep was killed, its runs may still be training: wait for them
-        with suppress(filelock.Timeout), lock.acquire(timeout=0.5):
-            break
-    if stop.code or share_done(folder, max_iters) == 1:
-        return 0
-    init_from = 'resume' if (folder / 'ckpt_last.pt').exists() else 'scratch'
-    command = [sys.executable, str(TRAIN), *argv, f'--out_dir={folder}', f'--init_from={init_from}']
-    with open(f'{folder}.log', 'a', encoding='utf-8', errors='surrogateescape') as log:  # paths may hold any bytes
-        print('$', shlex.join(command), file=log, flush=True)
-        # It has a session of its own. Otherwise the terminal would send Ctrl-C to it as well as to the sweep, and a second
-        # signal ends it without saving.
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-                                   env={**os.environ, 'OMP_NUM_THREADS': str(threads)}, start_new_session=True)
-        while process.poll() is None and not stop.code:
-            time.sleep(0.2)
-        if stop.code:
-            process.terminate()  # it saves and ends
-        return process.wait()
+
+    process = None
+
+    def __call__(self, argv, folder, max_iters, threads):
+        """Train from the newest checkpoint, if there is one; output is appended to FOLDER.log. Returns the exit code."""
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        wait_for_lock(folder)
+        if stop.code or share_done(folder, max_iters) == 1:
+            return 0
+        init_from = 'resume' if (folder / 'ckpt_last.pt').exists() else 'scratch'
+        command = [sys.executable, str(TRAIN), *argv, f'--out_dir={folder}', f'--init_from={init_from}']
+        with open(f'{folder}.log', 'a', encoding='utf-8', errors='surrogateescape') as log:  # paths may hold any bytes
+            print('$', shlex.join(command), file=log, flush=True)
+            # It has a session of its own. Otherwise the terminal would send Ctrl-C to it as well as to the sweep, and a
+            # second signal ends it without saving.
+            self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+                                            env={**os.environ, 'OMP_NUM_THREADS': str(threads)}, start_new_session=True)
+        try:
+            while self.process.poll() is None and not stop.code:
+                time.sleep(0.2)
+        finally:  # a job may be ended by an exception
+            code = self.save_and_end()
+        if 'SUBMITIT_EXECUTOR' in os.environ and was_stopped(code):
+            return self(argv, folder, max_iters, threads)  # a scheduler has warned it, but the job goes on until that is ended
+        return code
+
+    def save_and_end(self):
+        """Ask the run to save and end, if it goes on; returns its exit code."""
+        if self.process.poll() is None and hasattr(signal, 'SIGUSR2'):  # on Windows Ctrl-C has gone to it as well
+            self.process.send_signal(signal.SIGUSR2)  # and not SIGTERM, which may have come from a scheduler already
+        return self.process.wait()
+
+    def checkpoint(self, *run):
+        from submitit.helpers import DelayedSubmission
+        if self.process:
+            self.save_and_end()
+        return DelayedSubmission(Training(), *run)
+
+
+def wait_for_lock(folder):
+    """If a sweep was killed, its runs may still be training: wait for them, and say so."""
+    said = False
+    while folder.is_dir() and not stop.code:
+        try:
+            return lock_folder(folder, "{} waits for an earlier training in it", "this sweep goes on when that ends").close()
+        except UserError as e:
+            if not said:
+                with tqdm.external_write_mode():  # a progress bar makes room for the line
+                    say(e)
+            said = True
+            time.sleep(0.5)
 
 
 def last_line(folder):
@@ -197,6 +230,12 @@ def last_line(folder):
     if not log.exists():
         return 'it could not be started'
     return log.read_text(encoding='utf-8', errors='replace').strip().split('\n')[-1]
+
+
+def reason(error):
+    """One line of what a cluster says about a job that it has lost: the last line of the job's traceback or output."""
+    lines = str(error).split('You can check full logs')[0].splitlines()
+    return next((line.strip() for line in reversed(lines) if line.strip('- ')), type(error).__name__)
 
 
 def start(args, runs):
@@ -208,10 +247,12 @@ def start(args, runs):
         else:
             with explained("--cluster needs submitit: pip install -r requirements-dev.txt", ImportError):
                 import submitit
-            executor = submitit.AutoExecutor(folder=f'sweeps/{args.name}/submitit', cluster=args.cluster)
+            executor = submitit.AutoExecutor(folder=f'sweeps/{args.name}/submitit', cluster=args.cluster,
+                                             slurm_max_num_timeout=10**6, local_max_num_timeout=10**6)
+            os.environ['PYTHONPATH'] = os.pathsep.join([str(HERE), os.environ.get('PYTHONPATH', '')])  # the jobs import common/
             options = {'name': args.name, 'cpus_per_task': args.threads, 'timeout_min': 24 * 60}
             executor.update_parameters(**options | dict(args.cluster_options))
-        return {folder: executor.submit(train, argv, folder, max_iters, args.threads)
+        return {folder: executor.submit(Training(), argv, folder, max_iters, args.threads)
                 for folder, (argv, max_iters) in runs.items()}
 
 
@@ -227,7 +268,7 @@ def wait_for(futures, runs):
                 try:
                     code = pending.pop(folder).result()
                 except Exception as e:  # e.g. what a cluster says when a worker is lost
-                    code = one_line(e)
+                    code = reason(e)
                 if code:
                     failed[folder] = f"failed ({code}): {last_line(folder)}"
                 if code or bar.disable:
@@ -245,6 +286,9 @@ if __name__ == '__main__':
     runs = without_finished(planned, args.finished)
     if len(runs) < len(planned):
         say(f"{len(planned) - len(runs)} of {len(planned)} runs are in {args.finished}")
+    with explained(f"cannot write in sweeps/{args.name}: {{}}", OSError):
+        os.makedirs(f'sweeps/{args.name}', exist_ok=True)
+        lock = lock_folder(f'sweeps/{args.name}', "another sweep is running in {}", "wait for it, or choose another --name")
     todo = {folder: run for folder, run in runs.items() if share_done(folder, run[1]) < 1}
     say(f"{len(runs)} runs in sweeps/{args.name}, {len(runs) - len(todo)} finished already")
     stop = stop_by_signal()
@@ -253,7 +297,7 @@ if __name__ == '__main__':
     if stop.code:
         for future in futures.values():
             future.cancel()  # this cancels runs that have not begun, and on a cluster all of them
-        say("stopping, everything is saved; the same command goes on from where the runs stopped")
+        say("stopping: each run saves what it has, and the same command goes on from there")
         sys.exit(stop.code)  # this waits for the threads, and they wait for their runs
     if len(failed) < len(runs):
         summary = subprocess.run([sys.executable, HERE / 'summarize.py', f'sweeps/{args.name}'], encoding='utf-8',

@@ -102,10 +102,11 @@ from common.answers import append_answers, keep_answers_before
 from common.checkpoint import (build_model, check_resumable, check_vocabulary, find_checkpoint, load_checkpoint,
                                load_optimizer, model_from_checkpoint, update_best)
 from common.dataset import keep_vocabulary, load_dataset, text_sha256
-from common.device import all_reduce_gradients, all_reduce_max, compile_model, compute_init, pick_dtype
+from common.device import compile_model, compute_init, pick_dtype
 from common.evaluate import estimate_losses, grade, results_row
 from common.files import write_file
 from common.gpt2 import load_gpt2
+from common.processes import all_reduce_gradients, all_reduce_max, check_same
 from common.report import describe, next_commands, status
 from common.run_folder import claim_folder, end_results
 from common.signals import stop_by_signal
@@ -186,6 +187,8 @@ if __name__ == '__main__':
     autocast = torch.autocast(device_type, dtype=getattr(torch, dtype), enabled=dtype != 'float32')
     ddp, master_process = 'RANK' in os.environ, rank == 0  # the master alone evaluates, writes and shows progress
     writes = master_process and not eval_only
+    if ddp:
+        check_same(config, model, text=data_sha256, iteration=checkpoint.get('iter_num', 0))
     micro_steps = max(1, gradient_accumulation_steps // world_size)
     if gradient_accumulation_steps * batch_size % (world_size * micro_steps):
         raise UserError(f"gradient_accumulation_steps * batch_size cannot be shared equally by {world_size} processes")
@@ -279,9 +282,8 @@ if __name__ == '__main__':
                 say(f"iter {iter_num}: " + '; '.join(trained + [status(row, iter_num) for row in rows[-1:]]))
 
             # termination conditions
-            if ddp:  # all processes stop together or not at all
-                stop.code = all_reduce_max(stop.code, device)
-            if stop.code or eval_only or iter_num >= max_iters:
+            stopped = all_reduce_max(stop.code, device) if ddp else stop.code  # all processes stop together or not at all
+            if stopped or eval_only or iter_num >= max_iters:
                 break
 
             # forward and backward: afterwards every p.grad is the gradient of the batch's mean loss
@@ -307,7 +309,10 @@ if __name__ == '__main__':
                 optimizer.zero_grad(set_to_none=True)
             iter_num += 1
             bar.update()
-        if stop.code and writes and not on_beat and all(bool(torch.isfinite(p).all()) for p in params):
+        if stopped and writes and not on_beat:
+            if not all(bool(torch.isfinite(p).all()) for p in params):
+                raise UserError("the weights are not finite: training has diverged, so try a smaller learning_rate; the "
+                                "checkpoints are from before this")
             clock('train_s')
             save('ckpt_last.pt')
     finally:
@@ -315,8 +320,8 @@ if __name__ == '__main__':
         if writes:
             end_results(out_dir)
     if wandb_run:
-        wandb_run.finish(exit_code=stop.code)
-    if writes and stop.code and iter_num < max_iters:
+        wandb_run.finish(exit_code=stopped)
+    if writes and stopped and iter_num < max_iters:
         say(f"stopped at iteration {iter_num}, everything is saved; to resume it:\n  python train_with_eval.py "
             f"--init_from=resume {shlex.quote('--out_dir=' + out_dir)}")
     elif eval_only and master_process:
@@ -327,5 +332,5 @@ if __name__ == '__main__':
     if ddp:
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
-        os._exit(stop.code)  # all is saved; gloo's threads sometimes abort a process that ends in the ordinary way
-    sys.exit(stop.code)
+        os._exit(stopped)  # all is saved; gloo's threads sometimes abort a process that ends in the ordinary way
+    sys.exit(stopped)

@@ -6,6 +6,7 @@ import os
 
 import torch
 
+from common.cores import usable_cores
 from common.errors import UserError, explained, one_line, say
 
 
@@ -60,7 +61,7 @@ def compute_init(device, n_embd, num_threads, backend):
             torch.distributed.init_process_group(backend if backend != 'auto' else 'nccl' if 'cuda' in device else 'gloo')
     if device == 'cpu':
         # this is a fixed rule, because sums round differently with another number of threads
-        threads = torch.get_num_threads()
+        threads = min(torch.get_num_threads(), usable_cores())
         torch.set_num_threads(num_threads or (min(2, threads) if n_embd < 128 else threads))
     # Without this, parallel threads sum the embedding gradient in varying order and one seed gives different results.
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -69,27 +70,6 @@ def compute_init(device, n_embd, num_threads, backend):
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
     return device, rank, world_size
-
-
-def all_reduce(tensor, op):
-    """torch's all_reduce, with a UserError if the other end is gone, for which gloo and nccl raise RuntimeError."""
-    with explained("a process lost another one ({}): go on with --init_from=resume if anything was saved", RuntimeError):
-        torch.distributed.all_reduce(tensor, op)
-
-
-def all_reduce_gradients(params, world_size):
-    """Average the gradients over all processes, in one all-reduce, because each one takes time, however small."""
-    flat = torch.cat([p.grad.flatten() for p in params])
-    all_reduce(flat, torch.distributed.ReduceOp.SUM)
-    for p, grad in zip(params, (flat / world_size).split([p.numel() for p in params])):
-        p.grad.copy_(grad.view_as(p))
-
-
-def all_reduce_max(number, device):
-    """The largest of a number over all processes."""
-    number = torch.tensor(number, device=device)
-    all_reduce(number, torch.distributed.ReduceOp.MAX)
-    return int(number)
 
 
 def compile_model(model, batch, autocast):

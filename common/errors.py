@@ -13,6 +13,8 @@ import textwrap
 from contextlib import contextmanager
 
 OUT_OF_MEMORY = re.compile('(out of|allocate|not enough) memory')  # in torch's errors; numpy has a class for it
+# behind `| head`, and behind `>`: a full disk or quota, a file server that is gone, and the like
+OUTPUT_ERRORS = {errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE}
 
 
 class UserError(Exception):
@@ -24,7 +26,8 @@ def report_errors():
     sys.excepthook = print_error
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, 'reconfigure'):
-            stream.reconfigure(errors='backslashreplace')  # a terminal that lacks a letter must not end a run
+            # a letter that a terminal lacks must not end a run, and what cannot be printed must be seen before the end
+            stream.reconfigure(errors='backslashreplace', line_buffering=True)
 
 
 def print_error(kind, error, traceback):
@@ -33,9 +36,9 @@ def print_error(kind, error, traceback):
         print(f"error: {error}", file=sys.stderr)
     elif issubclass(kind, MemoryError) or issubclass(kind, RuntimeError) and OUT_OF_MEMORY.search(str(error)):
         print(f"error: not enough memory ({one_line(error)[:150]}): choose smaller sizes", file=sys.stderr)
-    elif issubclass(kind, OSError) and error.errno in (errno.EPIPE, errno.ENOSPC):  # `| head`, or a full disk behind `>`
+    elif issubclass(kind, OSError) and error.errno in OUTPUT_ERRORS:
         discard_output()  # Python would complain again when it flushes at the end
-        if error.errno == errno.ENOSPC:
+        if error.errno != errno.EPIPE:
             print(f"error: the output cannot be written: {error.strerror}", file=sys.stderr)
     elif issubclass(kind, ModuleNotFoundError) and '.' not in (error.name or '.'):
         print(f"error: {error.name} is not installed for {sys.executable}: activate the environment (. .venv/bin/activate), or "

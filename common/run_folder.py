@@ -3,32 +3,61 @@ The model folder of a training run: its lock, an earlier run moved aside, and wh
 """
 
 import atexit
+import errno
 import os
 import re
+import socket
 import sys
 from contextlib import suppress
 
-from common.errors import UserError, explained, say
+from common.errors import UserError, explained, one_line, say
 from common.files import write_file
 
 # the names that training, evaluation and plotting give to the files of a model folder
 RUN_FILE = r'(ckpt\w*\.pt|results\.csv|temp\.csv|answers\.csv\.gz(\.damaged)?|meta\.pkl|(vocab|tokenizer)\.json|merges\.txt)'
 OURS = {'.lock', '.gitignore'}  # a folder that holds nothing else is empty
 VOCABULARY = {'meta.pkl', 'vocab.json', 'merges.txt', 'tokenizer.json'}
+# what systems, file servers and notebooks put into any folder, and the runs that were moved aside within it
+NOT_OURS = (r'\.DS_Store|\._.*|\.Trash.*|\.Spotlight-V100|\.fseventsd|thumbs\.db|desktop\.ini|\.directory|lost\+found|\.nfs.*|'
+            r'\.fuse_hidden.*|\.snapshot|@eaDir|#recycle|\.ipynb_checkpoints|earlier\.\d+')
+FIXED = {errno.EBUSY, errno.EXDEV, errno.EACCES, errno.EPERM, errno.EROFS}  # why a folder cannot be renamed, but written into
 OUTPUT_FILE = r'wandb|\w+\.(png|pdf|svg|gif|mp4|json)'
 
 
-def lock_folder(folder):
-    """Lock a folder for this process until it ends, however it ends; returns the lock, which the caller keeps.
+def contents(folder):
+    """The names in a folder, without those that say nothing about whose it is."""
+    return {name for name in os.listdir(folder) if name not in OURS and not re.fullmatch(NOT_OURS, name, re.IGNORECASE)}
 
-    Raises UserError if another process holds it.
+
+def flock(file):
+    """Lock an open file; raises BlockingIOError or PermissionError if another process has, and others if that is impossible."""
+    if os.name == 'nt':
+        import msvcrt
+        file.seek(2**20)  # nobody can read a byte that is locked, and the first ones say who has locked it
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def lock_folder(folder, taken="another run is training in {}", remedy="wait for it, or choose another out_dir"):
+    """Lock a folder for this process until it ends, however it ends; returns the lock, a file that the caller keeps open.
+
+    Raises UserError, which says who holds it, if another process does. A file system without locks gets a warning instead.
     """
-    import filelock  # comes with torch; works on Windows, too
-    lock = filelock.FileLock(os.path.join(folder, '.lock'))
+    path = os.path.join(folder, '.lock')
+    lock = open(path, 'a+b', buffering=0)
     try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise UserError(f"another run is training in {folder}: wait for it, or choose another out_dir")
+        flock(lock)
+    except (BlockingIOError, PermissionError):
+        lock.seek(0)
+        holder = lock.read().decode(errors='replace').strip() or "it does not say who"
+        raise UserError(f"{taken.format(folder)} ({holder}): {remedy}; if that computer is gone for good, delete {path}")
+    except (OSError, ImportError) as e:
+        say(f"{folder} cannot be locked ({one_line(e)}), so make sure yourself that nothing else writes into it")
+    with suppress(OSError):  # of a full disk
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
     return lock
 
 
@@ -52,7 +81,7 @@ def claim_folder(out_dir, resume):
         for name in os.listdir(folder):
             if re.fullmatch(RUN_FILE + r'\.\d+\.tmp', name):
                 os.unlink(os.path.join(folder, name))  # half-written by a run that was killed
-        if not resume and set(os.listdir(folder)) - OURS:
+        if not resume and contents(folder):
             lock = move_aside(folder, out_dir.rstrip(os.sep), lock)
         if not os.path.exists(os.path.join(folder, '.gitignore')):
             write_file(os.path.join(folder, '.gitignore'), '*\n')  # a run does not belong in anyone's repository
@@ -61,7 +90,7 @@ def claim_folder(out_dir, resume):
 
 def check_is_run(folder, out_dir):
     """Raise UserError if a folder holds a file that no run wrote, or only outputs, which may be anyone's."""
-    names = set(os.listdir(folder)) - OURS if os.path.isdir(folder) else set()
+    names = contents(folder) if os.path.isdir(folder) else set()
     known = [name for name in names if re.fullmatch(RUN_FILE + r'(\.\d+\.tmp)?', name)]
     strange = [name for name in names if name not in known and not (known and re.fullmatch(OUTPUT_FILE, name))]
     if strange:
@@ -69,24 +98,38 @@ def check_is_run(folder, out_dir):
 
 
 def move_aside(folder, out_dir, lock):
-    """Rename a locked folder to FOLDER.1, .2, ..., and make an empty one in its place; returns the lock of that."""
-    n = next(n for n in range(1, sys.maxsize) if not os.path.lexists(f'{folder}.{n}'))
+    """Rename a locked folder to FOLDER.1, .2, ..., and make an empty one in its place; returns the lock of that.
+
+    If it cannot be renamed, e.g. because a disk is mounted there, what is in it is moved to FOLDER/earlier.1, .2, ...
+    """
+    def free(name):
+        return next(f'{name}.{n}' for n in range(1, sys.maxsize) if not os.path.lexists(f'{name}.{n}'))
     if os.name == 'nt':  # Windows does not rename a folder with an open file in it
-        lock.release()
-    os.rename(folder, f'{folder}.{n}')
-    shown = folder if os.path.islink(out_dir) else out_dir
-    say(f"moved the earlier run in {out_dir} to {shown}.{n}\n(to resume a run instead: --init_from=resume)")
-    os.mkdir(folder)
-    atexit.register(remove_unused, folder)
-    return lock_folder(folder)
+        lock.close()
+    aside = free(folder)
+    try:
+        os.rename(folder, aside)
+    except OSError as e:
+        if os.name == 'nt' or e.errno not in FIXED:
+            raise
+        aside, names = free(os.path.join(folder, 'earlier')), contents(folder)
+        os.mkdir(aside)
+        for name in names:
+            os.rename(os.path.join(folder, name), os.path.join(aside, name))
+    else:
+        os.mkdir(folder)
+        atexit.register(remove_unused, folder)
+        lock = lock_folder(folder)
+    shown = aside if os.path.islink(out_dir) else out_dir + aside.removeprefix(folder)
+    say(f"moved the earlier run in {out_dir} to {shown}\n(to resume a run instead: --init_from=resume)")
+    return lock
 
 
 def remove_unused(folder):
     """Remove a model folder that this process has made, if it ends before the run has saved anything."""
     with suppress(OSError):
-        names = set(os.listdir(folder))
-        if names <= OURS | VOCABULARY:
-            for name in names:
+        if contents(folder) <= VOCABULARY:
+            for name in set(os.listdir(folder)) & (OURS | VOCABULARY):
                 os.unlink(os.path.join(folder, name))
             os.rmdir(folder)
 

@@ -107,7 +107,7 @@ class Project:
 def pytest_collection_modifyitems(items):
     """Whatever needs a trained folder is slow, because the first of such tests trains three."""
     for item in items:
-        if {'prepared', 'project'} & set(item.fixturenames):
+        if {'prepared', 'project', 'swept'} & set(item.fixturenames):
             item.add_marker('slow')
 
 

@@ -1,10 +1,12 @@
 """The model folder: files are written whole or not at all, one run at a time, nothing that no run wrote is moved."""
 
+import errno
+import fcntl
 import os
 import signal
+import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -159,15 +161,56 @@ def test_one_run_at_a_time_and_a_lock_ends_with_its_process(runs):
         assert process.stdout.readline() == b'locked\n'
         before = contents(runs)
         for resume in (False, True):
-            with pytest.raises(UserError, match='another run is training in'):
+            with pytest.raises(UserError, match=f'another run is training in .*{process.pid} on {socket.gethostname()}'):
                 claim_folder('run', resume)
         assert contents(runs) == before
     finally:
         process.kill()
         process.wait()
     lock = claim_folder('run', resume=True)
-    lock.release()
+    lock.close()
     lock_folder('run')
+
+
+@pytest.mark.parametrize('problem', [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_where_files_cannot_be_locked_a_run_goes_on_and_says_so(runs, monkeypatch, capsys, problem):
+    def no_flock(*args):
+        raise OSError(problem, os.strerror(problem))
+    monkeypatch.setattr(fcntl, 'flock', no_flock)
+    first = claim_folder('run', resume=True)
+    assert first and f'run cannot be locked ({os.strerror(problem)})' in capsys.readouterr().out
+    claim_folder('run', resume=True)  # a lock that nobody holds any more cannot be told from one that somebody does
+
+
+@pytest.mark.parametrize('name', ['.DS_Store', '._ckpt.pt', 'Thumbs.db', '.nfs0001', '.ipynb_checkpoints/', '@eaDir/',
+                                  'lost+found/', 'desktop.ini', '.fuse_hidden0001'])
+def test_what_the_system_puts_into_a_folder_makes_it_neither_strange_nor_a_run(runs, name):
+    for folder in ('run', 'fresh'):
+        (runs / folder).mkdir(exist_ok=True)
+        (runs / folder / name).mkdir() if name.endswith('/') else (runs / folder / name).write_text('of the system')
+        claim_folder(folder, resume=False)
+    assert (runs / 'run.1/ckpt.pt').exists() and not (runs / 'fresh.1').exists() and (runs / 'fresh' / name).exists()
+
+
+@pytest.mark.parametrize('problem', [errno.EBUSY, errno.EACCES], ids=['a disk is mounted there', 'its parent is not ours'])
+def test_of_a_folder_that_cannot_be_renamed_the_content_is_moved_each_time(runs, monkeypatch, capsys, problem):
+    rename, before = os.rename, contents(runs / 'run')
+
+    def rename_within(old, new):
+        if Path(old) == runs / 'run':
+            raise OSError(problem, os.strerror(problem))
+        rename(old, new)
+    monkeypatch.setattr(os, 'rename', rename_within)
+    (runs / 'run/lost+found').mkdir()
+    for n in (1, 2):
+        lock = claim_folder('run/', resume=False)
+        assert f'to run/earlier.{n}\n' in capsys.readouterr().out
+        with pytest.raises(UserError, match='another run'):
+            lock_folder('run')
+        lock.close()
+        assert {path.name for path in (runs / 'run').glob('[!.]*')} == {'lost+found', *(f'earlier.{m + 1}' for m in range(n))}
+        write_file('run/results.csv', 'later')
+    assert contents(runs / 'run/earlier.1') == before and contents(runs / 'run/earlier.2') == {Path('results.csv'): b'later'}
 
 
 def test_a_folder_that_cannot_be_made_is_refused_and_leaves_nothing(runs):
@@ -205,19 +248,40 @@ def test_a_table_that_cannot_be_renamed_does_not_hide_what_ended_the_run(tmp_pat
     assert (tmp_path / 'results.csv').read_text() == 'a row'
 
 
-@pytest.mark.parametrize('signum', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_the_first_signal_asks_and_the_second_ends(signum):
-    code = "import sys, time; sys.path.insert(0, sys.argv[1]); from common.signals import stop_by_signal\n" \
-           "stop = stop_by_signal(); print('ready', flush=True)\nwhile not stop.code: time.sleep(0.01)\n" \
-           "print(stop.code, flush=True); time.sleep(60)"
+LISTENING = "import hashlib, sys, time; sys.path.insert(0, sys.argv[1]); from common.signals import stop_by_signal\n" \
+            "stop = stop_by_signal(); print('ready', flush=True)\nwhile not stop.code: time.sleep(0.01)\n" \
+            "print(stop.code, flush=True)\n"
+
+
+def listening(then):
+    """A process that waits for a signal, prints the stop's code, and goes on with some code."""
     repo = os.path.dirname(os.path.dirname(run_folder.__file__))
-    process = subprocess.Popen([sys.executable, '-c', code, repo], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, '-c', LISTENING + then, repo], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == 'ready\n'
+    return process
+
+
+@pytest.mark.parametrize('signum', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize('then', ['time.sleep(60)', "hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)"], ids=['Python', 'C'])
+def test_the_first_signal_asks_and_the_second_ends_even_a_process_that_never_returns_to_python(signum, then):
+    process = listening(then)
     process.send_signal(signum)
     assert process.stdout.readline() == f'{128 + signum}\n'
-    start = time.monotonic()
     process.send_signal(signum)
-    assert process.wait(30) == 128 + signum and time.monotonic() - start < 10
+    try:
+        assert process.wait(20) == 128 + signum
+    finally:
+        process.kill()
+
+
+@pytest.mark.parametrize('signum', [signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU])
+def test_a_schedulers_warning_asks_as_often_as_it_comes_and_leaves_time_to_save_after_its_sigterm(signum):
+    process = listening("print('saving', flush=True); time.sleep(0.5); print('saved', flush=True)")
+    process.send_signal(signum)
+    assert process.stdout.readline() == f'{128 + signum}\n' and process.stdout.readline() == 'saving\n'
+    for again in (signum, signum, signal.SIGTERM):
+        process.send_signal(again)
+    assert process.stdout.readline() == 'saved\n' and process.wait(20) == 0
 
 
 def test_a_foreign_gitignore_is_neither_moved_nor_overwritten(tmp_path):

@@ -6,8 +6,11 @@ import math
 import os
 import shutil
 import signal
+import sys
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -15,32 +18,38 @@ import pytest
 import torch
 from conftest import REPO, TIMING, TINY, Project
 
+import sweep
+from common import cores
 from common.answers import append_answers
 from common.checkpoint import update_best
 from common.errors import UserError
 from common.results import measure, own_tasks, read_results, read_seeds, read_sweep, samples_right, summarize
+from common.run_folder import lock_folder
 from common.statistics import seeds_interval
+from configurator import settings_of
 from summarize import print_markdown
 
 CONFIGS = ['config/train_both_mini_14.py', 'config/train_both_mini_28.py']
 QUICK = [option for option in TINY if not option.startswith('--num_threads')]
 
 
-def summary(project, name):
-    return pd.read_csv(project.folder / 'sweeps' / name / 'summary.csv')
+def summary(project, name, config=''):
+    table = pd.read_csv(project.folder / 'sweeps' / name / 'summary.csv')
+    return table[table.config.str.startswith(config)].reset_index(drop=True)
 
 
-def answers(project, name):
-    """The bytes of the answers in the copy of a sweep, results/NAME, which is made."""
+def answers(project, name, config=''):
+    """The answers in the copy of a sweep, results/NAME, which is made: a list of lines, those of one config if it is named."""
     project.check('summarize.py', f'sweeps/{name}', f'--output=results/{name}')
-    return gzip.decompress((project.folder / 'results' / name / 'answers.csv.gz').read_bytes())
+    lines = gzip.decompress((project.folder / 'results' / name / 'answers.csv.gz').read_bytes()).decode().splitlines()
+    return [line for line in lines if line.startswith(config)]
 
 
 @pytest.fixture(scope='module')
-def swept(prepared, tmp_path_factory):
+def swept(bare, tmp_path_factory):
     """The project with a sweep of two configs and two seeds, sweeps/whole; tests make others beside it."""
     folder = tmp_path_factory.mktemp('swept')
-    shutil.copytree(prepared.folder, folder, dirs_exist_ok=True)
+    shutil.copytree(bare.folder, folder, dirs_exist_ok=True)
     project = Project(folder)
     out = project.check('sweep.py', *CONFIGS, '--seeds=2', *QUICK, '--name=whole')
     assert '4 runs in sweeps/whole, 0 finished already' in out and 'python plot_results.py --sweep sweeps/whole' in out
@@ -54,7 +63,7 @@ def test_a_sweep_trains_what_a_user_would_and_its_copy_has_what_each_run_answers
                         for folder in (swept.folder / 'alone', run))
     pd.testing.assert_frame_equal(alone, swept_one, check_exact=True)
     assert set(summary(swept, 'whole').seeds) == {2}
-    collected = pd.read_csv(io.BytesIO(answers(swept, 'whole')), keep_default_na=False)
+    collected = pd.read_csv(io.StringIO('\n'.join(answers(swept, 'whole'))), keep_default_na=False)
     assert list(collected.columns[:4]) == ['config', 'seed', 'when', 'iter'] and set(collected.iter) == {4}
     assert set(collected.when) == {'last'}, 'a run of four iterations never fits'
     assert dict(collected.groupby(['config', 'seed']).size()) == {
@@ -80,21 +89,25 @@ def test_what_is_finished_is_not_trained_again_and_other_settings_are_refused(sw
     swept.check('data/both_math_and_facts/prepare.py')
 
 
-def test_a_list_of_values_trains_every_combination_and_seed_stands_for_the_runs_own(swept):
-    for seed in (7, 8):
-        swept.check('data/as_math/prepare.py', f'--name=pair_{seed}', '--held_out_rounds=1', f'--split_seed={seed}')
-    command = ['sweep.py', 'config/train_math_mini_14.py', *QUICK, '--seeds=2', '--seed=7', '--name=study', '--n_embd=6,8',
-               '--dropout=0.1', '--dataset=pair_{seed},as_math']
-    assert '8 runs in sweeps/study, 0 finished' in swept.check(*command)
-    labels = [f'math_mini,n_embd={width},dataset={dataset}' for width in (6, 8) for dataset in ('pair', 'as_math')]
-    for run in (Path(label, f'seed_{seed}') for label in labels for seed in (7, 8)):
-        trained = torch.load(swept.folder / 'sweeps/study' / run / 'ckpt_last.pt', weights_only=True)['config']
-        dataset = 'as_math' if 'as_math' in str(run) else f"pair_{trained['seed']}"
-        assert run == Path(f"math_mini,n_embd={trained['n_embd']},dataset={dataset.split('_8')[0].split('_7')[0]}",
-                           f"seed_{trained['seed']}")
-        assert trained['dataset'] == dataset and trained['dropout'] == 0.1
-    assert set(summary(swept, 'study').config) == set(labels)
-    assert '8 runs in sweeps/study, 8 finished' in swept.check(*command)
+def planned(monkeypatch, *argv):
+    """The runs of a sweep, of which none is trained: dict of folder to its settings."""
+    monkeypatch.setattr(sys, 'argv', ['sweep.py', *argv])
+    runs = sweep.plan_runs(*sweep.parse_arguments())
+    return {folder: settings_of(sweep.TRAIN, argv) for folder, (argv, _) in runs.items()}
+
+
+def test_a_list_of_values_trains_every_combination_and_seed_stands_for_the_runs_own(monkeypatch, tmp_path):
+    for name in ('pair_7', 'pair_8', 'as_math'):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / 'train.bin').touch()
+    monkeypatch.setattr(sweep, 'DATA', tmp_path)
+    monkeypatch.chdir(tmp_path)
+    runs = planned(monkeypatch, str(REPO / 'config/train_math_mini_14.py'), '--seeds=2', '--seed=7', '--name=study',
+                   '--n_embd=6,8', '--dropout=0.1', '--dataset=pair_{seed},as_math')
+    expected = {Path(f'sweeps/study/math_mini,n_embd={width},dataset={label}/seed_{seed}'): (width, dataset, seed, 0.1)
+                for seed in (7, 8) for width in (6, 8) for label, dataset in (('pair', f'pair_{seed}'), ('as_math', 'as_math'))}
+    assert expected == {folder: tuple(settings[key] for key in ('n_embd', 'dataset', 'seed', 'dropout'))
+                        for folder, settings in runs.items()}
 
 
 def start_sweep(project, *args):
@@ -129,25 +142,25 @@ def test_a_stopped_sweep_saves_its_runs(swept, to_group):
 
 
 def test_a_sweep_killed_halfway_and_started_again_gives_the_same_summary_and_answers(swept):
-    options = [*CONFIGS, '--seeds=2', *QUICK, '--name=killed']
+    options = [CONFIGS[0], '--seeds=2', *QUICK, '--name=killed']
     process, folder = start_sweep(swept, *options), swept.folder / 'sweeps/killed'
     wait_until(process, lambda: list(folder.glob('*/seed_*/ckpt_last.pt')))
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
     assert process.returncode == -9 and not (folder / 'summary.csv').exists()
     swept.check('sweep.py', *options)  # which waits for the trainings, because these outlive the first
-    pd.testing.assert_frame_equal(summary(swept, 'whole'), summary(swept, 'killed'), check_exact=True)
-    assert answers(swept, 'whole') == answers(swept, 'killed')
+    pd.testing.assert_frame_equal(summary(swept, 'whole', 'both_mini_14'), summary(swept, 'killed'), check_exact=True)
+    assert answers(swept, 'whole', 'both_mini_14') == answers(swept, 'killed', 'both_mini_14') != []
 
 
-def test_one_failure_does_not_stop_the_others_and_is_reported_with_its_log(project):
-    run = project.folder / 'sweeps/main/both_mini_14/seed_1338'
+def test_one_failure_does_not_stop_the_others_and_is_reported_with_its_log(fresh):
+    run = fresh.folder / 'sweeps/main/both_mini_14/seed_1338'
     run.mkdir(parents=True)
     (run / 'ckpt_last.pt').write_bytes(b'half a checkpoint')
-    process = project.run('sweep.py', CONFIGS[0], '--seeds=2', *QUICK)
+    process = fresh.run('sweep.py', CONFIGS[0], '--seeds=2', *QUICK)
     assert process.returncode == 1 and '1 of 2 runs failed' in process.stdout, process.stderr
     assert 'error: checkpoint' in process.stdout and 'seed_1338.log' in process.stdout
-    assert set(summary(project, 'main').seeds) == {1}
+    assert set(summary(fresh, 'main').seeds) == {1}
 
 
 @pytest.mark.parametrize('args, says', [
@@ -157,60 +170,246 @@ def test_one_failure_does_not_stop_the_others_and_is_reported_with_its_log(proje
     (['--dataset=as_math_{seed}'], 'data/as_math_1337 is not prepared'), (['--n_embd=6,x'], "must be a whole number, not 'x'"),
     (['--n_embd=6,6'], 'two runs are called'), (['--dataset=as_math,../as_math'], "a folder's name"),
 ])
-def test_a_wrong_sweep_is_refused_before_anything_is_trained(prepared, args, says):
-    prepared.fails('sweep.py', CONFIGS[0], *QUICK, '--name=wrong', *args, says=says)
-    assert not list((prepared.folder / 'sweeps/wrong').glob('*/seed_*'))
+def test_a_wrong_sweep_is_refused_before_anything_is_trained(swept, args, says):
+    swept.fails('sweep.py', CONFIGS[0], *QUICK, '--name=wrong', *args, says=says)
+    assert not list((swept.folder / 'sweeps/wrong').glob('*/seed_*'))
 
 
-def test_without_slurm_one_sentence_says_so(prepared):
-    process = prepared.fails('sweep.py', CONFIGS[0], '--cluster=slurm', '--name=wrong', PATH='/nowhere',
-                             says='error: --cluster=slurm cannot be used here')
+def test_two_sweeps_of_one_name_do_not_run_at_once(swept):
+    (swept.folder / 'sweeps/twice').mkdir()
+    lock = lock_folder(swept.folder / 'sweeps/twice')
+    swept.fails('sweep.py', CONFIGS[0], *QUICK, '--name=twice',
+                says=f'another sweep is running in sweeps/twice (process {os.getpid()} on')
+    lock.close()
+
+
+# -----------------------------------------------------------------------------
+# one training of a sweep, with a stand-in for the script that trains
+
+# It waits to be stopped if it begins, ends if it goes on, and tells which process has started it
+STAND_IN = '''
+if __name__ == '__main__':
+    import os, pathlib, signal, sys, time
+    folder = pathlib.Path(next(arg for arg in sys.argv if arg.startswith('--out_dir=')).split('=')[1])
+    folder.mkdir(exist_ok=True)
+
+    def save(signum, frame):
+        time.sleep(0.3)
+        (folder / 'ckpt_last.pt').write_text(str(signum))
+        os._exit(128 + signum)
+    for number in (signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(number, save)
+    print('started', sys.argv[-1])
+    if (folder / 'ckpt_last.pt').exists():
+        (folder / 'temp.csv').rename(folder / 'results.csv')
+        sys.exit()
+    (folder / 'temp.csv').write_text(pathlib.Path('rows.csv').read_text())
+    (folder / 'parent').write_text(str(os.getppid()))
+    time.sleep(60)
+'''
+
+
+@pytest.fixture
+def training(monkeypatch, tmp_path):
+    """A training that is called in a thread and has begun: process and folder, and end(), which returns its exit code."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'train.py').write_text(STAND_IN)
+    (tmp_path / 'rows.csv').write_text('iter\n4\n')
+    monkeypatch.setattr(sweep, 'TRAIN', tmp_path / 'train.py')
+    monkeypatch.setattr(sweep, 'stop', SimpleNamespace(code=0))
+    run, call, codes = ([], tmp_path / 'config/seed_1', 4, 1), sweep.Training(), []
+    thread = threading.Thread(target=lambda: codes.append(call(*run)))
+
+    def begin():
+        thread.start()
+        while not (tmp_path / 'config/seed_1/parent').exists():
+            assert thread.is_alive()
+            time.sleep(0.02)
+
+    def end():
+        thread.join(20)
+        return codes[0]
+    yield SimpleNamespace(call=call, run=run, folder=run[1], begin=begin, end=end)
+    call.process.kill()
+
+
+def test_a_training_ends_and_saves_before_its_job_is_queued_again(training):
+    submitit = pytest.importorskip('submitit')
+    training.begin()
+    again = training.call.checkpoint(*training.run)
+    assert training.call.process.returncode == 128 + signal.SIGUSR2 and (training.folder / 'ckpt_last.pt').exists()
+    assert isinstance(again, submitit.helpers.DelayedSubmission) and again.args == training.run
+    assert isinstance(again.function, sweep.Training) and again.function.process is None, 'a process cannot be pickled'
+    training.end()
+
+
+@pytest.mark.parametrize('in_job, code', [(True, 0), (False, 128 + signal.SIGTERM)])
+def test_a_training_that_is_told_to_stop_goes_on_if_its_job_does(training, monkeypatch, in_job, code):
+    """A scheduler tells all processes of a job that its end is near; if a person ends one run of a sweep here, it is ended."""
+    if in_job:
+        monkeypatch.setenv('SUBMITIT_EXECUTOR', 'slurm')
+    training.begin()
+    training.call.process.terminate()
+    assert training.end() == code and (training.folder / 'ckpt_last.pt').read_text() == str(int(signal.SIGTERM))
+    assert (training.folder / 'results.csv').exists() == in_job
+    assert ('started --init_from=resume' in (training.folder.parent / 'seed_1.log').read_text()) == in_job
+
+
+def test_a_training_does_not_outlive_a_job_that_is_ended(training, monkeypatch):
+    def ends(seconds):
+        while not (training.folder / 'parent').exists():
+            pass
+        raise SystemExit
+    monkeypatch.setattr(sweep, 'time', SimpleNamespace(sleep=ends))
+    with pytest.raises(SystemExit):
+        training.call(*training.run)
+    assert training.call.process.returncode == 128 + signal.SIGUSR2 and (training.folder / 'ckpt_last.pt').exists()
+
+
+def test_on_windows_nothing_is_sent_to_a_training_because_it_would_be_killed(monkeypatch):
+    monkeypatch.delattr(signal, 'SIGUSR2')
+    training = sweep.Training()
+    training.process = SimpleNamespace(poll=lambda: None, wait=lambda: 130)  # it has no terminate() and no send_signal()
+    assert training.save_and_end() == 130
+
+
+def test_a_sweep_says_for_whom_it_waits(tmp_path, monkeypatch, capsys):
+    locks = [lock_folder(tmp_path)]
+    monkeypatch.setattr(sweep, 'time', SimpleNamespace(sleep=lambda seconds: locks and locks.append(1) or len(locks) > 3 and
+                                                       locks[0].close()))
+    sweep.wait_for_lock(tmp_path)
+    assert capsys.readouterr().out.count(f'waits for an earlier training in it (process {os.getpid()} on ') == 1
+
+
+@pytest.mark.parametrize('error, says', [
+    ('Job (task=0) failed during processing with trace:\n-----\nTraceback\nKeyError: 5\n\n-----\nYou can check full logs with x'
+     '\n  - y', 'KeyError: 5'),
+    ('Job 7 has not produced any output (state: TIMEOUT)\nError stream produced:\n----\nslurmstepd: DUE TO TIME LIMIT ***\n',
+     'slurmstepd: DUE TO TIME LIMIT ***'), ('', 'RuntimeError')])
+def test_why_a_cluster_lost_a_run_is_said_in_one_line(error, says):
+    assert sweep.reason(RuntimeError(error)) == says
+
+
+def test_a_job_whose_time_is_up_is_queued_again_until_its_run_is_done(fresh):
+    pytest.importorskip('submitit')
+    train = fresh.folder / 'train_with_eval.py'
+    train.write_text(train.read_text().split("\nif __name__ == '__main__'")[0] + STAND_IN)
+    run_of([0, 4], [0, 1]).assign(n_params=1).to_csv(fresh.folder / 'rows.csv', index=False)
+    process = start_sweep(fresh, CONFIGS[0], '--seeds=1', *QUICK, '--cluster=local')
+    folder = fresh.folder / 'sweeps/main/both_mini_14/seed_1337'
+    wait_until(process, (folder / 'parent').exists)
+    os.kill(int((folder / 'parent').read_text()), signal.SIGUSR2)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0 and 'sweeps/main/summary.csv has the results' in out, out + err
+    assert (folder / 'ckpt_last.pt').read_text() == str(int(signal.SIGUSR2))
+
+
+def test_without_slurm_one_sentence_says_so(swept):
+    process = swept.fails('sweep.py', CONFIGS[0], '--cluster=slurm', '--name=wrong', PATH='/nowhere',
+                          says='error: --cluster=slurm cannot be used here')
     assert len(process.stderr.splitlines()) == 1
 
 
 def test_the_same_runs_go_through_submitit(swept):
     pytest.importorskip('submitit')
-    swept.check('sweep.py', CONFIGS[0], '--seeds=2', *QUICK, '--cluster=local', '--name=local')
-    here = summary(swept, 'whole')
-    here = here[here.config == 'both_mini_14'].reset_index(drop=True)
-    pd.testing.assert_frame_equal(summary(swept, 'local'), here, atol=1e-5)
+    swept.check('sweep.py', CONFIGS[0], '--seeds=1', *QUICK, '--cluster=local', '--name=local')
+    tables = [pd.read_csv(swept.folder / 'sweeps' / name / 'both_mini_14/seed_1337/results.csv') for name in ('whole', 'local')]
+    pd.testing.assert_frame_equal(*(table.drop(columns=TIMING) for table in tables), atol=1e-5)
 
 
-def test_a_summary_is_the_same_from_the_small_files_alone_and_is_plotted(swept):
-    copy, command = swept.folder / 'results/whole', ['summarize.py', 'sweeps/whole', '--output=results/whole']
-    assert 'both_mini_28' in swept.check(*command)
-    before = files_of(copy)
-    assert {str(path) for path in before} == {'summary.csv', 'results.csv.gz', 'answers.csv.gz'}
-    swept.check('summarize.py', 'results/whole')
-    assert 'held out, %' in swept.check('summarize.py', 'results/whole', '--compare', 'both_mini_14', 'both_mini_28')
-    swept.fails('summarize.py', 'results/whole', '--compare', 'both_mini_14', 'x', says='the sweep has no x: name two of both_')
-    swept.check(*command)
-    assert before == files_of(copy) and before[Path('summary.csv')] == (swept.folder / 'sweeps/whole/summary.csv').read_bytes()
-    swept.check('plot_results.py', '--sweep=sweeps/whole')
-    (copy / 'summary.csv').unlink()  # plots need no more than the results
-    swept.check('plot_results.py', '--sweep=results/whole')
+@pytest.mark.parametrize('quota, expected', [
+    ({}, 64), ({'cpu.max': '200000 100000\n'}, 2), ({'cpu.max': 'max 100000\n'}, 64), ({'cpu.max': '50000 100000\n'}, 1),
+    ({'cpu/cpu.cfs_quota_us': '250000\n', 'cpu/cpu.cfs_period_us': '100000\n'}, 2),
+    ({'cpu/cpu.cfs_quota_us': '-1\n', 'cpu/cpu.cfs_period_us': '100000\n'}, 64)])
+def test_a_container_gets_as_many_runs_at_once_as_its_quota_has_cores(tmp_path, monkeypatch, quota, expected):
+    for name, text in quota.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(cores, 'CGROUPS', tmp_path)
+    monkeypatch.setattr(os, 'sched_getaffinity', lambda process: set(range(64)))
+    monkeypatch.setattr(sys, 'argv', ['sweep.py', CONFIGS[0]])
+    assert sweep.parse_arguments()[0].jobs == expected
+
+
+# -----------------------------------------------------------------------------
+# the copy of a sweep
+
+
+@pytest.fixture(scope='module')
+def copied(swept):
+    """The project with a copy of sweeps/whole, results/whole; tests leave both as they are."""
+    swept.check('summarize.py', 'sweeps/whole', '--output=results/whole')
+    return swept
+
+
+def test_a_copy_has_three_files_and_is_summarised_as_the_sweep_is(copied):
+    folder, names = copied.folder / 'results/whole', {'summary.csv', 'results.csv.gz', 'answers.csv.gz'}
+    before = files_of(folder)
+    assert {str(path) for path in before} == names
+    assert 'both_mini_28' in copied.check('summarize.py', 'results/whole')
+    copied.check('summarize.py', 'sweeps/whole', '--output=results/whole')
+    assert before == files_of(folder)
+    assert before[Path('summary.csv')] == (copied.folder / 'sweeps/whole/summary.csv').read_bytes()
+
+
+def test_two_configs_are_compared_from_a_copy_and_one_that_is_not_there_is_named(copied):
+    compare = ['summarize.py', 'results/whole', '--compare', 'both_mini_14']
+    assert 'held out, %' in copied.check(*compare, 'both_mini_28')
+    copied.fails(*compare, 'x', says='the sweep has no x: name two of both_')
+
+
+def test_a_copy_is_plotted_as_the_sweep_is_and_needs_no_summary(copied):
+    copied.check('plot_results.py', '--sweep=sweeps/whole')
+    shutil.copytree(copied.folder / 'results/whole', copied.folder / 'results/plotted')
+    (copied.folder / 'results/plotted/summary.csv').unlink()
+    copied.check('plot_results.py', '--sweep=results/plotted')
     for name in ('curves.png', 'capacity.png'):
-        assert (copy / name).read_bytes() == (swept.folder / 'sweeps/whole' / name).read_bytes()
-    swept.check('plot_results.py', '--model_folder', 'sweeps/whole/both_mini_14', 'both_mini_14')
-    swept.fails('summarize.py', 'sweeps/whole', '--output=sweeps/whole', says='holds other things')
-    model_folder = swept.folder / 'sweeps/whole' / next((swept.folder / 'sweeps/whole').glob('*/seed_*'))
-    before = (model_folder / 'answers.csv.gz').read_bytes()
-    swept.fails('summarize.py', 'sweeps/whole', f'--output={model_folder}', says='holds other things')
-    assert (model_folder / 'answers.csv.gz').read_bytes() == before
-    swept.fails('summarize.py', 'results/whole', '--output=results/more', says='is a copy already')
-    table = pd.read_csv(copy / 'results.csv.gz')
-    table[table.seed == 1337].assign(seed=7).to_csv(copy / 'results.csv.gz', index=False)
-    swept.fails(*command, says='seed 7, which is no finished run of')
-    table.drop(columns='n_params').to_csv(copy / 'results.csv.gz', index=False)
-    swept.fails('plot_results.py', '--sweep=results/whole', says='no results.csv of both_mini_14 has a column n_params')
-    table.drop(columns='math_acc').to_csv(copy / 'results.csv.gz', index=False)
-    swept.fails('summarize.py', 'results/whole', says='no column math_acc')
-    (copy / 'results.csv.gz').write_bytes(b'half a copy')
-    swept.fails('summarize.py', 'results/whole', says='results.csv.gz cannot be read')
-    (swept.folder / 'going_on/seed_1').mkdir(parents=True)
-    swept.fails('plot_results.py', '--model_folder=going_on', says='no seed of going_on has finished')
-    swept.fails('summarize.py', 'config', says='no runs in config')
-    swept.fails('plot_results.py', '--sweep=nowhere', says='no runs in nowhere')
+        pictures = [(copied.folder / folder / name).read_bytes() for folder in ('results/plotted', 'sweeps/whole')]
+        assert pictures[0] == pictures[1]
+
+
+def test_the_seeds_of_a_config_are_plotted_beside_a_single_run(copied):
+    copied.check('plot_results.py', '--model_folder', 'sweeps/whole/both_mini_14', 'sweeps/whole/both_mini_28/seed_1337')
+
+
+@pytest.mark.parametrize('folder, output, says', [
+    ('sweeps/whole', 'sweeps/whole', 'holds other things'), ('results/whole', 'results/more', 'is a copy already'),
+    ('sweeps/whole', 'sweeps/whole/both_mini_14/seed_1337', 'holds other things')])
+def test_a_copy_overwrites_nothing_else(copied, folder, output, says):
+    before = files_of(copied.folder / folder)
+    copied.fails('summarize.py', folder, f'--output={output}', says=says)
+    assert files_of(copied.folder / folder) == before
+
+
+def test_what_the_system_puts_into_a_folder_keeps_no_copy_out_of_it(copied):
+    (copied.folder / 'results/volume/lost+found').mkdir(parents=True)
+    copied.check('summarize.py', 'sweeps/whole', '--output=results/volume')
+
+
+@pytest.mark.parametrize('change, args, says', [
+    (lambda t: t[t.seed == 1337].assign(seed=7), ['summarize.py', 'sweeps/whole', '--output=results/changed'],
+     'seed 7, which is no finished run of'),
+    (lambda t: t.drop(columns='n_params'), ['plot_results.py', '--sweep=results/changed'],
+     'no results.csv of both_mini_14 has a column n_params'),
+    (lambda t: t.drop(columns='math_acc'), ['summarize.py', 'results/changed'], 'no column math_acc'),
+    (None, ['summarize.py', 'results/changed'], 'results.csv.gz cannot be read')])
+def test_what_a_changed_copy_lacks_is_named(copied, change, args, says):
+    folder = copied.folder / 'results/changed'
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(copied.folder / 'results/whole', folder)
+    if change:
+        change(pd.read_csv(folder / 'results.csv.gz')).to_csv(folder / 'results.csv.gz', index=False)
+    else:
+        (folder / 'results.csv.gz').write_bytes(b'half a copy')
+    copied.fails(*args, says=says)
+
+
+@pytest.mark.parametrize('args, says', [
+    (['plot_results.py', '--model_folder=going_on'], 'no seed of going_on has finished'),
+    (['summarize.py', 'config'], 'no runs in config'), (['plot_results.py', '--sweep=nowhere'], 'no runs in nowhere')])
+def test_a_folder_without_a_finished_run_is_named(copied, args, says):
+    (copied.folder / 'going_on/seed_1').mkdir(parents=True, exist_ok=True)
+    copied.fails(*args, says=says)
 
 
 def test_a_sweep_trained_in_parts_has_the_same_copy_and_what_the_copy_has_is_not_trained_again(swept):
@@ -228,13 +427,17 @@ def test_a_sweep_trained_in_parts_has_the_same_copy_and_what_the_copy_has_is_not
     assert copy_of('first', 'parts', '--add', '--when', '2', 'last') == whole
     asked = pd.read_csv(swept.folder / 'results/parts/answers.csv.gz')
     assert dict(asked.groupby('when').iter.unique().explode()) == {'2': 2, 'last': 4}
-    command = ['sweep.py', *CONFIGS, *QUICK, '--name=rest']
-    out = swept.check(*command, '--seeds=3', '--finished=results/parts')
-    assert '4 of 6 runs are in results/parts' in out and '2 runs in sweeps/rest, 0 finished' in out
-    assert {path.name for path in swept.folder.glob('sweeps/rest/*/seed_*') if path.is_dir()} == {'seed_1339'}
-    assert '4 of 4 runs are in results/parts' in swept.check(*command, '--seeds=2', '--finished=results/parts')
-    longer = [option for option in command if not option.startswith('--max_iters')] + ['--max_iters=6', '--name=longer']
-    assert '2 runs in sweeps/longer, 0 finished' in swept.check(*longer, '--seeds=1', '--finished=results/parts')
+    out = swept.check('sweep.py', *CONFIGS, *QUICK, '--name=rest', '--seeds=2', '--finished=results/parts')
+    assert '4 of 4 runs are in results/parts' in out and not list(swept.folder.glob('sweeps/rest/*/seed_*'))
+
+
+def test_of_a_sweep_with_a_copy_only_the_runs_are_trained_that_it_lacks_or_has_shorter(tmp_path):
+    pd.concat([run_of([0, 4], [0, 2]).assign(config='c', seed=seed) for seed in (1, 2)]).to_csv(
+        tmp_path / 'results.csv.gz', index=False)
+    runs = {Path(f'sweeps/rest/{config}/seed_{seed}'): ([], end)
+            for config, seed, end in (('c', 1, 4), ('c', 2, 6), ('c', 3, 4), ('d', 1, 4))}
+    assert [str(folder)[12:] for folder in sweep.without_finished(runs, tmp_path)] == ['c/seed_2', 'c/seed_3', 'd/seed_1']
+    assert sweep.without_finished(runs, None) == runs
 
 
 # -----------------------------------------------------------------------------
@@ -407,7 +610,8 @@ def test_a_copy_keeps_every_row_exactly_and_the_answers_at_the_first_fit(bare, t
     for it, n_right in ((0, 98), (250, 99), (500, 100)):
         append_answers(it, pd.DataFrame(dict(
             task='add', prompt=[f'<{i}=' for i in range(101)], answer='1', group=['held out'] + ['seen'] * 100, samples=10,
-            correct=[0] + [6] * n_right + [5] * (100 - n_right), prob=1 / 3, said='1', completions=None)),
+            correct=[0] + [6] * n_right + [5] * (100 - n_right), prob=1 / 3,
+            said=['1'] * (n_right + 1) + ['2'] * (100 - n_right), completions=None)),
             tmp_path / 'sweep/math_mini_14/seed_3')
     process = bare.run('summarize.py', tmp_path / 'sweep', f'--output={tmp_path}/copy')
     assert process.returncode == 0 and process.stderr.count('left out of answers.csv.gz') == 1

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import TIMING, TINY
+from conftest import TIMING, TINY, Project
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -197,6 +198,83 @@ def test_a_process_that_is_killed_takes_the_run_down_and_the_run_resumes(project
     assert process.returncode == 0, process.stderr
     table = pd.read_csv(project.folder / 'pair/results.csv')
     assert list(table.iter) == list(range(0, newest['iter_num'] + 11, 10)), 'no gap, no duplicate'
+
+
+def pair(folders, *args, each=((), ())):
+    """Start two processes as torchrun does, each in a folder of its own, as on two hosts."""
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    variables = dict(WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
+    return [subprocess.Popen([sys.executable, 'train_with_eval.py', *args, *own], cwd=folder, stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE, text=True, env={**os.environ, **variables, 'RANK': str(rank)})
+            for rank, (folder, own) in enumerate(zip(folders, each))]
+
+
+@pytest.mark.parametrize('change, says', [
+    ('--learning_rate=0.02', 'learning_rate'), ('--max_iters=6', 'max_iters'), ('text', 'text'),
+    ('checkpoint', 'iteration'), ('weights', 'weights')])
+def test_processes_that_would_not_train_the_same_are_refused_by_name(project, tmp_path_factory, change, says):
+    other = tmp_path_factory.mktemp('other')
+    shutil.copytree(project.folder, other, dirs_exist_ok=True)
+    args, own = [MATH, *TINY, '--out_dir=pair'], [change] * change.startswith('--')
+    if change == 'text':
+        Project(other).check('data/as_math/prepare.py', '--held_out', '1,2')
+    if change in ('checkpoint', 'weights'):
+        args = ['--init_from=resume', '--out_dir=math_mini_14', '--max_iters=6', '--full_eval=False']
+        path = other / 'math_mini_14/ckpt_last.pt'
+        checkpoint = torch.load(path, weights_only=True)
+        checkpoint['model']['lm_head.weight'][0, 0] += change == 'weights'
+        torch.save({**checkpoint, 'iter_num': 4 if change == 'weights' else 2}, path)
+    processes = pair([project.folder, other], *args, each=[(), own])
+    try:
+        for process in processes:
+            _, err = process.communicate(timeout=60)
+            assert process.returncode == 1 and f'error: process 1 has another {says} than process 0' in err, err
+    finally:
+        for process in processes:
+            process.kill()
+    assert not (project.folder / 'pair').exists()
+
+
+def test_processes_may_have_their_own_folders_and_numbers_of_threads(project, tmp_path_factory):
+    other = tmp_path_factory.mktemp('other')
+    shutil.copytree(project.folder, other, dirs_exist_ok=True)
+    processes = pair([project.folder, other], MATH, *TINY, each=[['--out_dir=a'], ['--out_dir=b', '--num_threads=2']])
+    for process in processes:
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 0, err
+    assert list(pd.read_csv(project.folder / 'a/results.csv').iter) == [0, 2, 4] and not (other / 'b').exists()
+
+
+def test_a_process_that_waits_for_one_that_hangs_ends_at_the_second_signal(project):
+    options = [MATH, *TINY, '--out_dir=pair', '--max_iters=1000000', '--eval_interval=1000000', '--full_eval_interval=1000000']
+    master, hanging = pair([project.folder] * 2, *options)
+    try:
+        while not (project.folder / 'pair/temp.csv').exists():
+            assert master.poll() is None, master.communicate()
+            time.sleep(0.05)
+        hanging.send_signal(signal.SIGSTOP)
+        for _ in range(2):
+            time.sleep(0.5)
+            master.send_signal(signal.SIGTERM)
+        assert master.wait(30) == 143
+    finally:
+        for process in (master, hanging):
+            process.kill()
+
+
+def test_a_signal_to_torchrun_saves_the_run(project):
+    process = project.popen(*TORCHRUN, MATH, *TINY, '--out_dir=pair', '--max_iters=1000000', '--eval_interval=1000000',
+                            '--full_eval_interval=1000000')
+    while not (project.folder / 'pair/temp.csv').exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    time.sleep(0.5)
+    process.terminate()
+    out, err = process.communicate(timeout=60)
+    assert 'everything is saved' in out, err
+    assert torch.load(project.folder / 'pair/ckpt_last.pt', weights_only=True)['iter_num'] > 0
 
 
 @pytest.mark.parametrize('n_embd, accumulation, fused', [(14, 1, 'True'), (56, 3, 'True'), (14, 2, 'False')])

@@ -1,0 +1,49 @@
+"""
+torchrun's processes: they train on one batch together, so they must train the same model on the same text.
+"""
+
+import hashlib
+
+import torch
+
+from common.errors import UserError, explained
+
+LOST = "a process lost another one ({}): go on with --init_from=resume if anything was saved"
+OWN = {'out_dir', 'init_from', 'device', 'num_threads'}  # settings that each host may have its own of, and those of wandb
+
+
+def check_same(config, model, **values):
+    """Raise UserError, which names what differs, unless all processes have the same settings, weights and other values."""
+    digest = hashlib.sha256()
+    for p in model.parameters():
+        digest.update(p.detach().cpu().contiguous().numpy())
+    ours = {key: value for key, value in config.items() if key not in OWN and not key.startswith('wandb')}
+    ours |= values | {'weights': digest.hexdigest()}
+    everyone = [None] * torch.distributed.get_world_size()
+    with explained(LOST, RuntimeError):
+        torch.distributed.all_gather_object(everyone, ours)
+    for rank, theirs in enumerate(everyone):
+        for name in (name for name in everyone[0] if theirs.get(name) != everyone[0][name]):
+            raise UserError(f"process {rank} has another {name} than process 0 ({str(theirs.get(name))[:20]}, not "
+                            f"{str(everyone[0][name])[:20]}): start all of them with the same settings, data and checkpoint")
+
+
+def all_reduce(tensor, op):
+    """torch's all_reduce, with a UserError if the other end is gone, for which gloo and nccl raise RuntimeError."""
+    with explained(LOST, RuntimeError):
+        torch.distributed.all_reduce(tensor, op)
+
+
+def all_reduce_gradients(params, world_size):
+    """Average the gradients over all processes, in one all-reduce, because each one takes time, however small."""
+    flat = torch.cat([p.grad.flatten() for p in params])
+    all_reduce(flat, torch.distributed.ReduceOp.SUM)
+    for p, grad in zip(params, (flat / world_size).split([p.numel() for p in params])):
+        p.grad.copy_(grad.view_as(p))
+
+
+def all_reduce_max(number, device):
+    """The largest of a number over all processes."""
+    number = torch.tensor(number, device=device)
+    all_reduce(number, torch.distributed.ReduceOp.MAX)
+    return int(number)
