@@ -14,11 +14,9 @@ stops it. A resumed run continues exactly as if it had never stopped, with its o
 import io
 import math
 import os
-import shlex
 import sys
-import time
 
-from common.errors import UserError, discard_output, is_terminal, report_errors, say
+from common.errors import UserError, discard_output, report_errors, say
 from common.wandb_log import import_wandb, start_wandb
 from configurator import BELOW_ONE, NOT_NEGATIVE, POSITIVE, SEED, adopt, configure
 
@@ -26,7 +24,7 @@ from configurator import BELOW_ONE, NOT_NEGATIVE, POSITIVE, SEED, adopt, configu
 # settings: the defaults are the paper's for arithmetic; a config file names its run, its width, and what else is different
 # I/O
 out_dir = 'out'  # the model folder; an earlier run in it is moved aside, not overwritten
-eval_interval = 500  # iterations between estimates of the losses, for ckpt.pt (full evaluations estimate them too)
+eval_interval = 500  # iterations between estimates of the losses; full evaluations estimate them, too, and are more frequent
 log_interval = 500  # iterations between lines of progress if the output is not a terminal
 eval_iters = 200  # random batches for an estimate of the loss; a split with no more windows than they hold is averaged exactly
 eval_only = False  # if True, evaluate once, print it and exit; nothing is written
@@ -96,7 +94,6 @@ if __name__ == '__main__':
 import numpy as np  # imports that take seconds come after the settings, so that a typo is reported at once
 import pandas as pd
 import torch
-from tqdm import tqdm
 
 from common.answers import append_answers, keep_answers_before
 from common.checkpoint import (build_model, check_resumable, check_vocabulary, find_checkpoint, load_checkpoint,
@@ -107,7 +104,8 @@ from common.evaluate import estimate_losses, grade, results_row
 from common.files import write_file
 from common.gpt2 import load_gpt2
 from common.processes import all_reduce_gradients, all_reduce_max, check_same
-from common.report import describe, next_commands, status
+from common.progress import Progress
+from common.report import describe
 from common.run_folder import claim_folder, end_results
 from common.signals import stop_by_signal
 from fused.fused_step import load_fused_step
@@ -212,7 +210,6 @@ if __name__ == '__main__':
     rows = [row for row in checkpoint.get('rows', []) if row['iter'] < iter_num]  # of results.csv
     best = {'math': 0.0, 'facts': 0.0, 'combined': 0.0, **checkpoint.get('best_acc', {}),
             'val_loss': float(checkpoint.get('best_val_loss', 'inf'))}
-    seconds = {'train_s': 0.0, 'eval_s': 0.0, **checkpoint.get('seconds', {})}
     n_params = raw_model.get_num_params(non_embedding=False)
     if writes:
         lock = claim_folder(out_dir, resume=init_from == 'resume')
@@ -221,36 +218,32 @@ if __name__ == '__main__':
     wandb_run = start_wandb(config, checkpoint.get('wandb_id')) if wandb_log and writes else None
     way = 'fused in C++' if fused_step else 'eager' if model is raw_model else 'compiled'
     say(describe(dataset, meta, train_ids, raw_model, f"on {device} in {dtype}, {way}"))
+    progress = Progress(out_dir, iter_num, max_iters, log_interval, checkpoint.get('seconds', {}), quiet=not writes)
+    stop = stop_by_signal()
     checkpoint = None  # free the memory
-
-    def clock(what):
-        """Add the time since the last call to the run's seconds of training or evaluation."""
-        global t0
-        t1 = time.perf_counter()
-        seconds[what], t0 = seconds[what] + t1 - t0, t1
 
     def save(*names):
         """Write nanoGPT's checkpoint, and what exact resumption needs, under each of the names."""
         buffer = io.BytesIO()
         torch.save({'model': raw_model.state_dict(), 'optimizer': optimizer.state_dict(),
                     'model_args': raw_model.config.model_args(), 'iter_num': iter_num, 'best_val_loss': best['val_loss'],
-                    'config': config, 'best_acc': best, 'rows': rows, 'seconds': seconds, 'n_params': n_params,
+                    'config': config, 'best_acc': best, 'rows': rows, 'seconds': progress.seconds, 'n_params': n_params,
                     'data_sha256': data_sha256, 'wandb_id': wandb_run and wandb_run.id}, buffer)
         for name in names:
             write_file(os.path.join(out_dir, name), buffer.getbuffer())
 
     def evaluate():
         """Estimate the losses, save, then ask: a run that is killed in between is resumed before it asks, and asks again."""
-        clock('train_s')
+        progress.clock('train_s')
         losses = estimate_losses(raw_model, train_ids, val_ids, batch_size, eval_iters, [seed, iter_num], autocast)
         if writes:
             save('ckpt_last.pt')
         asks = full_eval and (iter_num % full_eval_interval == 0 or iter_num == max_iters or eval_only)
         questions = meta.questions if asks else []
         table = grade(raw_model, meta, questions, num_samples, temperature, top_k, seed + iter_num)
-        clock('eval_s')
+        progress.clock('eval_s')
         row = results_row(iter_num, table, questions, *losses)
-        row |= {'lr': get_lr(iter_num), **{key: round(s, 3) for key, s in seconds.items()}, 'n_params': n_params}
+        row |= {'lr': get_lr(iter_num), **{key: round(s, 3) for key, s in progress.seconds.items()}, 'n_params': n_params}
         if asks or not full_eval:
             rows.append(row)
             if wandb_run:
@@ -261,25 +254,17 @@ if __name__ == '__main__':
                 save(*improved)
             append_answers(iter_num, table, out_dir)
             write_file(os.path.join(out_dir, 'temp.csv'), pd.DataFrame(rows).to_csv(index=False))
-        clock('eval_s')
+        progress.clock('eval_s')
         return row
 
     # training loop
-    stop, t0, loss, logged = stop_by_signal(), time.perf_counter(), None, (iter_num, seconds['train_s'])
-    bar = tqdm(total=max_iters, initial=iter_num, desc=os.path.basename(out_dir), dynamic_ncols=True,
-               disable=not (writes and is_terminal()), bar_format='{desc} {n}/{total} |{bar}| {remaining}{postfix}')
+    loss = None
     try:
         while True:
             on_beat = iter_num % eval_interval == 0 or (full_eval and iter_num % full_eval_interval == 0)
             if master_process and (on_beat or iter_num == max_iters or eval_only):
                 row = evaluate()
-                bar.set_postfix_str(status(row, with_loss=False))
-            if writes and bar.disable and (iter_num % log_interval == 0 or loss is None):
-                clock('train_s')
-                ms = (seconds['train_s'] - logged[1]) / max(iter_num - logged[0], 1) * 1e3
-                logged = iter_num, seconds['train_s']
-                trained = [] if loss is None else [f"loss {float(loss):.4f}, {ms:.2f} ms/iter"]
-                say(f"iter {iter_num}: " + '; '.join(trained + [status(row, iter_num) for row in rows[-1:]]))
+            progress.show(iter_num, loss, rows)
 
             # termination conditions
             stopped = all_reduce_max(stop.code, device) if ddp else stop.code  # all processes stop together or not at all
@@ -308,27 +293,22 @@ if __name__ == '__main__':
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
             iter_num += 1
-            bar.update()
         if stopped and writes and not on_beat:
             if not all(bool(torch.isfinite(p).all()) for p in params):
                 raise UserError("the weights are not finite: training has diverged, so try a smaller learning_rate; the "
                                 "checkpoints are from before this")
-            clock('train_s')
+            progress.clock('train_s')
             save('ckpt_last.pt')
     finally:
-        bar.close()
+        progress.close()
         if writes:
             end_results(out_dir)
     if wandb_run:
         wandb_run.finish(exit_code=stopped)
-    if writes and stopped and iter_num < max_iters:
-        say(f"stopped at iteration {iter_num}, everything is saved; to resume it:\n  python train_with_eval.py "
-            f"--init_from=resume {shlex.quote('--out_dir=' + out_dir)}")
-    elif eval_only and master_process:
+    if eval_only and master_process:
         say('\n'.join(f"{key:>16} {value}" for key, value in row.items()))
     elif writes:
-        say(f"done at iteration {iter_num} in {seconds['train_s']:.0f} s of training and {seconds['eval_s']:.0f} s of "
-            f"evaluation\n{status(rows[-1])}\n{next_commands(out_dir, meta.questions)}")
+        progress.end(iter_num, stopped, rows, meta.questions)
     if ddp:
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()

@@ -24,10 +24,10 @@ RUN = ['--dataset=few', *TINY, '--max_iters=24', '--eval_interval=4', '--full_ev
 # Runs train_with_eval.py to the nth call of a function, and dies as by kill -9: before the call, within it, after it
 KILLED = '''
 import os, runpy, signal, sys
-import common.answers, common.checkpoint, common.evaluate, common.run_folder, model
+import common.answers, common.checkpoint, common.evaluate, common.files, model
 name, nth, when = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 sys.argv[1:] = sys.argv[4:]
-module = {'grade': common.evaluate, 'append_answers': common.answers}.get(name, common.run_folder)
+module = {'grade': common.evaluate, 'append_answers': common.answers}.get(name, common.files)
 attribute, calls = 'write_file' if name.endswith(('.pt', '.csv')) else name, []
 original = getattr(module, attribute)
 
