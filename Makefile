@@ -82,6 +82,7 @@ pictures: .venv/installed
 	$(VENV) plot_results.py --model_folder $(PICTURED:%=results/%) --output=results/widths.png
 	$(VENV) plot_results.py --answers --model_folder $(PICTURED:%=results/%) --output=results/answers.png
 	$(VENV) plot_results.py --film --model_folder results/math_mini_14 results/math_mini_28 --output=results/film.gif
+	$(VENV) explore.py $(PICTURED:%=results/%) --output=results/explore.html
 
 pictures-data: .venv/installed
 	for run in $(PICTURED) facts_mini_14; do \

@@ -40,6 +40,7 @@ full_eval_interval = 250  # iterations between full evaluations, which ask the q
 num_samples = 10  # samples per question
 temperature = 0.01  # temperature of the samples; 0.01 is nearly greedy, 0 is greedy
 top_k = 10  # sample from the k likeliest tokens only
+keep_weights = False  # keep the weights of every full evaluation for explore.py: 0.8 MB at math_mini_14, 10 MB at mini_56
 # data
 dataset = 'as_math'  # a folder of data/
 gradient_accumulation_steps = 1  # batches per iteration
@@ -108,6 +109,7 @@ from common.progress import Progress
 from common.report import describe
 from common.run_folder import claim_folder, end_results
 from common.signals import stop_by_signal
+from common.weights import append_weights, keep_weights_before
 from fused.fused_step import load_fused_step
 
 
@@ -215,6 +217,7 @@ if __name__ == '__main__':
         lock = claim_folder(out_dir, resume=init_from == 'resume')
         keep_vocabulary(meta, out_dir)
         keep_answers_before(iter_num, out_dir)
+        keep_weights_before(iter_num, raw_model, out_dir)
     wandb_run = start_wandb(config, checkpoint.get('wandb_id')) if wandb_log and writes else None
     way = 'fused in C++' if fused_step else 'eager' if model is raw_model else 'compiled'
     say(describe(dataset, meta, train_ids, raw_model, f"on {device} in {dtype}, {way}"))
@@ -253,6 +256,8 @@ if __name__ == '__main__':
             if improved:
                 save(*improved)
             append_answers(iter_num, table, out_dir)
+            if keep_weights and asks:
+                append_weights(iter_num, raw_model, out_dir)
             write_file(os.path.join(out_dir, 'temp.csv'), pd.DataFrame(rows).to_csv(index=False))
         progress.clock('eval_s')
         return row

@@ -9,13 +9,12 @@ import gzip
 import io
 import os
 import zlib
-from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
 
 from common.errors import UserError, explained, say
-from common.files import write_file
+from common.files import append_file, write_file
 from common.questions import Question, is_correct
 
 FILE = 'answers.csv.gz'
@@ -40,17 +39,7 @@ def append_answers(iter_num, table, out_dir):
     path = os.path.join(out_dir, FILE)
     table = table.assign(iter=iter_num)[COLUMNS]
     before = os.path.getsize(path) if os.path.exists(path) else 0
-    content = gzip.compress(table.to_csv(index=False, header=not before, float_format='%.6g').encode(), mtime=0)
-    with explained(f"cannot write {path}: {{}}", OSError):
-        try:
-            with open(path, 'ab') as f:
-                f.write(content)
-                f.flush()
-                os.fsync(f.fileno())
-        except OSError:
-            with suppress(OSError):  # what is wrong with the disk must not hide what went wrong first
-                os.truncate(path, before)  # pandas could not read a file that ends in half a member
-            raise
+    append_file(path, gzip.compress(table.to_csv(index=False, header=not before, float_format='%.6g').encode(), mtime=0))
 
 
 def keep_answers_before(iter_num, out_dir):

@@ -5,7 +5,7 @@ Files that are written whole or not at all.
 import os
 from contextlib import contextmanager, suppress
 
-from common.errors import UserError
+from common.errors import UserError, explained
 
 
 @contextmanager
@@ -42,3 +42,18 @@ def write_file(path, content):
     """Write str or bytes to a file, whole or not at all."""
     with atomic_open(path, 'w' if isinstance(content, str) else 'wb') as f:
         f.write(content)
+
+
+def append_file(path, content):
+    """Append bytes to a file, and leave it as it was if they do not fit. Raises UserError if they cannot be written."""
+    before = os.path.getsize(path) if os.path.exists(path) else 0
+    with explained(f"cannot write {path}: {{}}", OSError):
+        try:
+            with open(path, 'ab') as f:
+                f.write(content)
+                f.flush()
+                os.fsync(f.fileno())
+        except OSError:
+            with suppress(OSError):  # what is wrong with the disk must not hide what went wrong first
+                os.truncate(path, before)  # nothing could read a file that ends in half of what was added
+            raise

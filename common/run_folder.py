@@ -14,14 +14,15 @@ from common.errors import UserError, explained, one_line, say
 from common.files import write_file
 
 # the names that training, evaluation and plotting give to the files of a model folder
-RUN_FILE = r'(ckpt\w*\.pt|results\.csv|temp\.csv|answers\.csv\.gz(\.damaged)?|meta\.pkl|(vocab|tokenizer)\.json|merges\.txt)'
+RUN_FILE = (r'(ckpt\w*\.pt|results\.csv|temp\.csv|answers\.csv\.gz(\.damaged)?|weights\.bin|meta\.pkl|(vocab|tokenizer)\.json|'
+            r'merges\.txt)')
 OURS = {'.lock', '.gitignore'}  # a folder that holds nothing else is empty
 VOCABULARY = {'meta.pkl', 'vocab.json', 'merges.txt', 'tokenizer.json'}
 # what systems, file servers and notebooks put into any folder, and the runs that were moved aside within it
 NOT_OURS = (r'\.DS_Store|\._.*|\.Trash.*|\.Spotlight-V100|\.fseventsd|thumbs\.db|desktop\.ini|\.directory|lost\+found|\.nfs.*|'
             r'\.fuse_hidden.*|\.snapshot|@eaDir|#recycle|\.ipynb_checkpoints|earlier\.\d+')
 FIXED = {errno.EBUSY, errno.EXDEV, errno.EACCES, errno.EPERM, errno.EROFS}  # why a folder cannot be renamed, but written into
-OUTPUT_FILE = r'wandb|\w+\.(png|pdf|svg|gif|mp4|json)'
+OUTPUT_FILE = r'wandb|\w+\.(png|pdf|svg|gif|mp4|json|html)'
 
 
 def contents(folder):

@@ -56,7 +56,7 @@ def assert_same_run(a, b):
 def copy_project(folder):
     for path in REPO.glob('*.py'):
         shutil.copy(path, folder)
-    for name in ('common', 'fused', 'study', 'config'):
+    for name in ('common', 'fused', 'study', 'explore', 'config'):
         shutil.copytree(REPO / name, folder / name, ignore=shutil.ignore_patterns('__pycache__'))
     for prepare in REPO.glob('data/*/prepare.py'):
         (folder / 'data' / prepare.parent.name).mkdir(parents=True)
@@ -105,9 +105,9 @@ class Project:
 
 
 def pytest_collection_modifyitems(items):
-    """Whatever needs a trained folder is slow, because the first of such tests trains three."""
+    """Whatever needs a trained folder is slow, because the first of such tests trains three, and so is a browser."""
     for item in items:
-        if {'prepared', 'project', 'swept'} & set(item.fixturenames):
+        if {'prepared', 'project', 'swept', 'browser'} & set(item.fixturenames):
             item.add_marker('slow')
 
 

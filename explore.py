@@ -1,0 +1,154 @@
+"""
+Explore runs in the browser: one page with every question through the training, and with the models themselves.
+
+$ python explore.py --out_dir=math_mini_14
+$ python explore.py math_mini_14 math_mini_28 math_mini_56 --output=widths.html
+
+Writes explore.html in the model folder, or in the current folder if there are several, which stand side by side. The page
+needs no network and nothing beside it. In it are answers.csv.gz, results.csv and the weights of all checkpoints, and those of
+earlier evaluations if training has kept them (--keep_weights). This script only fills it: its parts are in explore/.
+"""
+
+import argparse
+import base64
+import hashlib
+import json
+import math
+import re
+from pathlib import Path
+
+from common.errors import UserError, report_errors, wrapped
+
+if __name__ == '__main__':
+    report_errors()  # before the imports that fail without the environment
+import numpy as np
+import pandas as pd
+
+from common.answers import read_answers
+from common.checkpoint import load_model
+from common.evaluate import NEW_TOKENS
+from common.files import write_file
+from common.pictures import short
+from common.questions import LABELS, operands
+from common.results import read_results
+from common.weights import flat, read_weights
+
+PARTS = Path(__file__).resolve().parent / 'explore'
+NOT_ASKED = 65535  # in the place of a probability
+LARGEST_GRID = 100  # cells in a row; more of them would not fit on a screen
+
+
+def base64_of(values, dtype):
+    return base64.b64encode(np.ascontiguousarray(values, dtype).tobytes()).decode()
+
+
+def numbers(series):
+    return [round(value, 4) if math.isfinite(value) else None for value in series]  # JSON has no NaN
+
+
+def models_of(folder, checkpoint):
+    """The model of a folder at each iteration whose weights it has, and its Meta; checkpoint: the only one to read, or ''."""
+    models = {}
+    for name in [checkpoint] if checkpoint else sorted(path.name for path in Path(folder).glob('ckpt*.pt')) or ['ckpt.pt']:
+        model, meta, path, config = load_model(folder, [name])
+        if meta.tokenizer.bpe:
+            raise UserError(f"{path} was trained in GPT-2's encoding, and the page is made for models of characters")
+        parameters = [[key, p.numel()] for key, p in model.named_parameters()]
+        shape = {'config': model.config.model_args(), 'parameters': parameters}
+        models.setdefault(config['iter_num'], {**shape, 'source': name, 'weights': base64_of(flat(model), '<f4')})
+    for iter_num, weights in read_weights(folder, model):
+        models.setdefault(int(iter_num), {**shape, 'source': 'weights.bin', 'weights': base64_of(weights, '<f4')})
+    return [{'iter': iter_num, **models[iter_num]} for iter_num in sorted(models)], meta
+
+
+def tasks_of(questions, meta):
+    """What each task is called, how its answers end, and how many cells a row of its grid has, or 0 if it is a list."""
+    tasks = {}
+    for task, asked in questions.groupby('task', sort=False):
+        own, side = [q for q in meta.questions if q.task == task], 1 + np.max(operands(asked.prompt) or LARGEST_GRID)
+        longest = [max(NEW_TOKENS[q.kind], len(q.answer + q.terminator)) for q in own]
+        tasks[task] = {'label': LABELS.get(task, task), 'side': int(side) if side <= LARGEST_GRID else 0,
+                       'terminator': own[0].terminator if own else '\n', 'limit': max(longest, default=NEW_TOKENS['facts'])}
+    return tasks
+
+
+def curves_of(results, tasks):
+    """The learning curves of a run: dict of name to numbers, which are fractions of 1."""
+    columns = {task['label']: name for name, task in tasks.items()} | {'held out': 'heldout'}
+    curves = {label: results[f'{name}_correct'] / results[f'{name}_total'] for label, name in columns.items()
+              if f'{name}_correct' in results and results[f'{name}_total'].max() > 0}
+    if 'held out' in curves and 'heldout_prob' in results:
+        curves['held out, probability'] = results.heldout_prob
+    return {name: numbers(curve) for name, curve in curves.items()}
+
+
+def run_of(folder, name, checkpoint=''):
+    """What the page shows of a model folder, as a dict for JSON; raises UserError if a part of it is missing."""
+    models, meta = models_of(folder, checkpoint)
+    answers, results = read_answers(folder), read_results(folder)
+    questions = answers.drop_duplicates(['task', 'prompt'])[['task', 'prompt', 'answer', 'group']]
+    names = questions.groupby('task').prompt.transform(lambda prompts: pd.Series(short(list(prompts)), prompts.index))
+    questions = questions.assign(name=names)
+    tasks, iters = tasks_of(questions, meta), np.unique(answers.iter)
+    place = np.searchsorted(iters, answers.iter), answers.groupby(['task', 'prompt'], sort=False).ngroup()
+
+    def table(values, dtype, missing=0):
+        """A value for each question of each evaluation, row by row."""
+        cells = np.full((len(iters), len(questions)), missing, float)
+        cells[place] = values
+        return base64_of(cells, dtype)
+    said, texts = pd.factorize(answers.said)
+    return {'name': name, 'n_params': sum(size for _, size in models[0]['parameters']), 'models': models,
+            'vocabulary': [meta.tokenizer.decode([i]) for i in range(meta.tokenizer.vocab_size)], 'tasks': tasks,
+            'questions': questions.to_dict('records'), 'iters': iters.tolist(), 'texts': texts.tolist(),
+            'probs': table((answers.prob.clip(0, 1) * 10000).round().fillna(NOT_ASKED), '<u2', NOT_ASKED),
+            'said': table(said, '<u4'), 'right': table(answers.right, 'u1'),
+            'curves': curves_of(results, tasks), 'loss': numbers(results.val_loss), 'curve_iters': results.iter.tolist()}
+
+
+def names_of(folders):
+    """As many of the last parts of each path as are needed to tell the folders apart."""
+    paths = [Path(folder).resolve() for folder in folders]
+    n = 2 if any(re.fullmatch(r'seed_\d+', path.name) for path in paths) else 1
+    while len({path.parts[-n:] for path in paths}) < len(set(paths)):
+        n += 1
+    return ['/'.join(path.parts[-n:]) for path in paths]
+
+
+def page_of(runs):
+    """The page: explore/page.html with the style and the scripts that it refers to, and the data, inside.
+
+    Its policy lets nothing be loaded and no other script run, whatever the names in the data are.
+    """
+    def read(name):
+        return (PARTS / name).read_text(encoding='utf-8')
+
+    def inside(match):
+        script = read(match[1])
+        allowed.append(f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'")
+        return f'<script>{script}</script>'
+    allowed = []
+    html = re.sub('<script src="(.*?)"></script>', inside, read('page.html'))
+    html = html.replace('<link rel="stylesheet" href="style.css">', f'<style>\n{read("style.css")}</style>')
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src {' '.join(allowed)}"
+    html = html.replace('<meta charset="utf-8">', f'<meta charset="utf-8">\n<meta http-equiv="Content-Security-Policy" '
+                                                  f'content="{policy}">')
+    data = json.dumps({'runs': runs, 'notAsked': NOT_ASKED}).replace('<', '\\u003c')  # so no name in it can end the element
+    return html.replace('id="data"></script>', f'id="data">{data}</script>')
+
+
+if __name__ == '__main__':
+    parser = argparse.ArgumentParser(description=wrapped(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter,
+                                     allow_abbrev=False)
+    parser.add_argument('folders', nargs='*', metavar='F', help='model folders')
+    parser.add_argument('--out_dir', nargs='+', action='extend', default=[], metavar='F', help='the same')
+    parser.add_argument('--checkpoint', default='', metavar='FILE', help='the only checkpoint to read (default: all of them)')
+    parser.add_argument('--output', metavar='FILE', help='where to save (default: see above)')
+    args = parser.parse_args()
+    folders = list(dict.fromkeys(args.out_dir + args.folders))
+    if not folders:
+        parser.error("name a model folder: --out_dir=FOLDER")
+    output = Path(args.output or Path(folders[0] if len(folders) == 1 else '', 'explore.html'))
+    page = page_of([run_of(folder, name, args.checkpoint) for folder, name in zip(folders, names_of(folders))])
+    write_file(output, page)
+    print(f"wrote {output} ({len(page) / 1e6:.1f} MB): open it in a browser")
