@@ -28,7 +28,10 @@ from study.why_runs import SWEEPS, read_runs
 def test_the_width_of_the_fall_is_interpolated_in_the_logarithm_of_the_width():
     assert width_of_fall([8, 16, 32], [0.8, 0.6, 0.2]) == pytest.approx(16 * 2 ** 0.5)  # 0.4 is halfway from 16 to 32
     assert width_of_fall([8, 16, 32], [0.8, 0.4, 0.0]) == pytest.approx(16)
-    assert width_of_fall([8, 16, 32, 64], [0.1, 0.6, 0.5, 0.1]) == pytest.approx(32 * 2 ** 0.5)  # only what comes after
+
+
+def test_what_is_low_before_the_maximum_is_no_fall():
+    assert width_of_fall([4, 8, 16, 32, 64], [0.1, 0.1, 0.6, 0.5, 0.1]) == pytest.approx(32 * 2 ** 0.5)
 
 
 def test_a_fall_that_is_followed_by_a_rise_is_the_first_one():
@@ -325,6 +328,15 @@ def test_arm_c_comes_out_each_way(effect, learnt, fitted, verdict, competition):
         assert tests.p.tolist() == [2 ** -16] * 2 and tests.p_holm.tolist() == [2 * 2 ** -16] * 2
 
 
+def test_the_load_is_no_part_of_the_arithmetic():
+    arithmetic = arithmetic_questions(round_robin_pairs(0)[:10])
+    table = answers_of(arithmetic + load_questions(200, ['77'], 0, False), {'held out': 0.5, 'seen': 1.0})
+    table = add_numbers(table.assign(said=table.said.where(table.task != 'load', '1')))
+    run = why_load.measure_run(table.assign(right=table.said == table.answer))
+    assert run['training accuracy, arithmetic'] == 1 and run['accuracy on the load'] == 0
+    assert run['held-out accuracy'] == 0.5 and run['training accuracy, all lines'] == 160 / 360
+
+
 @pytest.mark.parametrize(('differences', 'highs', 'p_holm', 'check', 'verdict'), [
     ([0.15, 0.2], [0.3, 0.3], [0.01, 0.04], True, why_load.CAUSES),
     ([0.15, 0.14], [0.3, 0.3], [0.01, 0.01], True, why_load.UNDECIDED),
@@ -367,7 +379,7 @@ def test_arm_d_comes_out_each_way(gain_of, verdict):
     assert tests.value.tolist() == pytest.approx([gain_of(width, decay) + 0.05 / 8 for width in why_time.WIDTHS
                                                   for decay in why_time.DECAYS])
     if verdict == why_time.FOUND:
-        assert (tests.p_holm < 0.05).tolist() == [False, False, True] * 2
+        assert tests.p_holm.tolist() == pytest.approx([1, 1, 6 * 2 / 2 ** 8] * 2)  # six conditions
 
 
 def test_arm_d_is_undecided_while_a_condition_is_missing():
