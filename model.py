@@ -48,6 +48,30 @@ class GPTConfig:
         return {key: value for key, value in asdict(self).items() if key != 'activation' or value != 'gelu'}
 
 
+@torch.library.custom_op('too_big_to_think::dropout_mask', mutates_args=(), tags=torch.Tag.nondeterministic_seeded)
+def dropout_mask(x: torch.Tensor, p: float) -> torch.Tensor:
+    """What F.dropout(x, p) multiplies x by, for a CPU, where that draws one number after the other: 0 or 1 / (1 - p).
+
+    One int64 is drawn for four values, and the rest is parallel. p is rounded to a 65536th, and the mean of the mask is 1. It
+    depends on torch's generator, and not on the number of threads. torch.compile takes it as it stands.
+    """
+    dropped = min(round(p * 65536), 65535)  # of all int16
+    drawn = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-2**63, None).view(torch.int16)
+    kept = drawn[:x.numel()].view(x.shape).ge_(dropped - 32768)
+    return kept.to(x.dtype).mul_(65536 / (65536 - dropped))
+
+
+dropout_mask.register_fake(lambda x, p: x.new_empty(x.shape))
+
+
+class Dropout(nn.Dropout):
+
+    def forward(self, x):
+        if self.training and self.p > 0 and x.device.type == 'cpu':
+            return x * dropout_mask(x.detach(), self.p)
+        return super().forward(x)
+
+
 class CausalSelfAttention(nn.Module):
 
     def __init__(self, config):
@@ -55,8 +79,8 @@ class CausalSelfAttention(nn.Module):
         # key, query, value projections for all heads, but in a batch
         self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
-        self.attn_dropout = nn.Dropout(config.dropout)
-        self.resid_dropout = nn.Dropout(config.dropout)
+        self.attn_dropout = Dropout(config.dropout)
+        self.resid_dropout = Dropout(config.dropout)
         self.n_head = config.n_head
         self.n_embd = config.n_embd
         self.dropout = config.dropout
@@ -87,7 +111,7 @@ class MLP(nn.Module):
         self.c_fc = nn.Linear(config.n_embd, config.mlp_expansion * config.n_embd, bias=config.bias)
         self.gelu = nn.GELU(approximate='tanh' if config.activation == 'gelu_new' else 'none')
         self.c_proj = nn.Linear(config.mlp_expansion * config.n_embd, config.n_embd, bias=config.bias)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x):
         return self.dropout(self.c_proj(self.gelu(self.c_fc(x))))
@@ -116,7 +140,7 @@ class GPT(nn.Module):
         self.transformer = nn.ModuleDict(dict(
             wte=nn.Embedding(config.vocab_size, config.n_embd),
             wpe=nn.Embedding(config.block_size, config.n_embd),
-            drop=nn.Dropout(config.dropout),
+            drop=Dropout(config.dropout),
             h=nn.ModuleList([Block(config) for _ in range(config.n_layer)]),
             ln_f=nn.LayerNorm(config.n_embd, bias=config.bias),
         ))

@@ -2,6 +2,7 @@
 Where a model runs: the device, the precision, the processes of torchrun, and what makes one seed give one result.
 """
 
+import importlib
 import os
 
 import torch
@@ -11,11 +12,16 @@ from common.errors import UserError, explained, one_line, say
 
 
 def pick_device(device, n_embd):
-    """'auto' becomes cuda or mps if there is one and the model is wide enough to gain from it, else cpu. Others are checked."""
+    """'auto' becomes cuda or mps if there is one and the model is wide enough to gain from it, else cpu. All are checked.
+
+    'cuda' gets the index of a GPU: torchrun's LOCAL_RANK, because it starts a process for each, or 0.
+    """
     if device == 'auto':
         # it takes longer to launch the kernels of a tiny model than to run them
         gpu = 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'
-        return gpu if n_embd >= 128 else 'cpu'
+        device = gpu if n_embd >= 128 else 'cpu'
+    if device == 'cuda':
+        device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
     with explained(f"device {device!r} is not available here: leave it out, or use --device=cpu"):
         if device.split(':')[0] not in ('cpu', 'cuda', 'mps'):
             raise ValueError(device)
@@ -24,12 +30,16 @@ def pick_device(device, n_embd):
 
 
 def pick_dtype(dtype, device, n_embd):
-    """'auto' becomes bfloat16 for large models on a GPU that has it, else float32; returns the dtype's name."""
-    has_bfloat16 = not device.startswith('cuda') or torch.cuda.is_bf16_supported()
-    if dtype == 'bfloat16' and not has_bfloat16:
-        raise UserError("this GPU lacks bfloat16: leave dtype out, or use --dtype=float32")
+    """'auto' becomes bfloat16 for wide models where the hardware computes in it, else float32; returns the dtype's name."""
+    if device.startswith('cuda'):
+        in_hardware = torch.cuda.is_bf16_supported(including_emulation=False)
+        if dtype == 'bfloat16' and not torch.cuda.is_bf16_supported():
+            raise UserError("this GPU lacks bfloat16: leave dtype out, or use --dtype=float32")
+    else:  # what other processors and mps do with it has not been measured
+        can = torch.cpu.get_capabilities() if device == 'cpu' else {}
+        in_hardware = can.get('amx_bf16') or can.get('avx512_bf16')
     if dtype == 'auto':
-        return 'bfloat16' if device.startswith('cuda') and n_embd >= 256 and has_bfloat16 else 'float32'
+        return 'bfloat16' if n_embd >= 256 and in_hardware else 'float32'
     return dtype
 
 
@@ -39,20 +49,13 @@ def compute_init(device, n_embd, num_threads, backend):
     num_threads: how many to use on a CPU; 0 means two for tiny models and torch's own number for wider ones. backend: what
     torchrun's processes talk through; 'auto' is nccl on cuda and gloo elsewhere.
     """
-    cache = os.environ.get('TORCHINDUCTOR_CACHE_DIR')
-    try:  # torch makes this folder even if nothing is compiled
-        os.makedirs(cache or os.curdir, exist_ok=True)
-    except OSError as e:
-        say(f"TORCHINDUCTOR_CACHE_DIR={cache} cannot be used ({e.strerror}), so torch uses its default")
-        del os.environ['TORCHINDUCTOR_CACHE_DIR']
+    os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # for determinism on a GPU, before anything runs there
     rank, world_size, ddp = 0, 1, 'RANK' in os.environ
     if ddp:
         with explained("RANK, WORLD_SIZE or another of torchrun's variables is missing or wrong ({}): start with torchrun, or "
                        "unset RANK"):
             rank, world_size = int(os.environ['RANK']), int(os.environ['WORLD_SIZE'])
     device = pick_device(device, n_embd)
-    if device == 'cuda' and 'LOCAL_RANK' in os.environ:  # torchrun starts a process for each GPU
-        device = f"cuda:{os.environ['LOCAL_RANK']}"
     if device.startswith('cuda'):
         torch.cuda.set_device(device)
     if ddp:
@@ -63,13 +66,27 @@ def compute_init(device, n_embd, num_threads, backend):
         # this is a fixed rule, because sums round differently with another number of threads
         threads = min(torch.get_num_threads(), usable_cores())
         torch.set_num_threads(num_threads or (min(2, threads) if n_embd < 128 else threads))
-    # Without this, parallel threads sum the embedding gradient in varying order and one seed gives different results.
+    import_compiler()
+    # Without this, parallel threads sum the embedding gradient in varying order and one seed gives different results. It only
+    # warns, because mps has no deterministic embedding, and nobody has tried on cuda what would be refused there.
     torch.use_deterministic_algorithms(True, warn_only=True)
-    os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # it asks for this on a GPU
     torch.utils.deterministic.fill_uninitialized_memory = False  # this is for finding bugs, and takes time
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
     return device, rank, world_size
+
+
+def import_compiler():
+    """Import torch.compile's modules, as use_deterministic_algorithms and AdamW do, although nothing may be compiled.
+
+    They make their cache folder, so for now they get one that is there: if theirs cannot be made, compile_model will say so.
+    """
+    cache = os.environ.get('TORCHINDUCTOR_CACHE_DIR')
+    os.environ['TORCHINDUCTOR_CACHE_DIR'] = os.curdir
+    importlib.import_module('torch._dynamo')
+    del os.environ['TORCHINDUCTOR_CACHE_DIR']
+    if cache is not None:
+        os.environ['TORCHINDUCTOR_CACHE_DIR'] = cache
 
 
 def compile_model(model, batch, autocast):
