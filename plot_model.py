@@ -3,8 +3,8 @@ What is inside a model: its characters on two principal components, where each p
 
 $ python plot_model.py --out_dir=math_mini_14
 
-Draws model.png in the model folder, with a row of images for each layer. The attention is the mean over the heads, for one
-question of each task, held out if there is such a one.
+Draws model.png in the model folder, with a row of images for each layer. The attention is the mean over the heads, for
+one question of each task, held out if there is such a one.
 """
 
 import os
@@ -19,21 +19,24 @@ output = ''  # the .png, .pdf or .svg file to draw; '': model.png in the model f
 report_errors()
 configure(globals())
 
+import numpy as np
 import torch  # it takes seconds to import, so the settings are checked first
 
 from common.checkpoint import load_model
-from common.pictures import KNOWS, plt, save
+from common.pictures import KNOWS, matplotlib, plt, save
 
 VISIBLE = str.maketrans('\n ', '↵␣')
-plt.rcParams.update({'axes.titlesize': 9, 'xtick.major.size': 0, 'ytick.major.size': 0})
+CIRCLE = 14  # points
+plt.rcParams.update({'axes.titlesize': 9, 'axes.labelsize': 9, 'xtick.labelsize': 8, 'ytick.labelsize': 8,
+                     'xtick.major.size': 0, 'ytick.major.size': 0})
 
 
 def attention(model, ids):
-    """Where each position of a text looks: a (T, T) tensor for each layer, the mean over its heads."""
+    """Where each position of a text attends: a (T, T) tensor for each layer, the mean over its heads."""
     maps = []
 
     def keep(module, inputs, output):
-        q, k, _ = output[0].unflatten(-1, (3, model.config.n_head, -1)).permute(1, 2, 0, 3)  # each (n_head, T, head size)
+        q, k, _ = output[0].unflatten(-1, (3, model.config.n_head, -1)).permute(1, 2, 0, 3)  # (n_head, T, head size)
         future = torch.ones(len(ids), len(ids), dtype=torch.bool).triu(1)
         scores = q @ k.transpose(1, 2) / k.size(-1) ** 0.5
         maps.append(scores.masked_fill(future, -torch.inf).softmax(-1).mean(0))
@@ -44,52 +47,74 @@ def attention(model, ids):
     return maps
 
 
-def image(cell, matrix, title, rows=()):
-    """A matrix of weights: grey is 0, yellow above and blue below; the title names the largest."""
-    ax, limit = figure.add_subplot(cell), matrix.abs().max().item()
+def apart(points, least):
+    """The points, pushed apart until none is nearer than `least` to another: (n, 2) arrays."""
+    for _ in range(300):
+        between = points[:, None] - points
+        distance = np.linalg.norm(between, axis=-1, keepdims=True).clip(1e-9)
+        points = points + (between / distance * (least - distance).clip(0) / 2).sum(axis=1)
+    return points
+
+
+def image(ax, matrix, title, xlabel, ylabel, names=()):
+    """A matrix of weights; the title names the largest. names: of equal parts of its rows."""
+    limit = matrix.abs().max().item()
     ax.imshow(matrix, cmap='cividis', vmin=-limit, vmax=limit, aspect='auto', interpolation='nearest')
-    ax.set(title=f'{title}, ±{limit:.2g}', xticks=[])
-    middles = [(i + 0.5) * len(matrix) / len(rows) - 0.5 for i in range(len(rows))]
-    ax.set_yticks(middles, rows, fontsize=8, parse_math=False)  # rows: names of equal parts of the matrix
+    ax.set(title=f'{title}, largest {limit:.2g}', xlabel=xlabel, ylabel=ylabel)
+    if names:
+        ax.set_yticks([(i + 0.5) * len(matrix) / len(names) - 0.5 for i in range(len(names))], names, parse_math=False)
 
 
 torch.set_grad_enabled(False)
 model, meta, path, config = load_model(out_dir, [checkpoint])
-vocabulary = [meta.tokenizer.decode([i]) for i in range(min(meta.tokenizer.vocab_size, 256))]
-names = [ch.translate(VISIBLE) for ch in vocabulary]
-questions = {q.task: q for q in sorted(meta.questions, key=lambda q: q.group == 'held out')}  # held out if there is one
-columns = len(questions) + 4
-figure = plt.figure(figsize=(1.65 * columns, 3.4 + 2.1 * model.config.n_layer), layout='constrained')
-figure.suptitle(f"{shown(path)}, iteration {config['iter_num']:,} ({model.get_num_params(non_embedding=False):,} parameters)")
-grid = figure.add_gridspec(1 + model.config.n_layer, columns, height_ratios=[1.4] + [1] * model.config.n_layer)
-
-# the digits, or all characters if there are fewer than three, along the two directions in which their embeddings differ most
-wte = model.transformer.wte.weight
-digits = [i for i, ch in enumerate(vocabulary) if ch.isdigit()]
+wte, layers = model.transformer.wte.weight, model.transformer.h
 if min(wte.shape) < 2:
     raise UserError(f"{path} has a width or a vocabulary of 1, and embeddings are drawn on two components")
-chosen = digits if len(digits) > 2 else list(range(len(vocabulary)))
-points = wte[chosen] - wte[chosen].mean(0)
-_, sizes, directions = torch.linalg.svd(points)
-share = sizes ** 2 / (sizes ** 2).sum()
-ax = figure.add_subplot(grid[0, :-3])
-ax.plot(*(points @ directions[:2].T).T, color='#56B4E9', linewidth=len(digits) > 2, marker='o', markersize=14)
-for i, (x, y) in zip(chosen, points @ directions[:2].T):
-    ax.text(x, y, names[i], ha='center', va='center', parse_math=False)
-ax.set(title='embeddings on their first two principal components', xlabel=f'first ({share[0]:.0%} of the variance)',
-       ylabel=f'second ({share[1]:.0%})', xticks=[], yticks=[], adjustable='datalim', aspect='equal')
-image(grid[0, -3:-1], wte, 'wte: characters, blue < 0 < yellow', names if len(names) <= 20 else [])
-image(grid[0, -1], model.transformer.wpe.weight, 'wpe: positions')
-for layer, block in enumerate(model.transformer.h):
-    for j, question in enumerate(questions.values()):
-        ids = meta.tokenizer.encode(question.prompt)[-model.config.block_size:]
-        ax = figure.add_subplot(grid[1 + layer, j], xlabel='looks at (attention)', ylabel='position')
-        ax.imshow(attention(model, ids)[layer], cmap=KNOWS, vmin=0, vmax=1)
-        text = [meta.tokenizer.decode([i]).translate(VISIBLE) for i in ids]
-        for set_ticks in (ax.set_xticks, ax.set_yticks):
-            set_ticks(range(len(ids)), text, fontsize=min(9, 90 / len(ids)), parse_math=False)
-        asked = ''.join(text).strip('<␣')
-        ax.set_title(asked + (',\n' if len(asked) > 12 else ', ') + f'layer {layer + 1}', parse_math=False)
-    for j, name in enumerate(['attn.c_attn', 'attn.c_proj', 'mlp.c_fc', 'mlp.c_proj']):
-        image(grid[1 + layer, len(questions) + j], block.get_submodule(name).weight, name, ['q', 'k', 'v'] if j == 0 else [])
+names = [meta.tokenizer.decode([i]).translate(VISIBLE) for i in range(min(len(wte), 256))]
+questions = {q.task: q for q in sorted(meta.questions, key=lambda q: q.group == 'held out')}  # held out if there is one
+prompts = [meta.tokenizer.encode(q.prompt)[-model.config.block_size:] for q in questions.values()]
+
+# two rows of images, as large as their letters need, in inches: the embeddings above, each layer below
+side = max([1.65, *(0.13 * len(ids) for ids in prompts)])  # of an image of attention
+width, height = 8 + side * len(prompts), max(2.9, 0.11 * len(wte)) if len(wte) <= 128 else 2.9
+heights = [height + 0.5, (side + 0.6) * len(layers) + 0.6]
+figure = plt.figure(figsize=(width, sum(heights) + 0.2), layout='constrained')
+n_params = model.get_num_params(non_embedding=False)
+figure.suptitle(f"{shown(path)}, iteration {config['iter_num']:,} ({n_params:,} parameters)", parse_math=False)
+above, below = figure.subfigures(2, 1, height_ratios=heights)
+axes = above.subplots(1, 3, width_ratios=[2, 2, 1])
+image(axes[1], wte, 'wte', 'dimension', 'character', names if len(wte) <= 128 else ())
+image(axes[2], model.transformer.wpe.weight, 'wpe', 'dimension', 'position')
+
+# the digits, or all characters if there are fewer than three, along the two directions in which their embeddings differ most
+digits = [i for i, name in enumerate(names) if name.isdigit()]
+chosen = digits if len(digits) > 2 else list(range(len(names)))
+components, sizes, _ = np.linalg.svd(wte[chosen] - wte[chosen].mean(0), full_matrices=False)
+points = (components * sizes)[:, :2]
+points *= np.sign(points[np.abs(points).argmax(0), [0, 1]])  # else the signs depend on the processor
+points = apart(points * 0.8 * min(0.36 * width / np.ptp(points[:, 0]), height / np.ptp(points[:, 1])), CIRCLE / 72)
+axes[0].plot(*points.T, color='#56B4E9', linewidth=len(digits) > 2, marker='o', markersize=CIRCLE)
+for i, (x, y) in zip(chosen, points):
+    axes[0].text(x, y, names[i], ha='center', va='center', parse_math=False)
+first, second = sizes[:2] ** 2 / (sizes ** 2).sum()
+axes[0].set(title='embeddings on their first two principal components', xticks=[], yticks=[], aspect='equal',
+            adjustable='datalim', xlabel=f'first ({first:.0%} of the variance)', ylabel=f'second ({second:.0%})')
+
+axes = below.subplots(len(layers), len(prompts) + 4, squeeze=False, width_ratios=[side] * len(prompts) + [1.65] * 4)
+for j, ids in enumerate(prompts):
+    text = [meta.tokenizer.decode([i]).translate(VISIBLE) for i in ids]
+    for layer, (ax, weights) in enumerate(zip(axes[:, j], attention(model, ids)), 1):
+        ax.imshow(weights, cmap=KNOWS, vmin=0, vmax=1)
+        ax.set(xlabel='attends to', ylabel='position')
+        ax.set_xticks(range(len(ids)), text, parse_math=False)
+        ax.set_yticks(range(len(ids)), text, parse_math=False)
+        ax.set_title(''.join(text).strip('<␣') + f', layer {layer}', parse_math=False)
+for block, row in zip(layers, axes[:, len(prompts):]):
+    for ax, name in zip(row, ['attn.c_attn', 'attn.c_proj', 'mlp.c_fc', 'mlp.c_proj']):
+        image(ax, block.get_submodule(name).weight, name, 'input', 'output', 'qkv' if name == 'attn.c_attn' else '')
+for some, cmap, low, label in ((axes[:, :len(prompts)], KNOWS, 0, 'attention'),
+                               (axes[:, len(prompts):], 'cividis', -1, 'weight, divided by the largest of its image')):
+    if some.size:
+        colours = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(low, 1), cmap)
+        below.colorbar(colours, ax=some, location='bottom', aspect=40, label=label, ticks=[low, (low + 1) / 2, 1])
 save(figure, output or os.path.join(out_dir, 'model.png'))

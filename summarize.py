@@ -3,15 +3,14 @@ What a sweep found: means and 95 % intervals over the seeds of each config, from
 
 $ python summarize.py sweeps/main
 $ python summarize.py sweeps/main --output=results/main
-$ python summarize.py results/paper --markdown
 $ python summarize.py results/paper --compare math_mini_14 math_mini_28
 
 Writes summary.csv into the sweep's folder and prints a table. sweep.py runs this script when it ends. --output writes
 three files into another folder, which are enough to summarise and plot the sweep again without its model folders:
 summary.csv, results.csv.gz with the rows of all runs, and answers.csv.gz with the graded table of each run's last
-evaluation (when is 'last') and of the first with 99 % training accuracy ('fit'). --markdown only prints the README's
-table, together with the paper's numbers. --compare only prints how two configs differ in final accuracies and losses:
-the difference of the means over the seeds, its 95 % interval (bootstrap), and the p-value of an exact permutation test.
+evaluation (when is 'last') and of the first with 99 % training accuracy ('fit'). --compare only prints how two configs
+differ in final accuracies and losses: the difference of the means over the seeds, its 95 % interval (bootstrap), and the
+p-value of an exact permutation test.
 """
 
 import argparse
@@ -33,8 +32,6 @@ from common.files import write_file
 from common.run_folder import contents
 from common.statistics import difference
 
-PAPER = Path(__file__).resolve().parent / 'results' / 'paper_values.csv'  # what Barron & White 2025 report
-PAPER_ITERS = 30000  # where the paper's runs end
 COMPARED = {'final_seen_acc': 'training, %', 'final_heldout_acc': 'held out, %', 'final_all_heldout': 'all held out, %',
             'final_facts_acc': 'facts, %', 'final_train_loss': 'loss'}
 
@@ -147,29 +144,6 @@ def print_table(summary):
           "they agree; training: without facts; all held out: seeds with all of these right")
 
 
-def print_markdown(summary, name):
-    """The table of results in the README, with the paper's numbers for the sweep of this name."""
-    paper = pd.read_csv(PAPER, dtype=str, keep_default_na=False)
-    paper = paper[paper.sweep == name].set_index('config').to_dict('index')
-    print("| config | seeds | the paper, best | ours, best | seen sums, end | held out, end | all held out right, end "
-          "| facts, end | loss, paper | loss, ours |\n" + '|---' * 10 + '|')
-    for config, metrics in summary.groupby('config', sort=False):
-        metrics, reported = metrics.set_index('metric'), paper.get(config, {})
-        theirs = ' / '.join(filter(None, (reported.get(task) for task in ('add', 'sub', 'facts'))))
-        ours = ' / '.join(f"{100 * metrics['mean'][name]:.1f}" for name in
-                          ('best_add_acc', 'best_sub_acc', 'best_facts_acc') if name in metrics.index)
-        all_right = seeds_all_right(metrics)
-        if all_right:
-            low, high = 100 * metrics.loc['final_all_heldout', ['low', 'high']]
-            all_right += f' ({low:.0f} to {high:.0f} %)'
-        iters = metrics.iters.iloc[0]
-        stopped = f", {iters:,} iterations" if iters != PAPER_ITERS else ''
-        cells = [config + stopped, metrics.seeds.max(), theirs, ours, cell(metrics, 'final_seen_sums_acc'),
-                 cell(metrics, 'final_heldout_acc'), all_right, cell(metrics, 'final_facts_acc'),
-                 reported.get('loss', ''), f"{metrics['mean']['final_train_loss']:.3f}"]
-        print('| ' + ' | '.join(map(str, cells)) + ' |')
-
-
 def print_comparison(sweep, names):
     """How two configs of a sweep differ after the last iteration, a line for each measure that both have."""
     for name in names:
@@ -200,13 +174,10 @@ if __name__ == '__main__':
                         help="whose answers answers.csv.gz has: 'last', 'fit' or iterations (default: last fit)")
     parser.add_argument('--add', action='store_true', help='keep the runs that only the copy in --output has')
     parser.add_argument('--compare', nargs=2, metavar='CONFIG', help='print how two configs differ, and write nothing')
-    parser.add_argument('--markdown', action='store_true', help='print the table of the README, and write nothing')
     args = parser.parse_args()
     sweep = read_sweep(args.folder)
     if args.compare:
         print_comparison(sweep, args.compare)
-    elif args.markdown:
-        print_markdown(summarize(sweep), args.folder.resolve().name)
     else:
         summary = summarize(sweep)
         write_file(args.folder / 'summary.csv', summary.to_csv(index=False, float_format='%.6g'))

@@ -27,15 +27,15 @@ from common.pictures import ITERATIONS, plt, save, seeds_label
 from common.results import read_sweep
 from common.files import write_file
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 
 RESULTS = REPO / 'results'
-COLOURS = {'loss': '#555555', 'sums': '#0072B2', 'facts': '#009E73'}
+STYLES = {'loss': ('#555555', 'training loss'), 'sums': ('#0072B2', 'arithmetic, held-out questions included'),
+          'facts': ('#009E73', 'capitals')}  # colours, and names in the legend
 SWEEPS = {'paper': 'paper', 'weight_decay': 'weight_decay', 'mlt': 'paper'}  # ours: what authors_curves.csv calls theirs
 
 
 def curves(results):
-    """What is compared, by iteration: the training loss, and the accuracies of sums and facts in % if they are asked."""
+    """What is compared, by iteration: the training loss, and the accuracies of arithmetic and of facts in per cent."""
     by_iter = results.set_index('iter')
     sums = (by_iter.add_correct + by_iter.sub_correct) / (by_iter.add_total + by_iter.sub_total)
     table = pd.DataFrame({'loss': by_iter.train_loss, 'sums': 100 * sums,
@@ -47,9 +47,10 @@ def compare(theirs, ours):
     """One run of the authors against our seeds, at the iterations that both have: a dict.
 
     iter: the last of these. loss, our_loss: the loss there, ours as the mean. low, high: where one more seed of ours would lie
-    in 95 % of cases, by Student's t. outside: the share of evaluations at which their loss is below or above that of all our
-    seeds, and outside_by_chance the share to be expected. wrong_sums, our_wrong_sums and so on: questions that are answered
-    wrongly there, ours from the lowest to the highest seed. A single seed of ours has NaN for the four that need several.
+    in 95 % of cases, by Student's t. outside: the fraction of evaluations at which their loss is below or above that of all
+    our seeds, and outside_by_chance the fraction to be expected. wrong_sums, our_wrong_sums and so on: questions that are
+    answered wrongly there, ours from the lowest to the highest seed. A single seed of ours has NaN for the four that need
+    several.
     """
     theirs = theirs[theirs.iter.isin(ours[0].iter)]
     ours = [run[run.iter.isin(theirs.iter)] for run in ours]
@@ -96,17 +97,19 @@ def draw(panels):
         for measure, theirs_curve in curves(theirs).items():
             ax = bottom if measure == 'loss' else top
             seeds = pd.DataFrame([curves(run)[measure] for run in ours])
+            colour, _ = STYLES[measure]
             if len(ours) > 1:
-                ax.fill_between(seeds.columns, seeds.min(), seeds.max(), color=COLOURS[measure], alpha=0.35, linewidth=0)
+                ax.fill_between(seeds.columns, seeds.min(), seeds.max(), color=colour, alpha=0.35, linewidth=0)
             else:
-                ax.plot(seeds.T, color=COLOURS[measure], alpha=0.35, linewidth=4)
-            ax.plot(theirs_curve, color=COLOURS[measure], linewidth=1.2)
+                ax.plot(seeds.T, color=colour, alpha=0.35, linewidth=4)
+            ax.plot(theirs_curve, color=colour, linewidth=1.2)
             if measure == 'loss':  # the fall from the loss of an untrained model would hide the rest
                 ax.set_ylim(0.95 * min(theirs_curve.min(), seeds.min().min()), 1.1 * theirs_curve.loc[:1000].iloc[-1])
         stopped = f', {stop:,.0f} iterations' if stop < theirs.iter.max() else ''
         top.set(title=f'{config} ({seeds_label(len(ours))}{stopped})', ylim=(-3, 103))
-        top.set_ylabel('accuracy (%)' if i % 3 == 0 else '')
-        bottom.set_ylabel('training loss' if i % 3 == 0 else '')
+        if i % 3 == 0:
+            top.set_ylabel('accuracy (%)')
+            bottom.set_ylabel('nats per character')
         bottom.xaxis.set_major_formatter(ITERATIONS)
         for ax in (top, bottom):
             ax.grid(alpha=0.25)
@@ -114,27 +117,28 @@ def draw(panels):
         ax.set_visible(ax.has_data())
     for ax in axes[-1]:
         ax.set_xlabel('iteration')
-    handles = [Line2D([], [], color=colour, label=f"{measure}, the authors' run") for measure, colour in COLOURS.items()
+    handles = [Line2D([], [], color=colour, label=name) for measure, (colour, name) in STYLES.items()
                if any(measure in curves(theirs) for _, theirs, _ in panels)]
-    one = all(len(ours) == 1 for _, _, ours in panels)
-    handles.append(Patch(color='#555555', alpha=0.35, linewidth=0, label='our seed' if one else 'our seeds, lowest to highest'))
-    figure.legend(handles=handles, loc='outside lower center', ncols=4 if n_columns > 1 else 2, frameon=False)
+    band = 'our seed' if all(len(ours) == 1 for _, _, ours in panels) else 'our seeds, from the lowest to the highest'
+    figure.legend(handles=handles, title=f"line: the authors' run; band: {band}", loc='outside lower center',
+                  ncols=len(handles), frameon=False)
     return figure
 
 
 def draw_replay(theirs, ours):
-    """The losses that paper/replay.py gives, with the authors' and with those of our seeds."""
+    """The losses of paper/replay.py, with the authors' and with those of our seeds."""
     with explained("results/replay.csv cannot be read ({}): run paper/replay.py"):
         table = pd.read_csv(RESULTS / 'replay.csv')
     figure, ax = plt.subplots(figsize=(7, 4.2), layout='constrained')
     for i, run in enumerate(ours):
         ax.plot(run.iter, run.train_loss, color='#999999', linewidth=0.8, label='our seeds' if i == 0 else None)
-    ax.plot(theirs.iter, theirs.train_loss, color='black', linewidth=1.8, label='the authors')
+    ax.plot(theirs.iter, theirs.train_loss, color='black', linewidth=1.8, label="the authors' run")
     for (batches, dtype), run in table.groupby(['batches', 'dtype'], sort=False):
         ax.plot(run.iter, run.train_loss, color={'theirs': '#D55E00', 'other': '#0072B2'}[batches], linewidth=1.8,
-                linestyle='--' if dtype == 'bfloat16' else '-', label=f"{batches.removesuffix('s')} batches, {dtype}")
+                linestyle='--' if dtype == 'bfloat16' else '-',
+                label=f"our model, {batches.removesuffix('s')} batches, {dtype}")
     ax.set(xlim=(0, table.iter.max()), ylim=(0.75, 1.7), xlabel='iteration', ylabel='training loss (nats per character)',
-           title='facts_mini_14')
+           title="facts_mini_14, replayed from the authors' initial weights")
     ax.grid(alpha=0.25)
     ax.legend(frameon=False)
     return figure

@@ -1,7 +1,9 @@
 """Each kind of picture from a tiny run, from a run that goes on, and a clear sentence where a picture lacks its data."""
 
 import re
+import runpy
 import shutil
+import sys
 
 import numpy as np
 import pandas as pd
@@ -15,8 +17,10 @@ from common import pictures
 from common.answers import add_verdicts
 from common.checkpoint import load_model
 from common.gpt2 import save_gpt2
-from common.questions import arithmetic_questions
+from common.questions import Question, arithmetic_questions
 from common.results import CLASSIC_COLUMNS
+from plot_results import (HELD_OUT, LOSS, PROBABILITY, add_legend, curves_of, draw_capacity, draw_overlay, draw_panels,
+                          draw_seeds, read_panels, title_of)
 
 MATH, FACTS, BOTH = ('math_mini_14', 'facts_mini_14', 'both_mini_14')
 
@@ -42,6 +46,19 @@ def attention():
     return namespace['attention']
 
 
+def draw(table):
+    """The axes on which one model's graded table is drawn, those of the scale left out."""
+    figure, draw_tables = pictures.model_figure([('a model', table)])
+    draw_tables([table], ['a model'])
+    return [ax for ax in figure.axes if ax.get_label() != '<colorbar>']
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    pictures.plt.close('all')
+
+
 # -----------------------------------------------------------------------------
 # what is drawn
 
@@ -52,8 +69,7 @@ def test_a_grid_says_what_the_model_says_where_it_is_asked_and_marks_what_is_wro
     said = [q.answer if q.prompt != '<4-6=' else '7' for q in questions]
     table = table_of(questions, said)
     table['prob'] = np.arange(100) / 100
-    figure, axes = pictures.plt.subplots()
-    pictures.draw_task(axes, table)
+    axes = draw(table)[0]
     cells = {tuple(map(round, text.get_position())): text for text in axes.texts}
     for i, text in enumerate(said):
         a, b = divmod(i, 10)
@@ -63,23 +79,37 @@ def test_a_grid_says_what_the_model_says_where_it_is_asked_and_marks_what_is_wro
     frames = {tuple(path.vertices[:4].mean(0).round()) for collection in axes.collections for path in collection.get_paths()}
     assert frames == {(3, 8), (8, 3)}
     assert cells[0, 2].get_color() == 'black' and cells[9, 9].get_color() == 'white', 'on a pale and on a dark cell'
-    assert axes.get_title() == 'subtraction: seen 97 of 98 right, held out 2 of 2'
-    pictures.plt.close(figure)
+    assert axes.get_title() == 'subtraction\ntraining 97 of 98 right, held out 2 of 2'
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ('b', 'a')
+
+
+def test_prompts_of_two_numbers_are_a_grid_whatever_the_operation():
+    questions = [Question('times', f'<{a}*{b}=', str(a * b)) for a in range(13) for b in range(13)]
+    axes = draw(table_of(questions, [q.answer if q.prompt != '<12*12=' else '10044' for q in questions]))[0]
+    cells = {tuple(map(round, text.get_position())): text.get_text() for text in axes.texts}
+    assert cells[11, 12] == '132' and cells[12, 12] == '100…', 'a longer prediction is not taken for a shorter one'
+
+
+def test_a_grid_too_large_for_numbers_still_marks_every_question_that_its_title_does_not_count():
+    questions = arithmetic_questions((), 20)[:441]
+    axes = draw(table_of(questions, [q.answer if q.prompt not in ('<7+20=', '<0+3=') else '9' for q in questions]))[0]
+    assert axes.get_title() == 'addition\ntraining 439 of 441 right' and not axes.texts
+    assert {(a, b) for b, a in axes.collections[-1].get_offsets().tolist()} == {(7, 20), (0, 3)}
 
 
 @pytest.mark.parametrize('held_out', [[], [(3, 8)]])
 @pytest.mark.parametrize('said, max_operand, words', [
-    (None, 9, 'number: what the model says'), ('7', 9, 'number: what the model says (orange box: wrong)'), ('7', 20, '')])
+    (None, 9, ['number: prediction']), ('7', 9, ['number: prediction', 'orange: wrong']), ('7', 20, ['orange: wrong']),
+    (None, 20, [])])
 def test_a_caption_explains_what_is_drawn_and_nothing_else(held_out, said, max_operand, words):
     questions = arithmetic_questions(held_out, max_operand)
     figure, _ = pictures.model_figure([('a model', table_of(questions, [said or q.answer for q in questions]))])
-    expected = [words] * bool(words) + ['frame: held out'] * bool(held_out)
-    assert figure.axes[-1].get_xlabel().split('\n')[1:] == ['; '.join(expected)] * bool(expected)
-    pictures.plt.close(figure)
+    expected = words + (['frame: held out'] if held_out else [])
+    marks = figure.axes[-1].get_xlabel().removeprefix('colour: probability of the right answer').strip()
+    assert marks == '; '.join(expected)
 
 
 def test_a_legend_stays_inside_its_figure():
-    from plot_results import add_legend
     figure, axes = pictures.plt.subplots(figsize=(5, 3), layout='constrained')
     for n in (2, 9):
         add_legend(figure, {f'{i} of the curves of a run': axes.plot(range(2))[0] for i in range(n)})
@@ -87,7 +117,6 @@ def test_a_legend_stays_inside_its_figure():
         box = figure.legends[-1].get_window_extent()
         assert 0 <= box.x0 < box.x1 <= figure.bbox.width
     assert [legend._ncols for legend in figure.legends] == [2, 2]
-    pictures.plt.close(figure)
 
 
 def test_bars_are_as_long_as_the_probabilities_and_wrong_answers_stand_beside_them():
@@ -95,14 +124,24 @@ def test_bars_are_as_long_as_the_probabilities_and_wrong_answers_stand_beside_th
     table = table_of(questions, ['Rome' if 'Spain' in q.prompt else q.answer for q in questions])
     table['prob'] = np.linspace(0.1, 0.9, 50)
     table.loc[49, ['said', 'right']] = ' \n', False
-    figure, axes = pictures.plt.subplots()
-    pictures.draw_task(axes, table)
+    axes = draw(table)[0]
     assert np.allclose([bar.get_width() for bar in axes.patches], table.prob)
     names = [label.get_text() for label in axes.get_yticklabels()]
     assert names[0] == 'France: Paris' and len(names) == 50
     assert [text.get_text() for text in axes.texts] == ['Rome', '(nothing)']
     assert round(axes.texts[0].get_position()[1]) == names.index('Spain: Madrid')
-    pictures.plt.close(figure)
+
+
+def test_every_one_of_many_bars_has_its_name_and_its_wrong_answer_and_those_held_out_are_framed():
+    questions = [Question('animals', f'The {i} says ', f'sound {i}', 'held out' if i == 77 else 'seen', ' \n')
+                 for i in range(150)]
+    axes = draw(table_of(questions, [f'noise {i}' for i in range(150)]))
+    labels = [label for ax in axes for label in ax.get_yticklabels()]
+    assert [label.get_text() for label in labels] == [f'{i}: sound {i}' for i in range(150)]
+    assert [text.get_text() for ax in axes for text in ax.texts] == [f'noise {i}' for i in range(150)]
+    assert [i for i, label in enumerate(labels) if label.get_bbox_patch()] == [77]
+    assert ['frame: held out' in ax.get_xlabel() for ax in axes] == [False, True, False]
+    assert [ax.get_title() for ax in axes] == ['animals\ntraining 0 of 149 right, held out 0 of 1', '', '']
 
 
 def test_answers_are_in_the_order_in_which_they_were_learnt_for_good_and_those_held_out_apart():
@@ -117,7 +156,6 @@ def test_answers_are_in_the_order_in_which_they_were_learnt_for_good_and_those_h
     assert [label.get_text() for label in held_out.get_yticklabels()][::-1] == ['1+0', '0+1']
     drawn = {axes.get_ylabel(): axes.collections[0].get_array().reshape(2, 3).tolist() for axes in (held_out, addition)}
     assert drawn == {'held out': [[0, 0, 1], [0, 0, 0]], 'addition': [[0, 1, 1], [1, 1, 0]]}
-    pictures.plt.close(figure)
 
 
 def test_runs_with_other_questions_share_one_order():
@@ -138,27 +176,146 @@ def test_prompts_are_shortened_to_what_tells_them_apart():
     assert pictures.short(['The cat says ', 'The cow says ']) == ['cat', 'cow'], 'words stay whole'
 
 
-def test_facts_have_their_curve_unless_it_is_that_of_their_own_tasks():
-    from plot_results import curves_of
-    empty = {f'{task}_{what}': 0.0 for task in ('add', 'sub', 'heldout') for what in ('correct', 'total')}
-    table = pd.DataFrame({'iter': [0, 250], **empty, 'facts_correct': [0, 20], 'facts_total': 50, 'mul_total': 50})
-    assert list(curves_of(table.assign(mul_correct=[0, 20]), 'both')) == ['mul']
-    assert list(curves_of(table.assign(mul_correct=[0, 30]), 'both')) == ['facts', 'mul']
-    assert list(curves_of(table.assign(mul_correct=[0, 20]), 'facts')) == ['mul']
+def results_of(held_out=None, **tasks):
+    """A results.csv of two evaluations: the samples of each task that are right at the second, and all its samples.
+
+    A task's name ends in _words if its answers are texts. held_out: those of all that are held out; None: no such column.
+    """
+    counts = {'add': (0, 0), 'sub': (0, 0), **({'heldout': held_out} if held_out else {}), **tasks}
+    table = {'iter': [0.0, 250.0], 'val_loss': [3.0, 0.5], 'train_loss': [3.0, 0.5], 'n_params': 1582.0,
+             'heldout_prob': [0.0, 0.25]}
+    for name, (right, total) in counts.items():
+        table |= {f'{name}_correct': [0.0, right], f'{name}_total': float(total)}
+    words = [counts[name] for name in counts if name == 'facts' or name.endswith('_words')]
+    numbers = [counts[name] for name in counts if name not in ('facts', 'heldout') and not name.endswith('_words')]
+    right, total = (sum(count[i] for count in numbers) for i in (0, 1))
+    table |= {'facts_correct': [0.0, sum(n for n, _ in words)], 'facts_total': float(sum(n for _, n in words)),
+              'math_acc': [0.0, right / max(total, 1)], 'math_total': float(total), 'facts_acc': 0.0}
+    return pd.DataFrame(table)
 
 
-def test_seen_sums_are_drawn_apart_from_those_held_out(project):
-    """From a results.csv in which all that is held out is right and nothing else is."""
-    from plot_results import curves_of
-    results = pd.read_csv(project.folder / BOTH / 'results.csv')
-    results[['add_correct', 'sub_correct', 'facts_correct']] = 2, 2, 50
-    results[['heldout_correct', 'heldout_total', 'add_total', 'sub_total', 'facts_total']] = 4, 4, 100, 100, 100
-    curves = curves_of(results, 'both')
-    assert list(curves) == ['seen sums', 'held out', 'facts', 'held out, probability']
-    assert (curves['seen sums'] == 0).all() and (curves['held out'] == 100).all() and (curves.facts == 50).all()
-    assert np.allclose(curves['held out, probability'], 100 * results.heldout_prob)
-    assert list(curves_of(results, 'math'))[:2] == ['addition', 'subtraction']
-    assert list(curves_of(results, 'facts')) == ['facts']
+def final_curves(operation='both', **tasks):
+    curves = curves_of(results_of(**tasks), operation).drop(columns=LOSS)
+    return {name: pytest.approx(value) for name, value in curves.iloc[-1].items()}
+
+
+def test_a_task_of_ones_own_is_not_drawn_a_second_time_as_facts():
+    assert final_curves(held_out=(0, 0), mul=(20, 40), past_words=(5, 50)) == {
+        'training accuracy: mul': 50, 'training accuracy: past_words': 10}
+    assert final_curves(held_out=(0, 0), facts=(30, 60), mul=(20, 40), past_words=(5, 50)) == {
+        'training accuracy: mul': 50, 'training accuracy: past_words': 10, 'training accuracy: facts': 50}
+
+
+def test_a_curve_of_training_questions_has_no_held_out_ones_or_says_so():
+    assert final_curves(held_out=(40, 40), add=(40, 1000), sub=(0, 1000)) == {
+        'training accuracy: arithmetic': 0, HELD_OUT: 100, PROBABILITY: 25}
+    assert final_curves(held_out=(40, 40), mul=(60, 80)) == {'training accuracy: mul': 50, HELD_OUT: 100, PROBABILITY: 25}
+    assert final_curves(held_out=(40, 40), mul=(60, 80), past_words=(5, 50)) == {
+        'training and held-out accuracy: mul': 75, 'training and held-out accuracy: past_words': 10,
+        HELD_OUT: 100, PROBABILITY: 25}
+    assert final_curves('math', held_out=(40, 40), add=(40, 1000), sub=(0, 1000)) == {
+        'training and held-out accuracy: addition': 4, 'training and held-out accuracy: subtraction': 0,
+        HELD_OUT: 100, PROBABILITY: 25}
+
+
+def test_an_operation_leaves_the_papers_other_tasks_out_and_no_own_one():
+    tasks = dict(held_out=(0, 0), add=(10, 100), sub=(10, 100), facts=(5, 50), mul=(1, 10))
+    assert [*final_curves('facts', **tasks)] == ['training accuracy: mul', 'training accuracy: facts']
+    assert [*final_curves('math', **tasks)] == [f'training accuracy: {name}' for name in ('addition', 'subtraction', 'mul')]
+    assert [*final_curves('facts', held_out=(4, 40), add=(10, 100), facts=(5, 50))] == ['training accuracy: facts']
+    assert [*final_curves(add=(10, 100), sub=(10, 100))] == ['accuracy: addition', 'accuracy: subtraction'], 'who knows?'
+
+
+def test_an_axis_names_a_probability_only_where_one_is_drawn():
+    for tasks, words in ((dict(facts=(5, 50)), 'accuracy (%)'),
+                         (dict(add=(9, 99), held_out=(1, 2)), 'accuracy, or probability (%)')):
+        figure = draw_panels([('a run', [results_of(**tasks)], [])], 'both')
+        assert figure.axes[0].get_ylabel() == words
+
+
+def test_a_legend_shows_which_curves_have_a_band():
+    runs = [results_of(add=(n, 100), held_out=(n // 9, 10)) for n in (20, 90)]
+    figure = draw_panels([('two seeds', runs, [])], 'both')
+    legend = figure.legends[0]
+    names = [text.get_text() for text in legend.get_texts()]
+    banded = {name: hasattr(handle, 'get_hatch') for name, handle in zip(names, legend.legend_handles)}
+    assert banded == {'training accuracy: arithmetic': True, HELD_OUT: False, PROBABILITY: True, LOSS: False}
+    assert len(figure.axes[0].collections) == 2 and 'band: ± standard deviation' in legend.get_title().get_text()
+    alone = draw_panels([('one run', runs[:1], [])], 'both')
+    assert not alone.axes[0].collections and not alone.legends[0].get_title().get_text()
+
+
+def test_several_widths_lie_over_one_another_in_one_axis_for_each_measure():
+    panels = [(f'width {n}\n({n} parameters)', [results_of(add=(n, 100), held_out=(n, 100))], []) for n in (14, 28, 56)]
+    figure = draw_overlay(panels, 'both')
+    for ax, name in zip(figure.axes, ('training accuracy: arithmetic (%)', f'{HELD_OUT} (%)', f'{PROBABILITY} (%)')):
+        assert ax.get_title() == name and len(ax.lines) == 3
+    assert [line.get_ydata()[-1] for line in figure.axes[1].lines] == [14, 28, 56]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [f'width {n} ({n} parameters)' for n in (14, 28, 56)]
+
+
+def test_a_title_does_not_name_two_widths_and_says_if_a_run_is_unfinished(tmp_path):
+    runs = {1: results_of(), 2: results_of()}
+    assert title_of('math_mini_14,n_embd=28', runs) == 'math_mini,n_embd=28\n(1,582 parameters, 2 seeds)'
+    assert title_of('math_mini_14,dropout=0.1', {None: results_of()}) == 'math_mini_14,dropout=0.1\n(1,582 parameters)'
+    results_of(add=(1, 2)).to_csv(tmp_path / 'temp.csv', index=False)
+    (title, *_), = read_panels([tmp_path])
+    assert title == f'{tmp_path.name}\n(1,582 parameters, unfinished)'
+
+
+def test_final_accuracies_of_own_tasks_are_those_of_training_questions_and_each_is_drawn_once():
+    run = results_of(held_out=(40, 40), mul=(60, 80), past_words=(5, 50)).assign(seen_acc=25 / 90)
+    figure = draw_capacity({'math_mini_14,n_embd=28': {1: run}, 'math_mini_14,n_embd=56': {1: run.assign(n_params=9999.0)}})
+    assert [ax.get_title() for ax in figure.axes] == ['math_mini']
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ['training accuracy', HELD_OUT]
+
+
+# -----------------------------------------------------------------------------
+# the inside of a model
+
+
+def inside(folder, monkeypatch):
+    """The figure that plot_model.py draws of a committed model folder; it is a script, which runs from top to bottom."""
+    figures = []
+    monkeypatch.setattr(pictures, 'save', lambda figure, output: figures.append(figure))
+    monkeypatch.setattr(sys, 'argv', ['plot_model.py', f'--out_dir={REPO}/results/{folder}'])
+    monkeypatch.setattr(sys, 'excepthook', sys.excepthook)
+    with pictures.plt.rc_context(), torch.enable_grad():  # what it sets is set back
+        runpy.run_path(str(REPO / 'plot_model.py'))
+        figures[0].draw_without_rendering()
+    return figures[0]
+
+
+def test_every_letter_inside_a_model_of_capitals_can_be_read(monkeypatch):
+    """Each character names its row of wte, and no two letters lie on one another: neither there nor on the components."""
+    axes = {ax.get_title().split(',')[0]: ax for ax in inside('facts_mini_14', monkeypatch).axes}
+    embeddings, wte = axes['embeddings on their first two principal components'], axes['wte']
+    assert len(wte.get_yticklabels()) == len(embeddings.texts) == 51
+    for letters in (embeddings.texts, wte.get_yticklabels(), axes['Capital␣of␣Zambia␣is'].get_xticklabels()):
+        boxes = [letter.get_window_extent() for letter in letters if letter.get_text() not in ('␣', '↵')]
+        centres = np.array([(box.x0 + box.x1, box.y0 + box.y1) for box in boxes]) / 2
+        size = np.median([max(box.width, box.height) for box in boxes])
+        distances = np.linalg.norm(centres[:, None] - centres, axis=-1) + 1e9 * np.eye(len(boxes))
+        assert distances.min() > 0.7 * size
+
+
+def test_attention_has_a_scale_and_weights_have_axes_inside_a_model(monkeypatch):
+    axes = inside('math_mini_14', monkeypatch).axes
+    assert [ax.get_xlabel() for ax in axes if ax.get_label() == '<colorbar>'] == [
+        'attention', 'weight, divided by the largest of its image']
+    labels = {ax.get_title().split(',')[0]: (ax.get_xlabel(), ax.get_ylabel()) for ax in axes}
+    assert labels['wte'] == ('dimension', 'character') and labels['wpe'] == ('dimension', 'position')
+    assert {labels[name] for name in ('attn.c_attn', 'attn.c_proj', 'mlp.c_fc', 'mlp.c_proj')} == {('input', 'output')}
+
+
+def test_a_component_points_the_same_way_on_every_processor(monkeypatch):
+    """numpy's singular vectors may have either sign."""
+    def points(sign):
+        monkeypatch.setattr(np.linalg, 'svd', lambda *args, **kwargs: (sign * svd(*args, **kwargs)[0],
+                                                                       *svd(*args, **kwargs)[1:]))
+        return np.array([text.get_position() for text in inside('math_mini_14', monkeypatch).axes[0].texts])
+    svd = np.linalg.svd
+    assert np.allclose(points(1), points(-1))
 
 
 def test_attention_is_that_of_the_model():
@@ -192,6 +349,70 @@ def test_every_kind_of_picture_of_a_tiny_run(project):
         shows(project.folder / picture)
     assert (project.folder / MATH / 'large.svg').read_text().rstrip().endswith('</svg>')
     assert (project.folder / 'all.pdf').read_bytes().startswith(b'%PDF')
+
+
+def test_a_film_names_the_iteration_of_each_run_and_the_end_of_none_before_it(tmp_path, monkeypatch):
+    questions, titles = arithmetic_questions((), 1), []
+    runs = [pd.concat([table_of(questions, ['1'] * 8).assign(iter=i) for i in iters]) for iters in ([0, 250, 500], [0, 250])]
+
+    def recorded(models):
+        figure, draw = model_figure(models)
+        return figure, lambda tables, names: (titles.append(names), draw(tables, names))
+    model_figure = pictures.model_figure
+    monkeypatch.setattr(pictures, 'model_figure', recorded)
+    pictures.film([('long', runs[0]), ('short', runs[1])], tmp_path / 'film.gif')
+    first, *later = [[name.split('\n', 1)[1] for name in names] for names in titles]
+    assert first == later[-1] == ['iteration 500, the last evaluation', 'iteration 250, the last evaluation']
+    assert later[:2] == [['iteration 0', 'iteration 0'], ['iteration 250', 'iteration 250, the last evaluation']]
+
+
+def test_a_film_of_other_tasks_side_by_side_has_both_titles():
+    facts = [Question('facts', f'Capital of {i} is ', 'X', 'seen', ' \n') for i in range(3)]
+    tables = [table_of(questions, [q.answer for q in questions]) for questions in (arithmetic_questions((), 1), facts)]
+    figure, draw_tables = pictures.model_figure([('one', tables[0]), ('other', tables[1])])
+    draw_tables(tables, ['one', 'other'])
+    assert {'one', 'other'} == {ax.get_title().split('\n')[0] for ax in figure.axes if ax.get_visible()} & {'one', 'other'}
+
+
+def seeds_of(project, name='config'):
+    """A config's folder of two seeds, and their logs, as sweep.py leaves them; returns the folder."""
+    folder = project.folder / name
+    for seed, right in ((1337, {'<0+0=', '<5+7='}), (1338, {'<0+0='})):
+        shutil.copytree(project.folder / MATH, folder / f'seed_{seed}')
+        (folder / f'seed_{seed}.log').write_text('iter 0')
+        answers = pd.read_csv(folder / f'seed_{seed}/answers.csv.gz', keep_default_na=False)
+        is_right = answers.prompt.isin(right)
+        answers.assign(correct=2 * is_right, said=answers.answer.astype(str).where(is_right, 'x')).to_csv(
+            folder / f'seed_{seed}/answers.csv.gz', index=False)
+    return folder
+
+
+def test_questions_over_seeds_are_always_sometimes_or_never_right(project):
+    folder = seeds_of(project)
+    out = project.check('plot_results.py', '--answers', folder)
+    assert re.search(r'always right +never +sometimes\n.*\nadd +held out +0 +1 +1\n +training +1 +97 +0\n', out), out
+    shows(folder / 'answers.png')
+    figure = draw_seeds(read_panels([str(folder)]))
+    cells = {tuple(map(round, text.get_position())): text.get_text() for text in figure.axes[0].texts}
+    assert (cells[0, 0], cells[7, 5], cells[5, 7]) == ('2', '1', '0')
+    assert figure.axes[0].get_title() == 'addition\ntraining 1 of 98 always right, held out 0 of 2'
+    project.fails('plot_results.py', '--film', folder, says='choose a seed of')
+
+
+def test_a_folder_is_named_in_any_of_three_ways_and_logs_beside_seeds_are_no_folders(project):
+    folder = seeds_of(project)
+    everything = sorted(folder.glob('seed_*'))
+    assert len(everything) == 4
+    pages = [project.check('plot_results.py', *how, f'--output={i}.png') and (project.folder / f'{i}.png').read_bytes()
+             for i, how in enumerate(([*everything], ['--model_folder', *everything], ['--out_dir', *everything]))]
+    assert pages[0] == pages[1] == pages[2]
+    project.fails('plot_results.py', says='name model folders')
+
+
+def test_a_picture_does_not_say_which_version_drew_it(tmp_path):
+    figure, _ = pictures.plt.subplots()
+    pictures.save(figure, tmp_path / 'a.png')
+    assert b'Software' not in (tmp_path / 'a.png').read_bytes()
 
 
 def test_a_film_begins_with_the_end_and_goes_through_all_evaluations(project):
@@ -235,7 +456,9 @@ def test_the_eleven_classic_columns_give_curves_and_a_clear_sentence_for_the_res
 def test_the_inside_of_several_layers_has_a_row_for_each(project):
     project.check('train_with_eval.py', f'config/train_{BOTH}.py', *TINY, '--n_layer=2', '--n_head=2', '--out_dir=deep')
     project.check('plot_model.py', '--out_dir=deep', '--output=deep.png')
-    assert shows(project.folder / 'deep.png')[1] == pytest.approx(150 * (3.4 + 2.1 * 2), abs=1)
+    project.check('train_with_eval.py', f'config/train_{BOTH}.py', *TINY, '--n_layer=3', '--n_head=2', '--out_dir=deeper')
+    project.check('plot_model.py', '--out_dir=deeper', '--output=deeper.png')
+    assert shows(project.folder / 'deeper.png')[1] > shows(project.folder / 'deep.png')[1] + 300
 
 
 # -----------------------------------------------------------------------------

@@ -29,7 +29,7 @@ def test_it_is_short():
     ('paper', 'docs/results.md', '# Results in full'),
     ('weight_decay', 'docs/results.md', 'With weight decay')])
 def test_the_tables_of_results_are_printed_by_a_command(sweep, path, heading):
-    printed = Project(REPO).run('summarize.py', f'results/{sweep}', '--markdown', PYTHONPATH='').stdout
+    printed = Project(REPO).check('paper/table.py', f'results/{sweep}', PYTHONPATH='')
     assert table_after((REPO / path).read_text(), heading) == printed
 
 

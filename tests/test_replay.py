@@ -6,6 +6,7 @@ import pytest
 from paper.authors import SWEEPS, compare, draw, markdown
 from conftest import REPO
 from paper.replay import replay
+from paper.table import table
 
 from common.pictures import plt
 from common.questions import facts_questions, facts_text
@@ -78,6 +79,13 @@ def test_runs_that_stop_between_the_authors_evaluations_are_compared_at_the_last
     figure = draw([('c', theirs, [ours])])
     assert figure.axes[1].get_ylim()[1] == pytest.approx(1.1 * 0.9), 'up to the loss at iteration 1000, or the last before'
     plt.close(figure)
+
+
+def test_the_table_says_where_runs_ended_that_are_not_as_long_as_the_papers():
+    summary = pd.DataFrame([dict(config=config, iters=end, metric='final_train_loss', seeds=1, mean=0.5, std=0.0)
+                            for config, end in (('math_mini_14', 30000), ('math_mini_28', 12000))])
+    assert [line.split('|')[1:4] for line in table(summary, 'paper')[2:]] == [
+        [' math_mini_14 ', ' 1 ', ' 100 / 100 '], [' math_mini_28, 12,000 iterations ', ' 1 ', ' 97.8 / 97.8 ']]
 
 
 @pytest.mark.slow

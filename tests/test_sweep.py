@@ -27,7 +27,6 @@ from common.results import measure, own_tasks, read_results, read_seeds, read_sw
 from common.run_folder import lock_folder
 from common.statistics import seeds_interval
 from configurator import settings_of
-from summarize import print_markdown
 
 CONFIGS = ['config/train_both_mini_14.py', 'config/train_both_mini_28.py']
 QUICK = [option for option in TINY if not option.startswith('--num_threads')]
@@ -449,7 +448,6 @@ def copy_results(folder):
     for path in (REPO / 'results/paper').rglob('*.csv*'):
         (folder / path.relative_to(REPO)).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, folder / path.relative_to(REPO))
-    shutil.copy(REPO / 'results/paper_values.csv', folder / 'results')
 
 
 def files_of(folder):
@@ -496,14 +494,6 @@ def test_a_run_that_was_asked_nothing_has_no_accuracy():
     table = pd.DataFrame([dict(iter=0, **empty, math_acc=0.0, facts_acc=0.0, train_loss=1.0, val_loss=1.0, seen_acc=0.0,
                                seen_prob=0.0, heldout_prob=0.0, math_total=0.0)])
     assert measure(table) == {'final_train_loss': 1.0, 'best_train_loss': 1.0}
-
-
-def test_a_table_says_where_runs_ended_that_are_not_as_long_as_the_papers(capsys):
-    runs = {config: {1: run_of([0, end], [0, 2]).assign(n_params=1)}
-            for config, end in (('math_mini_14', 30000), ('math_mini_28', 12000))}
-    print_markdown(summarize(runs), 'paper')
-    assert [line.split('|')[1] for line in capsys.readouterr().out.splitlines()[2:]] == [
-        ' math_mini_14 ', ' math_mini_28, 12,000 iterations ']
 
 
 # -----------------------------------------------------------------------------

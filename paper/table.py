@@ -1,0 +1,58 @@
+"""
+The paper's numbers beside ours: the tables of docs/results.md.
+
+$ python paper/table.py results/paper
+$ python paper/table.py results/weight_decay
+
+Reads a sweep, or the copy of one, and results/paper_values.csv, which has what Barron & White 2025 report for the sweep
+of the same name. Prints a row for each config.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPO))
+from common.errors import report_errors, wrapped
+
+if __name__ == '__main__':
+    report_errors()  # before the imports that fail without the environment
+import pandas as pd
+
+from common.results import read_sweep, summarize
+from summarize import cell, seeds_all_right
+
+PAPER = REPO / 'results' / 'paper_values.csv'
+PAPER_ITERS = 30000  # where the paper's runs end
+HEAD = ['config', 'seeds', 'the paper, best', 'ours, best', 'arithmetic, training, final', 'held out, final',
+        'all held out right, final', 'facts, final', 'loss, paper', 'loss, ours']
+
+
+def table(summary, name):
+    """The lines of the table for a summary, with the paper's numbers for the sweep of this name."""
+    reported = pd.read_csv(PAPER, dtype=str, keep_default_na=False)
+    reported = reported[reported.sweep == name].set_index('config').to_dict('index')
+    lines = [HEAD]
+    for config, metrics in summary.groupby('config', sort=False):
+        metrics, paper, iters = metrics.set_index('metric'), reported.get(config, {}), metrics.iters.iloc[0]
+        theirs = [paper[task] for task in ('add', 'sub', 'facts') if paper.get(task)]
+        ours = [f'{100 * metrics["mean"][metric]:.1f}' for metric in ('best_add_acc', 'best_sub_acc', 'best_facts_acc')
+                if metric in metrics.index]
+        all_right = seeds_all_right(metrics)
+        if all_right:
+            low, high = 100 * metrics.loc['final_all_heldout', ['low', 'high']]
+            all_right += f' ({low:.0f} to {high:.0f} %)'
+        lines.append([config if iters == PAPER_ITERS else f'{config}, {iters:,} iterations', metrics.seeds.max(),
+                      ' / '.join(theirs), ' / '.join(ours), cell(metrics, 'final_seen_sums_acc'),
+                      cell(metrics, 'final_heldout_acc'), all_right, cell(metrics, 'final_facts_acc'),
+                      paper.get('loss', ''), f"{metrics['mean']['final_train_loss']:.3f}"])
+    first, *others = ['| ' + ' | '.join(map(str, line)) + ' |' for line in lines]
+    return [first, '|---' * len(HEAD) + '|', *others]
+
+
+if __name__ == '__main__':
+    parser = argparse.ArgumentParser(description=wrapped(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('folder', type=Path, help='the folder of a sweep, or of its copy')
+    folder = parser.parse_args().folder
+    print('\n'.join(table(summarize(read_sweep(folder)), folder.resolve().name)))
