@@ -67,7 +67,9 @@ results: .venv/installed-dev
 	  ls sweeps/$$name/*/seed_*/results.csv > /dev/null 2>&1 || continue; \
 	  $(VENV) summarize.py sweeps/$$name --output=results/$$name || exit 1; \
 	done
-	for name in paper weight_decay; do $(VENV) plot_results.py --sweep results/$$name || exit 1; done
+	for name in paper weight_decay; do \
+	  $(VENV) plot_results.py --sweep results/$$name && $(VENV) paper/table.py results/$$name || exit 1; \
+	done
 	$(VENV) paper/authors.py
 	for study in widths why; do \
 	  $(VENV) study/$$study.py && $(VENV) study/$$study.py --markdown > study/tables.tmp || exit 1; \

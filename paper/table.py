@@ -5,7 +5,7 @@ $ python paper/table.py results/paper
 $ python paper/table.py results/weight_decay
 
 Reads a sweep, or the copy of one, and results/paper_values.csv, which has what Barron & White 2025 report for the sweep
-of the same name. Prints a row for each config.
+of the same name. Prints a row for each config, and writes the same into table.md in that folder.
 """
 
 import argparse
@@ -20,6 +20,7 @@ if __name__ == '__main__':
     report_errors()  # before the imports that fail without the environment
 import pandas as pd
 
+from common.files import write_file
 from common.results import read_sweep, summarize
 from summarize import cell, seeds_all_right
 
@@ -55,4 +56,6 @@ if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=wrapped(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('folder', type=Path, help='the folder of a sweep, or of its copy')
     folder = parser.parse_args().folder
-    print('\n'.join(table(summarize(read_sweep(folder)), folder.resolve().name)))
+    text = '\n'.join(table(summarize(read_sweep(folder)), folder.resolve().name)) + '\n'
+    print(text, end='')
+    write_file(folder / 'table.md', text)
