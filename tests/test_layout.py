@@ -13,7 +13,7 @@ ROOMS = {  # what each may import beside itself: rooms, or single modules
 SCRIPTS = {path.stem for path in REPO.glob('*.py')} - {'model', 'configurator'}
 FREE = {'dev', 'paper'}  # the benchmark and the comparison with the authors train, so they import the training script
 FILES = {path.relative_to(REPO): ast.parse(path.read_text(encoding='utf-8'))
-         for pattern in ('*.py', 'data/*/prepare.py', *(f'{room}/*.py' for room in ('common', 'fused', 'study', *FREE)))
+         for pattern in ('*.py', 'data/*/prepare.py', *(f'{room}/*.py' for room in ('common', 'fused', 'study', *sorted(FREE))))
          for path in REPO.glob(pattern)}
 MODULES = {'.'.join(path.with_suffix('').parts) for path in FILES}
 
