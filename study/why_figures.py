@@ -4,9 +4,9 @@ there.
 """
 
 import numpy as np
-from matplotlib.ticker import NullLocator
 
 from common.pictures import plt
+from matplotlib.ticker import NullLocator
 from study.datasets import BASES
 from study.why_load import LOADS, MOST_LEARNT
 from study.why_time import DECAYS, READ
