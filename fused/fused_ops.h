@@ -1,10 +1,10 @@
 // The operations of a small GPT, forward and backward, from which fused_step.cpp is built. The lanes of a SIMD register
-// hold the same number of different windows of a batch, or of prefixes, so each operation is the scalar formula, written
-// with `vec` for `float`, and hardly a lane is idle, however narrow the model is.
+// hold the same number of different windows of a batch, or of prefixes, so each operation is the scalar formula,
+// written with `vec` for `float`, and hardly a lane is idle, however narrow the model is.
 //
 // Letters: L layers, H heads, width C, MLP of hidden width F, T positions in a window, vocabulary V. A lane of a block
-// holds W windows laid end to end, because products are quicker over more positions: P = W * T. Only attention sees where
-// a window ends. d_x is the gradient of x.
+// holds W windows laid end to end, because products are quicker over more positions: P = W * T. Only attention sees
+// where a window ends. d_x is the gradient of x.
 
 #pragma once
 
@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <cstring>
 #include <utility>
+#include <vector>
 #if defined(__SSE2__)
 #include <xmmintrin.h>
 #endif
@@ -28,9 +29,9 @@ constexpr int LANES = BYTES / sizeof(float);
 typedef float vec __attribute__((vector_size(BYTES)));
 typedef int32_t ivec __attribute__((vector_size(BYTES)));
 
-// While one of these lives, its thread takes numbers below 1.2e-38, which are stored in another way (denormal), for 0. A
-// trained model has many of them, in gradients and in probabilities times weights, and Intel's processors need a hundred
-// times longer for each. The thread's own setting is restored in the end.
+// While one of these lives, its thread takes numbers below 1.2e-38, which are stored in another way (denormal), for 0.
+// A trained model has many of them, in gradients and in probabilities times weights, and Intel's processors need a
+// hundred times longer for each. The thread's own setting is restored in the end.
 struct DenormalsAreZero {
 #if defined(__SSE2__)
     const unsigned before = _mm_getcsr();
@@ -56,7 +57,7 @@ struct DenormalsAreZero {
 // 1e-7 of the value. Below -87 it is exp(-87), about 1e-38, because 2^n must not leave the range of float.
 static inline vec exp_negative(vec x) {
     x = x < -87.0f ? vec{} - 87.0f : x;
-    const ivec n = __builtin_convertvector(x * 1.44269504f - 0.5f, ivec);  // truncated: the nearest integer, because x <= 0
+    const ivec n = __builtin_convertvector(x * 1.44269504f - 0.5f, ivec);  // truncated to the nearest, because x <= 0
     const vec z = __builtin_convertvector(n, vec);
     const vec r = x - z * 0.693359375f - z * -2.12194440e-4f;  // log 2 in two parts, because the first one is exact
     vec y = 1.9875691500e-4f * r + 1.3981999507e-3f;
@@ -87,7 +88,8 @@ static inline vec exp_all(vec* x, int n, float scale, vec& max) {
 }
 
 // a[0], b[0], a[1], b[1], ... from the lanes of two vectors, the first half of them and the second
-template <int... I> [[gnu::always_inline]] inline void interleave(vec a, vec b, vec* out, std::integer_sequence<int, I...>) {
+template <int... I>
+[[gnu::always_inline]] inline void interleave(vec a, vec b, vec* out, std::integer_sequence<int, I...>) {
     out[0] = vec{(I % 2 ? b : a)[I / 2]...};
     out[1] = vec{(I % 2 ? b : a)[(LANES + I) / 2]...};
 }
@@ -104,31 +106,37 @@ static inline void transpose(vec* x) {
     }
 }
 
-static int padded(int n) { return (n + LANES - 1) / LANES * LANES; }
+struct Rows {  // of n floats, each padded to whole registers
+    int n, step;  // a row has `step` registers
+    std::vector<vec> memory;
+    Rows(int rows, int n) : n(n), step((n + LANES - 1) / LANES), memory(rows * step) {}
+    vec* at(int row) { return memory.data() + row * step; }
+    float* floats(int row) { return (float*)at(row); }
+    void clear(int first, int rows) { std::fill_n(at(first), rows * step, vec{}); }
+};
 
-// Takes n features at P positions from rows of floats: lane l of position p from row number[p * LANES + l]. Rows are padded
-// to whole registers, and x has LANES vectors after its end, because what is beyond the n-th is moved along and overwritten.
-static void load(vec* x, const float* rows, const int* number, int n, int P) {
-    for (int p = 0; p < P; p++, number += LANES, x += n)
-        for (int j = 0; j < n; j += LANES) {
+// Lanes take their n features at P positions from rows: lane l of position p from row begin + number[p * LANES + l]. x
+// has LANES vectors after its end, because what is beyond the n-th is moved along and overwritten.
+static void load(vec* x, Rows& rows, const std::vector<int>& number, int P, int begin = 0) {
+    for (int p = 0; p < P; p++, x += rows.n)
+        for (int j = 0; j < rows.step; j++) {
             vec square[LANES];
-            for (int l = 0; l < LANES; l++) std::memcpy(square + l, rows + number[l] * padded(n) + j, BYTES);
+            for (int l = 0; l < LANES; l++) square[l] = rows.at(begin + number[p * LANES + l])[j];
             transpose(square);
-            for (int l = 0; l < LANES; l++) x[j + l] = square[l];
+            for (int l = 0; l < LANES; l++) x[j * LANES + l] = square[l];
         }
 }
 
-// Writes x into the rows, or adds it. Squares are copied by loops, because g++ makes a slow call of memcpy of so much.
-static void store(const vec* x, float* rows, const int* number, int n, int P, bool add) {
-    for (int p = 0; p < P; p++, number += LANES, x += n)
-        for (int j = 0; j < n; j += LANES) {
-            vec square[LANES], old = {};
-            for (int l = 0; l < LANES; l++) square[l] = x[j + l];
+// Writes x into the rows, or adds it. Loops copy squares, because g++ makes a slow call of memcpy of so much.
+static void store(const vec* x, Rows& rows, const std::vector<int>& number, int P, bool add, int begin = 0) {
+    for (int p = 0; p < P; p++, x += rows.n)
+        for (int j = 0; j < rows.step; j++) {
+            vec square[LANES];
+            for (int l = 0; l < LANES; l++) square[l] = x[j * LANES + l];
             transpose(square);
             for (int l = 0; l < LANES; l++) {
-                float* row = rows + number[l] * padded(n) + j;
-                if (add) std::memcpy(&old, row, BYTES), square[l] += old;
-                std::memcpy(row, square + l, BYTES);
+                vec& row = rows.at(begin + number[p * LANES + l])[j];
+                row = add ? row + square[l] : square[l];
             }
         }
 }
@@ -138,9 +146,6 @@ struct Shape {  // fused_step.py passes these numbers as an array
     int W() const { return std::max(1, 18 / T); }  // measured: up to 18 positions are quicker together, more are not
     int P() const { return W() * T; }
     int lanes() const { return P() * LANES; }
-    int table_blocks() const { return (T * V + lanes() - 1) / lanes(); }
-    int table_rows() const { return table_blocks() * lanes(); }  // the last block is filled up
-    int table() const { return table_rows() * (padded(C) + padded(3 * C)); }
 };
 
 // --------------------------------------------------------------------------------------------------------------------
@@ -164,7 +169,7 @@ using Features = View<vec, false>;  // features x positions, stored position by 
     return (q[0][0] + q[0][1]) + (q[0][2] + q[0][3]);
 }
 
-// Writes an element of a matrix: all lanes into one of vec, their sum into one of floats, as the gradients of weights are
+// Writes an element of a matrix: all lanes into one of vec, their sum into one of floats, as gradients of weights are
 [[gnu::always_inline]] inline void put(vec& out, vec x, bool add) { out = add ? out + x : x; }
 [[gnu::always_inline]] inline void put(float& out, vec x, bool add) { out = add ? out + sum_lanes(x) : sum_lanes(x); }
 

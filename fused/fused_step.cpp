@@ -6,17 +6,19 @@
 // - Each lane of a SIMD register belongs to another window or prefix, see below and fused_ops.h.
 // - A block of windows goes through the whole network, forward and backward, before the next block begins, so its
 //   activations stay in the cache.
-// - What a position computes depends only on its prefix: the tokens of its window up to it. Windows of a small text have
-//   many prefixes in common, the more so as they come sorted. So a block computes each of its prefixes once. Only in
-//   attention are the lanes windows; everywhere else they are prefixes. Rows of floats lead from one to the other.
-// - What the first layer computes before attention depends only on a token and its position. So it is computed once for
-//   each such pair and not for each prefix: the rows of a table, which hold x, and q, k and v.
-// - LayerNorms have no weights here, because these are multiplied into the matrix that follows: W (w * y) = (W diag(w)) y
+// - What a position of a window computes depends only on its prefix: the tokens up to it. Windows of a small text have
+//   many prefixes in common, the more so as they come sorted. So a block computes each of its prefixes once.
+// - What the first layer computes before attention depends only on a prefix's last token and its position. So it is
+//   computed once for each such pair, in a table.
+// - LayerNorms have no weights here, because these are multiplied into the matrix that follows:
+//   W (w * y) = (W diag(w)) y
 // - With one head, proj is multiplied into the matrix that makes v, because attention is linear in v.
+//
+// What lanes are: windows within attention, rows of the table where that is made, and prefixes everywhere else. On the
+// way from one to the other, lanes are stored as rows of floats, and loaded from there in another order.
 
 #include <atomic>
 #include <numeric>
-#include <vector>
 
 #include "fused_ops.h"
 
@@ -29,10 +31,10 @@ constexpr int PARTS = 4;
 // What is kept in memory
 
 struct Layer { float *ln_1, *qkv, *proj, *ln_2, *fc, *proj_2; };
-struct AfterNorm { float *matrix, *ln; int rows; };  // a matrix that follows a LayerNorm, and that LayerNorm's weights
+struct AfterNorm { float *matrix, *ln; int rows; };  // a matrix that follows a LayerNorm, and that one's weights
 
 struct Tensors {  // parameters or gradients, one after another
-    float *wte, *wpe, *ln_f, *head, *x, *qkv;  // head is the output layer, which nanoGPT ties to wte; x and qkv: the table
+    float *wte, *wpe, *ln_f, *head;  // head is the output layer, which nanoGPT ties to wte
     std::vector<Layer> layers;
     std::vector<AfterNorm> after_norms;
     Tensors(const Shape& s, std::vector<float>& memory) {
@@ -44,9 +46,20 @@ struct Tensors {  // parameters or gradients, one after another
             after_norms.push_back({layers[i].qkv, layers[i].ln_1, 3 * C});
             after_norms.push_back({layers[i].fc, layers[i].ln_2, F});
         }
-        ln_f = take(C), head = take(s.V * C), x = take(s.table_rows() * padded(s.C)), qkv = take(0);
+        ln_f = take(C), head = take(s.V * C);
         after_norms.push_back({head, ln_f, s.V});
     }
+};
+
+// What the first layer computes before attention, or the gradients of that: a row for each position t and token v. They
+// are made by blocks, each of as many rows as a block of windows has lanes; the last one is filled up.
+struct Table {
+    int V, blocks;
+    Rows x, qkv;
+    explicit Table(const Shape& s)
+        : V(s.V), blocks((s.T * s.V + s.lanes() - 1) / s.lanes()), x(blocks * s.lanes(), s.C),
+          qkv(blocks * s.lanes(), 3 * s.C) {}
+    int row(int t, int v) const { return t * V + v; }
 };
 
 struct LayerActivations { Norm ln_1, ln_2; vec *qkv, *att, *y, *gelu, *gelu_slope; };
@@ -56,25 +69,24 @@ struct Target { int prefix, logit; float weight; };
 
 struct Activations {  // of a block: features x positions
     std::vector<std::vector<vec>> memory;
-    int N;                    // its prefixes fill the lanes of N positions
-    std::vector<float> rows;  // one for each prefix, of C or 3 C floats, and one more, which is 0 where it is used
-    // The number of the row that each lane is copied from or to. Where lanes are windows, at each of their positions:
-    std::vector<int> pair;    // the table's row of the token and the position
-    std::vector<int> prefix;  // the row of the prefix
-    std::vector<int> owned;   // the same if the window is the first with this prefix, or else the row of zeros
-    // Where lanes are prefixes:
-    std::vector<int> pair_of_prefix;  // the table's row of the last token and its position
-    std::vector<int> all;             // the prefix's own row: 0, 1, 2, ...
-    std::vector<int> last;  // the prefixes of the window that take_block took last
+    int N;                           // its prefixes fill the lanes of N positions
+    Rows y_rows, qkv_rows;           // a row for each prefix, and in y_rows one more, which is 0
+    // The row from which a lane is loaded, or to which it is stored. Where lanes are prefixes:
+    std::vector<int> own_row;        // the prefix's own: 0, 1, 2, ...
+    std::vector<int> prefix_pair;    // the table's of its last token and position
+    // Where lanes are windows, at each of their positions:
+    std::vector<int> window_prefix;  // that of the prefix which ends there
+    std::vector<int> window_pair;    // the table's of that
+    std::vector<int> first_prefix;   // that of the prefix if no window before has it, or else the row that is 0
     std::vector<Target> targets;
     vec *weight, *x, *logits, *d_x, *d_y, *d_qkv, *d_att, *d_hidden, *target_logit, loss;
     std::vector<LayerActivations> layers;
     Norm ln_f;
     explicit Activations(const Shape& s)
-        : rows((s.lanes() + 1) * padded(3 * s.C)), pair(s.lanes()), prefix(pair), owned(pair), pair_of_prefix(pair),
-          all(pair), last(s.T), targets(s.lanes()) {
+        : y_rows(s.lanes() + 1, s.C), qkv_rows(s.lanes(), 3 * s.C), own_row(s.lanes()), prefix_pair(own_row),
+          window_prefix(own_row), window_pair(own_row), first_prefix(own_row), targets(s.lanes()) {
         const int C = s.C, F = s.F, P = s.P();
-        std::iota(all.begin(), all.end(), 0);
+        std::iota(own_row.begin(), own_row.end(), 0);
         auto take = [&](int n) { return memory.emplace_back(n + LANES).data(); };
         auto norm = [&] { return Norm{take(P * C), take(P)}; };
         weight = take(P), target_logit = take(P), x = take(P * C), logits = take(P * s.V);
@@ -87,65 +99,110 @@ struct Activations {  // of a block: features x positions
 };
 
 // --------------------------------------------------------------------------------------------------------------------
+// A layer, forward and backward. w and d_w are its weights and their gradients.
+
+// Rows of q, k and v, from `begin` on, from x
+static void before_attention(const Shape& s, const Layer& w, const LayerActivations& l, Activations& a, Rows& qkv,
+                             int N, int begin = 0) {
+    normalize(a.x, l.ln_1, N, s.C);
+    linear(l.qkv, w.qkv, l.ln_1.y, 3 * s.C, s.C, N);
+    store(l.qkv, qkv, a.own_row, N, false, begin);
+}
+
+static void before_attention_backward(const Shape& s, const Layer& w, const Layer& d_w, const LayerActivations& l,
+                                      Activations& a, Rows& d_qkv, int N, int begin = 0) {
+    load(a.d_qkv, d_qkv, a.own_row, N, begin);
+    linear_backward(a.d_y, d_w.qkv, a.d_qkv, w.qkv, l.ln_1.y, 3 * s.C, s.C, N);
+    normalize_backward(a.d_x, a.d_y, l.ln_1, N, s.C, true);
+}
+
+// y from rows of q, k and v, of which `row` says what the windows take
+static void attention(const Shape& s, const LayerActivations& l, Activations& a, Rows& qkv,
+                      const std::vector<int>& row) {
+    load(l.qkv, qkv, row, s.P());  // lanes become windows
+    attend(s, l.qkv, l.att, l.y);
+    a.y_rows.clear((a.N - 1) * LANES, LANES);  // for the lanes left over
+    store(l.y, a.y_rows, a.window_prefix, s.P(), false);  // windows with one prefix store the same
+    load(l.y, a.y_rows, a.own_row, a.N);  // lanes become prefixes
+}
+
+// Adds to the gradients of these rows. Windows that have a prefix in common are equal up to there, so one of them can
+// take the whole gradient of its y: the first.
+static void attention_backward(const Shape& s, const LayerActivations& l, Activations& a, const vec* d_y, Rows& d_qkv,
+                               const std::vector<int>& row) {
+    store(d_y, a.y_rows, a.own_row, a.N, false);
+    a.y_rows.clear(s.lanes(), 1);
+    load(a.d_y, a.y_rows, a.first_prefix, s.P());
+    attend_backward(s, l.qkv, l.att, a.d_y, a.d_qkv, a.d_att);
+    store(a.d_qkv, d_qkv, row, s.P(), true);
+}
+
+// x += proj y, which with one head is y already, and x += MLP(x)
+static void after_attention(const Shape& s, const Layer& w, const LayerActivations& l, const Activations& a) {
+    const int C = s.C, F = s.F, N = a.N;
+    if (s.H > 1) linear(a.x, w.proj, l.y, C, C, N, true);
+    else for (int j = 0; j < N * C; j++) a.x[j] += l.y[j];
+    normalize(a.x, l.ln_2, N, C);
+    linear(l.gelu, w.fc, l.ln_2.y, F, C, N);
+    for (int j = 0; j < N * F; j++) l.gelu[j] = gelu(l.gelu[j], l.gelu_slope[j]);
+    linear(a.x, w.proj_2, l.gelu, C, F, N, true);
+}
+
+// Returns the gradient of y
+static const vec* after_attention_backward(const Shape& s, const Layer& w, const Layer& d_w, const LayerActivations& l,
+                                           const Activations& a) {
+    const int C = s.C, F = s.F, N = a.N;
+    linear_backward(a.d_hidden, d_w.proj_2, a.d_x, w.proj_2, l.gelu, C, F, N);
+    for (int j = 0; j < N * F; j++) a.d_hidden[j] *= l.gelu_slope[j];
+    linear_backward(a.d_y, d_w.fc, a.d_hidden, w.fc, l.ln_2.y, F, C, N);
+    normalize_backward(a.d_x, a.d_y, l.ln_2, N, C, true);
+    if (s.H == 1) return a.d_x;
+    linear_backward(a.d_y, d_w.proj, a.d_x, w.proj, l.y, C, C, N);
+    return a.d_y;
+}
+
+// --------------------------------------------------------------------------------------------------------------------
 // The network, forward and backward
 
-static void sum_into(float* sum, const float* x, int n) {
+template <class E> static void sum_into(E* sum, const E* x, int n) {
     for (int i = 0; i < n; i++) sum[i] += x[i];
 }
 
-// A block of the table's rows: row t * V + v is that of token v at position t. Rows after the last one are 0.
-static void make_table(const Shape& s, const Tensors& w, const Activations& a, int block) {
-    const int C = s.C, P = s.P(), begin = block * s.lanes();
+// A block of the table's rows. Lanes are rows.
+static void make_table(const Shape& s, const Tensors& w, Activations& a, Table& table, int block) {
+    const int C = s.C, begin = block * s.lanes();
     for (int row = begin; row < std::min(begin + s.lanes(), s.T * s.V); row++)
-        for (int c = 0; c < C; c++) w.x[row * padded(C) + c] = w.wte[row % s.V * C + c] + w.wpe[row / s.V * C + c];
-    load(a.x, w.x + begin * padded(C), a.all.data(), C, P);
-    normalize(a.x, a.layers[0].ln_1, P, C);
-    linear(a.layers[0].qkv, w.layers[0].qkv, a.layers[0].ln_1.y, 3 * C, C, P);
-    store(a.layers[0].qkv, w.qkv + begin * padded(3 * C), a.all.data(), 3 * C, P, false);
+        for (int c = 0; c < C; c++) table.x.floats(row)[c] = w.wte[row % s.V * C + c] + w.wpe[row / s.V * C + c];
+    load(a.x, table.x, a.own_row, s.P(), begin);
+    before_attention(s, w.layers[0], a.layers[0], a, table.qkv, s.P(), begin);
 }
 
-// Turns the gradients of the table's rows into those of the embeddings and of the first layer's folded qkv matrix
-static void table_backward(const Shape& s, const Tensors& w, const Activations& a, const Tensors& g, const Tensors& d,
-                           int block) {
-    const int C = s.C, P = s.P(), begin = block * s.lanes();
-    load(a.x, w.x + begin * padded(C), a.all.data(), C, P);
-    normalize(a.x, a.layers[0].ln_1, P, C);
-    load(a.d_x, d.x + begin * padded(C), a.all.data(), C, P);
-    load(a.d_qkv, d.qkv + begin * padded(3 * C), a.all.data(), 3 * C, P);
-    linear_backward(a.d_y, g.layers[0].qkv, a.d_qkv, w.layers[0].qkv, a.layers[0].ln_1.y, 3 * C, C, P);
-    normalize_backward(a.d_x, a.d_y, a.layers[0].ln_1, P, C, true);
-    store(a.d_x, d.x + begin * padded(C), a.all.data(), C, P, false);
+// Turns the gradients of a block of rows into those of the embeddings and of the first layer's folded qkv matrix
+static void table_backward(const Shape& s, const Tensors& w, const Tensors& d_w, Activations& a, Table& table,
+                           Table& d_table, int block) {
+    const int C = s.C, begin = block * s.lanes();
+    load(a.x, table.x, a.own_row, s.P(), begin);
+    normalize(a.x, a.layers[0].ln_1, s.P(), C);
+    load(a.d_x, d_table.x, a.own_row, s.P(), begin);
+    before_attention_backward(s, w.layers[0], d_w.layers[0], a.layers[0], a, d_table.qkv, s.P(), begin);
+    store(a.d_x, d_table.x, a.own_row, s.P(), false, begin);
     for (int row = begin; row < std::min(begin + s.lanes(), s.T * s.V); row++) {
-        sum_into(g.wte + row % s.V * C, d.x + row * padded(C), C);
-        sum_into(g.wpe + row / s.V * C, d.x + row * padded(C), C);
+        sum_into(d_w.wte + row % s.V * C, d_table.x.floats(row), C);
+        sum_into(d_w.wpe + row / s.V * C, d_table.x.floats(row), C);
     }
 }
 
-static void forward(const Shape& s, const Tensors& w, Activations& a) {
-    const int C = s.C, F = s.F, P = s.P(), N = a.N;
-    load(a.x, w.x, a.pair_of_prefix.data(), C, N);
+static void forward(const Shape& s, const Tensors& w, Table& table, Activations& a) {
+    load(a.x, table.x, a.prefix_pair, a.N);
     for (int i = 0; i < s.L; i++) {
-        const Layer& m = w.layers[i];
         const LayerActivations& l = a.layers[i];
-        if (i > 0) {
-            normalize(a.x, l.ln_1, N, C);
-            linear(l.qkv, m.qkv, l.ln_1.y, 3 * C, C, N);
-            store(l.qkv, a.rows.data(), a.all.data(), 3 * C, N, false);
-        }
-        load(l.qkv, i ? a.rows.data() : w.qkv, i ? a.prefix.data() : a.pair.data(), 3 * C, P);  // lanes become windows
-        attend(s, l.qkv, l.att, l.y);
-        std::fill_n(a.rows.begin() + (N - 1) * LANES * padded(C), LANES * padded(C), 0.0f);  // lanes left over stay 0
-        store(l.y, a.rows.data(), a.prefix.data(), C, P, false);  // windows that have a prefix in common write the same
-        load(l.y, a.rows.data(), a.all.data(), C, N);  // and lanes become prefixes again
-        if (s.H > 1) linear(a.x, m.proj, l.y, C, C, N, true);
-        else for (int j = 0; j < N * C; j++) a.x[j] += l.y[j];
-        normalize(a.x, l.ln_2, N, C);
-        linear(l.gelu, m.fc, l.ln_2.y, F, C, N);
-        for (int j = 0; j < N * F; j++) l.gelu[j] = gelu(l.gelu[j], l.gelu_slope[j]);
-        linear(a.x, m.proj_2, l.gelu, C, F, N, true);
+        if (i > 0) before_attention(s, w.layers[i], l, a, a.qkv_rows, a.N);
+        if (i > 0) attention(s, l, a, a.qkv_rows, a.window_prefix);
+        else attention(s, l, a, table.qkv, a.window_pair);
+        after_attention(s, w.layers[i], l, a);
     }
-    normalize(a.x, a.ln_f, N, C);
-    linear(a.logits, w.head, a.ln_f.y, s.V, C, N);
+    normalize(a.x, a.ln_f, a.N, s.C);
+    linear(a.logits, w.head, a.ln_f.y, s.V, s.C, a.N);
 }
 
 // Adds the windows' mean losses, weighted. The logits become their gradients: the prefix's weight * softmax, minus the
@@ -162,33 +219,18 @@ static void cross_entropy(const Shape& s, Activations& a) {
     for (auto [p, z, weight] : a.targets) a.logits[z][p % LANES] -= weight;
 }
 
-static void backward(const Shape& s, const Tensors& w, Activations& a, const Tensors& g) {
-    const int C = s.C, F = s.F, P = s.P(), N = a.N;
-    vec* d_y = a.d_y;
-    linear_backward(d_y, g.head, a.logits, w.head, a.ln_f.y, s.V, C, N);
-    normalize_backward(a.d_x, d_y, a.ln_f, N, C, false);
+static void backward(const Shape& s, const Tensors& w, const Tensors& d_w, Table& d_table, Activations& a) {
+    linear_backward(a.d_y, d_w.head, a.logits, w.head, a.ln_f.y, s.V, s.C, a.N);
+    normalize_backward(a.d_x, a.d_y, a.ln_f, a.N, s.C, false);
     for (int i = s.L - 1; i >= 0; i--) {
-        const Layer &m = w.layers[i], &d = g.layers[i];
         const LayerActivations& l = a.layers[i];
-        linear_backward(a.d_hidden, d.proj_2, a.d_x, m.proj_2, l.gelu, C, F, N);
-        for (int j = 0; j < N * F; j++) a.d_hidden[j] *= l.gelu_slope[j];
-        linear_backward(d_y, d.fc, a.d_hidden, m.fc, l.ln_2.y, F, C, N);
-        normalize_backward(a.d_x, d_y, l.ln_2, N, C, true);
-        if (s.H > 1) linear_backward(d_y, d.proj, a.d_x, m.proj, l.y, C, C, N);
-        // Windows that have a prefix in common are equal up to there, so one of them can take the whole gradient: the first.
-        store(s.H > 1 ? d_y : a.d_x, a.rows.data(), a.all.data(), C, N, false);
-        std::fill_n(a.rows.data() + s.lanes() * padded(C), C, 0.0f);
-        load(d_y, a.rows.data(), a.owned.data(), C, P);
-        attend_backward(s, l.qkv, l.att, d_y, a.d_qkv, a.d_att);
-        if (i > 0) std::fill(a.rows.begin(), a.rows.end(), 0.0f);
-        store(a.d_qkv, i ? a.rows.data() : g.qkv, i ? a.prefix.data() : a.pair.data(), 3 * C, P, true);
-        if (i > 0) {
-            load(a.d_qkv, a.rows.data(), a.all.data(), 3 * C, N);
-            linear_backward(d_y, d.qkv, a.d_qkv, m.qkv, l.ln_1.y, 3 * C, C, N);
-            normalize_backward(a.d_x, d_y, l.ln_1, N, C, true);
-        }
+        const vec* d_y = after_attention_backward(s, w.layers[i], d_w.layers[i], l, a);
+        if (i > 0) a.qkv_rows.clear(0, s.lanes());
+        if (i > 0) attention_backward(s, l, a, d_y, a.qkv_rows, a.window_prefix);
+        else attention_backward(s, l, a, d_y, d_table.qkv, a.window_pair);
+        if (i > 0) before_attention_backward(s, w.layers[i], d_w.layers[i], l, a, a.qkv_rows, a.N);
     }
-    store(a.d_x, g.x, a.pair_of_prefix.data(), C, N, true);
+    store(a.d_x, d_table.x, a.prefix_pair, a.N, true);
 }
 
 // --------------------------------------------------------------------------------------------------------------------
@@ -202,48 +244,55 @@ template <class A> static void multiply(float* __restrict out, A a, const float*
             for (int j = 0; j < C; j++) out[i * C + j] += a(i, k) * b[k * C + j];
 }
 
-// Multiplies the LayerNorms' weights into the matrices after them, and with one head proj into the rows of qkv that make v
+// Multiplies the LayerNorms' weights into the matrices after them, and with one head proj into the rows of qkv for v
 static void fold(const Shape& s, const Tensors& w) {
-    for (const AfterNorm& m : w.after_norms)
-        for (int i = 0; i < m.rows * s.C; i += s.C)
-            for (int c = 0; c < s.C; c++) m.matrix[i + c] *= m.ln[c];
-    if (s.H == 1) for (const Layer& m : w.layers) {
-        float* v = m.qkv + 2 * s.C * s.C;
-        multiply(v, View<float, true>{m.proj, s.C}, std::vector<float>(v, v + s.C * s.C).data(), s.C);
+    for (const AfterNorm& after : w.after_norms)
+        for (int i = 0; i < after.rows * s.C; i++) after.matrix[i] *= after.ln[i % s.C];
+    if (s.H == 1) for (const Layer& layer : w.layers) {
+        float* v = layer.qkv + 2 * s.C * s.C;
+        multiply(v, View<float, true>{layer.proj, s.C}, std::vector<float>(v, v + s.C * s.C).data(), s.C);
     }
 }
 
-// The gradients of the folded matrices become those of the parameters, in the opposite order. First proj: if d is the
-// gradient of proj V, where V = W diag(w), then that of proj is d V^T, and that of V is proj^T d, which takes d's place.
-// Then w: if d is the gradient of W diag(w), then that of w is the sum of d * W over the rows, and that of W is d diag(w),
-// which takes d's place. wte is used twice, so its two gradients are added.
-static void unfold(const Shape& s, const Tensors& w, const Tensors& g) {
+// The gradients of the folded matrices become those of the parameters, in the opposite order. If d is that of proj V,
+// where V = W diag(w), then that of proj is d V^T, and that of V is proj^T d, which takes d's place. If d is that of
+// W diag(w), then that of w is the sum of d * W over the rows, and that of W is d diag(w), which takes d's place. wte
+// is used twice, so its two gradients are added.
+static void unfold(const Shape& s, const Tensors& w, const Tensors& d_w) {
     const int C = s.C;
     if (s.H == 1) for (int i = 0; i < s.L; i++) {
-        float *v = w.layers[i].qkv + 2 * C * C, *d_v = g.layers[i].qkv + 2 * C * C;
+        float *v = w.layers[i].qkv + 2 * C * C, *d_v = d_w.layers[i].qkv + 2 * C * C;
         std::vector<float> d(d_v, d_v + C * C), transposed(C * C);
         for (int k = 0; k < C * C; k++) transposed[k % C * C + k / C] = v[k] * w.layers[i].ln_1[k % C];
-        multiply(g.layers[i].proj, View<float, true>{d.data(), C}, transposed.data(), C);
+        multiply(d_w.layers[i].proj, View<float, true>{d.data(), C}, transposed.data(), C);
         multiply(d_v, View<float, true>{w.layers[i].proj, C}.t(), d.data(), C);
     }
-    for (size_t k = 0; k < g.after_norms.size(); k++) {
-        const AfterNorm &d = g.after_norms[k], &m = w.after_norms[k];
-        for (int i = 0; i < d.rows * C; i += C)
-            for (int c = 0; c < C; c++) d.ln[c] += d.matrix[i + c] * m.matrix[i + c], d.matrix[i + c] *= m.ln[c];
+    for (size_t k = 0; k < w.after_norms.size(); k++) {
+        const AfterNorm &after = w.after_norms[k], &d = d_w.after_norms[k];
+        for (int i = 0; i < after.rows * C; i += C)
+            for (int c = 0; c < C; c++)
+                d.ln[c] += d.matrix[i + c] * after.matrix[i + c], d.matrix[i + c] *= after.ln[c];
     }
-    for (int i = 0; i < s.V * C; i++) g.wte[i] += g.head[i];
+    for (int i = 0; i < s.V * C; i++) d_w.wte[i] += d_w.head[i];
 }
+
+struct Part {  // of the batch: its gradients, and its share of the loss
+    std::vector<float> gradients;
+    Table table;
+    float loss;
+};
 
 struct Step {
     Shape s;
     std::vector<float> weights, folded;
-    std::vector<std::vector<float>> parts;
+    Table table;
+    std::vector<Part> parts;
     std::vector<Activations> threads;
 
     // work(i, activations) for i = 0 ... n - 1. Each thread begins where it did in the last step, because what it then
     // wrote is in its cache, and goes on with what the others have not taken.
     template <class Work> void share(int n, Work work) {
-        const int n_threads = threads.size();
+        const int n_threads = std::min<int>(n, threads.size());  // to wake a thread takes long
         std::vector<std::atomic<bool>> taken(n);
 #pragma omp parallel for num_threads(n_threads) schedule(static, 1)
         for (int k = 0; k < n_threads; k++) {
@@ -257,8 +306,9 @@ struct Step {
 };
 
 extern "C" Step* step_new(const Shape* s, int n_threads, int64_t n_parameters) try {
-    const std::vector<float> weights(n_parameters + s->V * s->C), zeros(weights.size() + s->table());
-    Step* step = new Step{*s, weights, zeros, std::vector<std::vector<float>>(PARTS, zeros), {}};
+    const std::vector<float> weights(n_parameters + s->V * s->C);
+    const Part part{weights, Table(*s), 0.0f};
+    Step* step = new Step{*s, weights, weights, part.table, std::vector<Part>(PARTS, part), {}};
     for (int k = 0; k < std::min(n_threads, PARTS); k++) step->threads.emplace_back(*s);
     return step;
 } catch (const std::bad_alloc&) {
@@ -267,45 +317,52 @@ extern "C" Step* step_new(const Shape* s, int n_threads, int64_t n_parameters) t
 
 extern "C" void step_delete(Step* step) { delete step; }
 
-// Puts W * LANES windows into a block, from the given one on, and numbers their prefixes. Each window is compared only with
-// the one before it, because in sorted order no earlier one begins with more of the same ids. If the n windows end within
-// the block, the last one is repeated with weight 0.
-static void take_block(const Shape& s, Activations& a, const int64_t* ids, const int64_t* start, const float* weight, int n,
-                       int begin) {
+struct Batch {  // n windows of a text: where they start, and their weights in the loss
+    const int64_t *ids, *start;
+    const float* weight;
+    int n;
+};
+
+// Puts W * LANES windows into a block, from the given one on, and numbers their prefixes. Each window is compared only
+// with the one before it, because in sorted order no earlier one begins with more of the same ids. If the batch ends
+// within the block, the last window is repeated with weight 0.
+static void take_block(const Shape& s, const Table& table, Activations& a, const Batch& batch, int begin) {
     int prefixes = 0;
     const int64_t *id = nullptr, *before;
+    auto lane = [&](int window, int t) { return (window / LANES * s.T + t) * LANES + window % LANES; };
     std::fill_n(a.weight, s.P(), vec{});
     for (int i = 0; i < s.W() * LANES; i++) {
-        before = id, id = ids + start[std::min(begin + i, n - 1)];
+        before = id, id = batch.ids + batch.start[std::min(begin + i, batch.n - 1)];
         const int same = before ? std::mismatch(id, id + s.T, before).first - id : 0;  // so many prefixes have numbers
-        const float each = begin + i < n ? weight[begin + i] / s.T : 0.0f;
+        const float weight = begin + i < batch.n ? batch.weight[begin + i] / s.T : 0.0f;  // of each position
         for (int t = 0; t < s.T; t++) {
-            const int k = (i / LANES * s.T + t) * LANES + i % LANES;  // the window's lane at its position t
-            a.pair[k] = t * s.V + id[t];
-            if (t >= same) a.pair_of_prefix[prefixes] = a.pair[k], a.last[t] = prefixes++;
-            const int prefix = a.prefix[k] = a.last[t];
-            a.owned[k] = t >= same ? prefix : s.lanes();
-            a.targets[i * s.T + t] = {prefix, int(prefix / LANES * s.V + id[t + 1]), each};
-            a.weight[prefix / LANES][prefix % LANES] += each;
+            const int k = lane(i, t), prefix = t < same ? a.window_prefix[lane(i - 1, t)] : prefixes++;
+            a.window_pair[k] = a.prefix_pair[prefix] = table.row(t, id[t]);
+            a.window_prefix[k] = prefix;
+            a.first_prefix[k] = t < same ? s.lanes() : prefix;
+            a.targets[i * s.T + t] = {prefix, int(prefix / LANES * s.V + id[t + 1]), weight};
+            a.weight[prefix / LANES][prefix % LANES] += weight;
         }
     }
     a.N = (prefixes + LANES - 1) / LANES;  // the lanes left over have no weight
 }
 
-// One part of a batch of n windows, block by block
-static float run_part(const Shape& s, const Tensors& w, Activations& a, std::vector<float>& gradients, int part,
-                      const int64_t* ids, const int64_t* start, const float* weight, int n) {
-    const int size = s.W() * LANES, blocks = (n + size - 1) / size;
-    std::fill(gradients.begin(), gradients.end(), 0.0f);
-    const Tensors g(s, gradients);
+// The part of this number, block by block
+static void run_part(const Shape& s, const Tensors& w, Table& table, Activations& a, const Batch& batch, Part& part,
+                     int number) {
+    const int size = s.W() * LANES, blocks = (batch.n + size - 1) / size;
+    std::fill(part.gradients.begin(), part.gradients.end(), 0.0f);
+    part.table.x.clear(0, table.blocks * s.lanes());
+    part.table.qkv.clear(0, table.blocks * s.lanes());
+    const Tensors d_w(s, part.gradients);
     a.loss = vec{};
-    for (int b = blocks * part / PARTS; b < blocks * (part + 1) / PARTS; b++) {
-        take_block(s, a, ids, start, weight, n, b * size);
-        forward(s, w, a);
+    for (int b = blocks * number / PARTS; b < blocks * (number + 1) / PARTS; b++) {
+        take_block(s, table, a, batch, b * size);
+        forward(s, w, table, a);
         cross_entropy(s, a);
-        backward(s, w, a, g);
+        backward(s, w, d_w, part.table, a);
     }
-    return sum_lanes(a.loss);
+    part.loss = sum_lanes(a.loss);
 }
 
 // The mean losses of the windows that begin at ids[start[0]], ids[start[1]], ..., weighted and summed, and the
@@ -318,34 +375,35 @@ extern "C" float step_gradients(Step* step, int n_tensors, const int64_t* size, 
     float* end = step->weights.data();
     for (int i = 0; i < n_tensors; i++) end = std::copy_n(param[i], size[i], end);
     std::copy_n(param[0], size[0], end);
-    std::copy(step->weights.begin(), step->weights.end(), step->folded.begin());
-    const Tensors w(s, step->weights), folded(s, step->folded), g(s, step->parts[0]);
+    step->folded = step->weights;
+    std::vector<Part>& parts = step->parts;
+    const Tensors w(s, step->weights), folded(s, step->folded), d_w(s, parts[0].gradients);
+    Table &table = step->table, &d_table = parts[0].table;
     fold(s, folded);
 
-    float loss[PARTS];
-    step->share(s.table_blocks(), [&](int block, const Activations& a) { make_table(s, folded, a, block); });
-    step->share(PARTS, [&](int i, Activations& a) {
-        loss[i] = run_part(s, folded, a, step->parts[i], i, ids, start, weight, n);
-    });
-    step->share(PARTS, [&](int i, const Activations& a) {
-        for (int block = i; block < s.table_blocks(); block += PARTS) {
-            const int x = block * s.lanes() * padded(s.C), qkv = block * s.lanes() * padded(3 * s.C);
+    step->share(table.blocks, [&](int block, Activations& a) { make_table(s, folded, a, table, block); });
+    const Batch batch{ids, start, weight, n};
+    step->share(PARTS, [&](int i, Activations& a) { run_part(s, folded, table, a, batch, parts[i], i); });
+    step->share(std::min(PARTS, table.blocks), [&](int i, Activations& a) {
+        const Tensors part_d_w(s, parts[i].gradients);
+        for (int block = i; block < table.blocks; block += PARTS) {
+            const int row = block * s.lanes();
             for (int j = 1; j < PARTS; j++) {  // always in this order
-                const Tensors part(s, step->parts[j]);
-                sum_into(g.x + x, part.x + x, s.lanes() * padded(s.C));
-                sum_into(g.qkv + qkv, part.qkv + qkv, s.lanes() * padded(3 * s.C));
+                Table& part = parts[j].table;
+                sum_into(d_table.x.at(row), part.x.at(row), s.lanes() * part.x.step);
+                sum_into(d_table.qkv.at(row), part.qkv.at(row), s.lanes() * part.qkv.step);
             }
-            table_backward(s, folded, a, Tensors(s, step->parts[i]), g, block);
+            table_backward(s, folded, part_d_w, a, table, d_table, block);
         }
     });
     for (int i = 1; i < PARTS; i++) {
-        loss[0] += loss[i];
-        sum_into(step->parts[0].data(), step->parts[i].data(), step->parts[0].size() - s.table());
+        parts[0].loss += parts[i].loss;
+        sum_into(parts[0].gradients.data(), parts[i].gradients.data(), parts[0].gradients.size());
     }
-    unfold(s, w, g);
-    const float* begin = step->parts[0].data();
+    unfold(s, w, d_w);
+    const float* begin = parts[0].gradients.data();
     for (int i = 0; i < n_tensors; begin += size[i++]) std::copy_n(begin, size[i], grad[i]);
-    return loss[0];
+    return parts[0].loss;
 }
 
 // Clips the norm of all gradients together, never where clip is 0, and takes a step of AdamW, as torch does: clipped to

@@ -21,7 +21,7 @@ from fused.compile_cpp import build
 MAX_WIDTH, MAX_EXPANSION = 96, 4  # wider models gain less and less over the compiled step, see dev/LOG.md
 MAX_BLOCK = 64  # every lane of a register has its own activations, so large models need much memory
 MAX_TABLE = 64 * 66  # pairs of a position and a token, for which q, k and v are computed: more need much memory, too
-MAX_SORTED = 10_000_000  # longer texts are not sorted: it takes 90 bytes an id, and their windows seldom begin alike
+MAX_SORTED = 1_000_000  # longer texts are not sorted: it takes seconds, and their windows seldom begin alike
 
 
 def supports(config, device, dtype, batch_size):
@@ -34,25 +34,21 @@ def supports(config, device, dtype, batch_size):
 
 
 def sort_windows(text, size):
-    """The windows of size > 1 ids, sorted: where each different one first starts, and each start's place in that.
+    """The windows of a text, sorted: where each different one first starts, and each start's place in that.
 
     Those of a long text stay as they are.
     """
+    windows = np.lib.stride_tricks.sliding_window_view(text, size)
     if len(text) > MAX_SORTED:
-        return (np.arange(len(text) - size + 1),) * 2
-    place, length = text, 1  # two windows, one after the other or overlapping, make a longer one
-    while length < size:
-        more = min(length, size - length)
-        pairs = place[:-more] * (place.max(initial=0) + 1) + place[more:]
-        _, first, place = np.unique(pairs, return_index=True, return_inverse=True)
-        length += more
-    return first, place
+        return (np.arange(len(windows)),) * 2
+    as_bytes = windows.astype('>u4').view(f'V{4 * size}')[:, 0]  # with high bytes first they are sorted as ids
+    return np.unique(as_bytes, return_index=True, return_inverse=True)[1:]
 
 
 class FusedStep:
     """The steps of one model with one optimizer, that of model.configure_optimizers.
 
-    n_threads: more than four are not used. A process that is forked after a step with several threads cannot take another.
+    n_threads: more than four are not used. A process that is forked after a step with several cannot take another step.
     """
 
     def __init__(self, model, optimizer, n_threads):
@@ -91,18 +87,18 @@ class FusedStep:
     def gradients(self, ids, starts):
         """Fill every p.grad with the gradient of the mean loss of windows of a text; returns the loss.
 
-        ids: (n,) whole numbers, the text. It is copied when it is first given, so it must not change afterwards. starts: (N,)
-        int64, where in it windows of block_size ids and their targets begin. Equal windows are computed once, with more
-        weight. Raises ValueError if the input is not that.
+        ids: (n,) whole numbers, the text. It is copied when it is first given, so it must not change afterwards.
+        starts: (N,) int64, where in it windows of block_size ids and their targets begin. Equal windows are computed
+        once, with more weight. Raises ValueError if the input is not that.
         """
         if ids is not self.ids:
             text = np.array(np.asarray(ids))  # a copy, so that nobody changes what has been checked
-            if text.dtype.kind not in 'iu' or text.ndim != 1 or not len(text) or (
-                    text.min() < 0 or text.max() >= self.config.vocab_size):
-                raise ValueError(f"ids must be a vector of whole numbers from 0 to {self.config.vocab_size - 1}")
-            text = text.astype(np.int64)
-            self.first, self.place = sort_windows(text, self.config.block_size + 1)
-            self.ids, self.text = ids, text  # checked and sorted once, because that takes long
+            c = self.config
+            if text.dtype.kind not in 'iu' or text.ndim != 1 or len(text) <= c.block_size or (
+                    text.min() < 0 or text.max() >= c.vocab_size):
+                raise ValueError(f"ids must be more than {c.block_size} whole numbers from 0 to {c.vocab_size - 1}")
+            self.first, self.place = sort_windows(text, c.block_size + 1)
+            self.ids, self.text = ids, text.astype(np.int64)  # checked and sorted once, because that takes long
         starts = np.asarray(starts)
         if starts.dtype != np.int64 or starts.ndim != 1 or not len(starts):
             raise ValueError("starts must be an int64 vector that is not empty")
@@ -137,8 +133,8 @@ class FusedStep:
 def load_fused_step(fused, model, optimizer, device, dtype, batch_size, n_threads):
     """The training step in C++ for this model, or None for nanoGPT's. fused: 'auto', 'True' or 'False'.
 
-    batch_size: windows of this process in an iteration. Raises UserError if fused is 'True' and the step cannot be had; if
-    it is 'auto' and there is no compiler, this prints a sentence and returns None.
+    batch_size: windows of this process in an iteration. Raises UserError if fused is 'True' and the step cannot be had;
+    if it is 'auto' and there is no compiler, this prints a sentence and returns None.
     """
     can = supports(model.config, device, dtype, batch_size)
     if fused == 'True' and not can:
