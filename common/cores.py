@@ -15,6 +15,6 @@ def usable_cores():
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
     for files in QUOTAS:
         with suppress(OSError, ValueError):  # without a quota version 2 says 'max' and version 1 says -1
-            quota, period = map(int, ' '.join((CGROUPS / name).read_text() for name in files).split())
+            quota, period = map(int, ' '.join((CGROUPS / name).read_text(encoding='utf-8') for name in files).split())
             cores = min(cores, max(1, quota // period)) if quota > 0 else cores
     return cores

@@ -55,6 +55,13 @@ def test_the_model_folder_has_two_names_and_may_stand_alone(tmp_path):
             settings(*argv)
 
 
+def test_the_home_folder_is_found_behind_an_equals_sign(monkeypatch):
+    monkeypatch.setenv('HOME', '/home/me')
+    namespace = dict(out_dir='out', start='', init_from='scratch')
+    configure(namespace, argv=['--out_dir=~/x', '--start=~/x'])
+    assert namespace == dict(out_dir='/home/me/x', start='~/x', init_from='scratch')
+
+
 @pytest.mark.parametrize('before', [[], ['--fused=True'], ['config.py']])
 @pytest.mark.parametrize('text', ['false', 'False', 'FALSE'])
 def test_a_choice_of_auto_true_and_false_takes_any_spelling_whatever_stands_before(tmp_path, monkeypatch, before, text):

@@ -60,9 +60,19 @@ def test_a_sweep_whose_output_is_not_read_to_the_end_trains_all_of_its_runs(proj
 
 
 def test_a_report_that_cannot_be_written_ends_without_a_traceback(project):
-    report = '$P eval_as_math.py --out_dir=math_mini_14'
+    report = 'env -u PYTHONUNBUFFERED $P eval_as_math.py --out_dir=math_mini_14'
     assert shell(project, f'{report} > /dev/full').stderr == 'error: the output cannot be written: No space left on device\n'
     assert shell(project, f'{report} | head -1').stderr == ''
+
+
+@pytest.mark.parametrize('problem', [errno.EDQUOT, errno.EIO, errno.ESTALE])
+def test_a_quota_or_a_file_server_that_fails_behind_the_output_ends_a_script_with_a_sentence(bare, problem):
+    write = f"lambda self, text: (_ for _ in ()).throw(OSError({problem}, os.strerror({problem})))"
+    process = python(bare, f"import io, os, sys; file = dict(writable=lambda self: True, write={write}); sys.stdout = "
+                     "io.TextIOWrapper(io.BufferedWriter(type('File', (io.RawIOBase,), file)()))",
+                     'train_with_eval.py', '--help')
+    assert process.returncode == 1
+    assert process.stderr == f'error: the output cannot be written: {os.strerror(problem)}\n'
 
 
 # -----------------------------------------------------------------------------

@@ -150,6 +150,20 @@ def test_divergence_off_the_evaluation_beat_keeps_it_too(project):
     assert checkpoint['iter_num'] == 0 and all(torch.isfinite(weight).all() for weight in checkpoint['model'].values())
 
 
+def test_ctrl_c_after_divergence_keeps_the_last_good_checkpoint_and_does_not_say_that_all_is_saved(project):
+    process = project.popen('train_with_eval.py', MATH, *TINY, '--out_dir=diverged', '--warmup_iters=0', '--learning_rate=1e38',
+                            '--grad_clip=0', '--weight_decay=1.0', '--max_iters=1000000', '--eval_interval=1000000',
+                            '--full_eval_interval=1000000')
+    while not (project.folder / 'diverged/temp.csv').exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 1 and 'everything is saved' not in out and err.startswith('error: the weights are not finite')
+    assert torch.load(project.folder / 'diverged/ckpt_last.pt', weights_only=True)['iter_num'] == 0
+
+
 TORCHRUN = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', 'train_with_eval.py']
 
 
