@@ -255,7 +255,7 @@ def test_a_program_that_imports_ours_keeps_its_own_error_reports_and_output(room
     ('plot_model.py --out_dir=math_mini_14', 'model.png'), ('eval_as_math.py --out_dir=math_mini_14 --plot', 'grid.png')])
 def test_no_picture_depends_on_a_notebooks_backend_or_the_users_matplotlibrc(project, command, name):
     drawn = []
-    for env in (dict(MPLBACKEND=''), dict(MPLBACKEND='module://matplotlib_of_a_notebook')):
+    for env in (dict(MPLBACKEND=''), dict(MPLBACKEND='module://matplotlib_inline.backend_inline')):
         project.check(*command.split(), **env)
         drawn.append((project.folder / 'math_mini_14' / name).read_bytes())
         rc = 'text.usetex: True\nlines.linewidth: 9\nsavefig.bbox: tight\nbackend: QtAgg\n'
@@ -267,7 +267,7 @@ def test_no_picture_depends_on_a_notebooks_backend_or_the_users_matplotlibrc(pro
                                     and re.search('common.pictures|study.figures', SOURCES[Path(script)])])
 def test_scripts_that_draw_start_where_a_notebooks_backend_is_missing(script, tmp_path):
     process = subprocess.run([sys.executable, REPO / script, '--help'], cwd=tmp_path, capture_output=True, text=True,
-                             env={**os.environ, 'MPLBACKEND': 'module://matplotlib_of_a_notebook'})
+                             env={**os.environ, 'MPLBACKEND': 'module://matplotlib_inline.backend_inline'})
     assert process.returncode == 0, process.stderr
 
 
