@@ -68,7 +68,7 @@ min_lr = 1e-4  # the learning rate at which the cosine ends
 # system
 seed = 1337  # seed of the weights, the batches, dropout and sampling
 device = 'auto'  # 'cpu', 'cuda', 'cuda:0', 'mps'; auto: a GPU if there is one and the model is at least 128 wide
-dtype = 'auto'  # 'float32' or 'bfloat16'; auto: bfloat16 on cuda for widths of 256 and more
+dtype = 'auto'  # 'float32' or 'bfloat16'; auto: bfloat16 for widths of 256 and more, if the hardware computes in it
 fused = 'auto'  # 'True': the training step in C++ (fused/fused_step.py); auto: if it can compute the model; 'False': never
 compile = True  # compile the model with torch.compile if the step is not fused; both need a C++ compiler
 num_threads = 0  # number of CPU threads; 0: two for models narrower than 128, torch's own number for wider ones
@@ -203,7 +203,7 @@ if __name__ == '__main__':
     raw_model = model  # the one that is saved and asked
     fused_step = None if eval_only else load_fused_step(
         fused, model, optimizer, device, dtype, gradient_accumulation_steps * batch_size // world_size, torch.get_num_threads())
-    if compile and not fused_step and not eval_only:
+    if compile and not fused_step and not eval_only and device_type != 'mps':  # torch.compile is not ready there
         batch = get_batch(train_ids, draw_starts(len(train_ids), 0, rank, world_size)).to(device)
         model = compile_model(raw_model, batch.chunk(micro_steps)[0], autocast)
 

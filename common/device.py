@@ -100,7 +100,8 @@ def compile_model(model, batch, autocast):
         with autocast:
             compiled(batch[:, :-1], batch[:, 1:])[1].backward()
     except Exception as e:  # a missing compiler, cache folder or header makes torch raise nearly anything
-        say(f"torch.compile failed ({one_line(e)[:100]}): training eagerly, which is slower")
+        file = f": {e.filename}" if getattr(e, 'filename', None) else ''
+        say(f"torch.compile failed ({one_line(e)[:100]}{file}): training eagerly, which is slower")
         compiled = model
     model.zero_grad(set_to_none=True)
     return compiled

@@ -3,10 +3,10 @@ Pretends that this machine has two GPUs, so that the code for them runs, and is 
 
 $ python tests/pretend_cuda.py 8 train_with_eval.py config/train_math_mini_mlt.py --compile=False --max_iters=4
 
-The number is the major version of the GPUs' compute capability: below 8 they lack bfloat16. All tensors are in the CPU's
-memory, and this file remembers which of them a GPU would have. An operation on tensors of two devices raises torch's own kind
-of error, and so does .numpy() of a GPU's. torch.cuda checks its arguments as it does with a GPU. This shows nothing of kernels,
-torch.compile, nccl, memory and speed, nor of a backward pass from one device to another.
+The number is the major version of the GPUs' compute capability: below 8 they lack bfloat16. All tensors are in the
+CPU's memory, and this file remembers which of them a GPU would have. An operation on tensors of two devices raises
+torch's own kind of error, and so does .numpy() of a GPU's. torch.cuda checks its arguments as it does with a GPU. This
+shows nothing of kernels, torch.compile, nccl, memory and speed, nor of a backward pass from one device to another.
 """
 
 import os
@@ -51,10 +51,10 @@ class Follow(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs, name = dict(kwargs or {}), func._schema.name
         tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
-        found = {place_of(x): None for x in tensors if x.dim() or place_of(x) != CPU}  # a number on the CPU goes anywhere
+        found = {place_of(x) for x in tensors if x.dim() or place_of(x) != CPU}  # a number on the CPU goes anywhere
         if len(found) > 1 and (name not in MIXED or name in INDEXED and place_of(tensors[0]) == CPU):
-            raise RuntimeError(f"Expected all tensors to be on the same device, but found {[*map(str, found)]} in {name}")
-        place = next((device for device in found if device != CPU), CPU)
+            raise RuntimeError(f"Expected all tensors to be on the same device, but found {found} in {name}")
+        place = next(iter(found - {CPU}), CPU)
         if kwargs.get('device') is not None and name not in CASTS:
             place, kwargs['device'] = full(kwargs['device']), CPU
         given, out = {x.untyped_storage() for x in tensors}, func(*args, **kwargs)
@@ -76,7 +76,7 @@ def pretend(major):
 
     def to(self, *args, **kwargs):
         given = (*args, *kwargs.values())
-        device = next((full(x) for x in given if isinstance(x, (str, int, torch.device)) and not isinstance(x, bool)), None)
+        device = next((full(x) for x in given if isinstance(x, (str, torch.device))), None)
         out = real_to(self, next((x for x in given if isinstance(x, torch.dtype)), self.dtype))
         return out if device in (None, place_of(out)) else put(out.clone(), device)
 

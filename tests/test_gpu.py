@@ -1,4 +1,4 @@
-"""The code for a GPU, on one that tests/pretend_cuda.py makes the scripts believe in: all tensors are where they must be."""
+"""The code for a GPU, where scripts believe in one (pretend_cuda.py): all tensors are where they must be."""
 
 import re
 import shutil
@@ -11,7 +11,7 @@ from conftest import REPO, TIMING, TINY
 
 MATH, MLT = 'config/train_math_mini_14.py', 'config/train_math_mini_mlt.py'
 QUICK = ['--max_iters=2', '--num_samples=1', '--temperature=0']
-NARROW = ['--n_layer=2', '--n_embd=258']  # mlt, as far as it is needed: wide enough for bfloat16, with dropout and six heads
+SMALLER = ['--n_layer=2', '--n_embd=258']  # than mlt, and wide enough for bfloat16, with dropout and six heads
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch.nn import functional as F
-from common.device import pick_device, pick_dtype
+from common.device import compute_init, pick_device, pick_dtype
 from common.errors import UserError
 
 there, here = torch.randn(3, 4, device='cuda'), torch.randn(3, 4)
@@ -48,13 +48,17 @@ for mixed in (lambda: there + here, lambda: F.embedding(torch.tensor([1]), there
         mixed()
 with pytest.raises(TypeError, match='Use Tensor.cpu'):
     there.numpy()
-assert there.T.device == (there * 2)[torch.tensor([1])].device == torch.device('cuda:0') and (there.cpu() + here).numpy().any()
+assert there.T.device == (there * 2)[torch.tensor([1])].device == torch.device('cuda:0')
+assert (there.cpu() + here).numpy().any()
 with pytest.raises(ValueError, match='specified index'):
     torch.cuda.set_device('cuda')
 
 assert pick_device('auto', 384) == pick_device('cuda', 14) == 'cuda:0' and pick_device('auto', 14) == 'cpu'
 os.environ['LOCAL_RANK'] = '1'  # torchrun's second process
 assert pick_device('auto', 384) == pick_device('cuda', 14) == 'cuda:1' and pick_device('cuda:0', 14) == 'cuda:0'
+assert compute_init('cuda', 14, 1, 'auto')[0] == 'cuda:1' and torch.cuda.current_device() == 1
+# otherwise the backward pass of attention differs from run to run
+assert torch.are_deterministic_algorithms_enabled() and not torch.is_deterministic_algorithms_warn_only_enabled()
 os.environ['LOCAL_RANK'] = '2'
 with pytest.raises(UserError, match="device 'cuda:2' is not available"):
     pick_device('auto', 384)
@@ -68,17 +72,16 @@ print('all is as expected')
 
 
 def test_a_large_model_trains_in_bfloat16_on_a_gpu_and_is_evaluated_there(gpu):
-    out = gpu.on_gpu('train_with_eval.py', MLT, *TINY, *QUICK, *NARROW)
+    out = gpu.on_gpu('train_with_eval.py', MLT, *TINY, *QUICK, *SMALLER)
     assert trained(out) == 'cuda:0 in bfloat16, eager' and list(results(gpu, 'math_mini_mlt').iter) == [0, 2]
     assert '98 questions' in gpu.on_gpu('eval_as_math.py', '--out_dir=math_mini_mlt', '--operation=addition')
-    assert gpu.on_gpu('sample.py', '--out_dir=math_mini_mlt', '--num_samples=2',
-                     '--max_new_tokens=12').count('------') >= 2
+    gpu.on_gpu('sample.py', '--out_dir=math_mini_mlt', '--num_samples=2', '--max_new_tokens=12')
     gpu.on_gpu('plot_model.py', '--out_dir=math_mini_mlt')
     assert (gpu.folder / 'math_mini_mlt/model.png').exists()
 
 
 def test_a_gpu_without_bfloat16_trains_it_in_float32(gpu):
-    out = gpu.on_gpu('train_with_eval.py', MLT, *TINY, *QUICK, *NARROW, major=7)
+    out = gpu.on_gpu('train_with_eval.py', MLT, *TINY, *QUICK, *SMALLER, major=7)
     assert trained(out) == 'cuda:0 in float32, eager'
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from model import GPT, GPTConfig
+from model import GPT, Dropout, GPTConfig, dropout_mask
 
 
 def make_model(seed=0, **changes):
@@ -103,3 +103,44 @@ def test_cropping_keeps_what_the_first_positions_say():
 def test_impossible_shapes_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         make_model(**wrong)
+
+
+@pytest.mark.parametrize('dtype, rounding', [(torch.float32, 1e-4), (torch.bfloat16, 2**-8)])
+@pytest.mark.parametrize('p', [0.001, 0.2, 0.9])
+def test_dropout_drops_every_value_by_itself_and_keeps_the_mean_as_torchs_does(p, dtype, rounding):
+    torch.manual_seed(0)
+    x = torch.ones(3, 2**18 - 1, dtype=dtype)
+    error, dropped = 5 / x.numel() ** 0.5, []  # five standard errors of a mean of numbers with variance 1
+    for mask in (F.dropout(x, p), dropout_mask(x, p), dropout_mask(x, p)):
+        assert mask.dtype == dtype and mask.shape == x.shape
+        assert mask.unique().tolist() == pytest.approx([0, 1 / (1 - p)], rel=rounding)
+        dropped.append(((mask == 0).flatten().float() - p) / (p * (1 - p)) ** 0.5)
+        for part in (dropped[-1], *(dropped[-1][i::4] for i in range(4))):  # one int64 is drawn for four values
+            assert abs(part.mean().item()) < 2 * error
+        for lag in (1, 2, 3, 4, 5, 8):
+            assert abs((dropped[-1][lag:] * dropped[-1][:-lag]).mean().item()) < error
+    assert abs((dropped[1] * dropped[2]).mean().item()) < error
+
+
+def test_dropout_depends_on_the_seed_and_not_on_the_threads():
+    x, threads, drawn = torch.randn(400, 300), torch.get_num_threads(), []
+    for n, seed in ((1, 0), (2, 0), (3, 0), (3, 1)):
+        torch.set_num_threads(n)
+        torch.manual_seed(seed)
+        drawn.append(Dropout(0.3)(x))
+    torch.set_num_threads(threads)
+    assert torch.equal(drawn[0], drawn[1]) and torch.equal(drawn[0], drawn[2]) and not torch.equal(drawn[0], drawn[3])
+    assert Dropout(0.3).eval()(x) is x and torch.equal(Dropout(0.0)(x), x)
+
+
+def test_a_compiled_model_drops_the_same_values_in_both_passes():
+    model, idx = make_model(dropout=0.3).train(), torch.randint(17, (64, 9))
+
+    def gradients(forward):
+        torch.manual_seed(1)
+        model.zero_grad()
+        forward(idx, idx)[1].backward()
+        return torch.cat([p.grad.flatten() for p in model.parameters()])
+    compiled = torch.compile(model, backend='aot_eager_decomp_partition')  # as far as no C++ compiler is needed
+    torch.testing.assert_close(gradients(compiled), gradients(model), rtol=1e-4, atol=1e-6)
+    torch.compiler.reset()

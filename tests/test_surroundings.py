@@ -227,10 +227,13 @@ def test_without_what_windows_lacks_a_script_runs(project, script):
         assert process.returncode == 0 and is_whole(project, 'windows'), process.stderr
 
 
-def test_a_compilers_cache_that_cannot_be_made_is_named_and_the_run_goes_on(project):
-    Path(project.folder / 'file').touch()
-    out = project.check(*TRAIN, '--out_dir=cached', TORCHINDUCTOR_CACHE_DIR=os.path.join(project.folder, 'file'))
-    assert out.count('TORCHINDUCTOR_CACHE_DIR') == 1 and is_whole(project, 'cached')
+@pytest.mark.parametrize('compile', [False, True])
+@pytest.mark.parametrize('variables', [dict(TORCHINDUCTOR_CACHE_DIR='torchinductor_me'), dict(TMPDIR='.', LOGNAME='me')])
+def test_a_compilers_cache_that_cannot_be_made_is_named_if_one_compiles(project, monkeypatch, variables, compile):
+    monkeypatch.delenv('TORCHINDUCTOR_CACHE_DIR', raising=False)  # torch sets it
+    (project.folder / 'torchinductor_me').touch()  # the second case is torch's own choice
+    out = project.check(*TRAIN, '--out_dir=cached', f'--compile={compile}', **variables)
+    assert out.count('torch.compile failed') == out.count('torchinductor_me') == compile and is_whole(project, 'cached')
 
 
 # -----------------------------------------------------------------------------

@@ -124,7 +124,15 @@ def test_devices_and_precisions_are_checked_and_chosen():
     for device in ('abacus', 'meta', 'cuda:99', '', 'cuda:x'):
         with pytest.raises(UserError, match=f"device '{device}' is not available"):
             pick_device(device, 14)
-    assert (pick_dtype('auto', 'cpu', 384), pick_dtype('bfloat16', 'cpu', 14)) == ('float32', 'bfloat16')
+
+
+@pytest.mark.parametrize('can, expected', [({'amx_bf16': True}, 'bfloat16'), ({'avx512_bf16': True}, 'bfloat16'),
+                                           ({'avx512_f': True, 'amx_bf16': False}, 'float32'), ({}, 'float32')])
+def test_a_wide_model_trains_in_bfloat16_on_a_cpu_that_computes_in_it(monkeypatch, can, expected):
+    monkeypatch.setattr(torch.cpu, 'get_capabilities', lambda: can)
+    assert pick_dtype('auto', 'cpu', 256) == expected
+    assert pick_dtype('auto', 'cpu', 255) == pick_dtype('float32', 'cpu', 384) == pick_dtype('auto', 'mps', 384) == 'float32'
+    assert pick_dtype('bfloat16', 'cpu', 14) == 'bfloat16'
 
 
 # -----------------------------------------------------------------------------
