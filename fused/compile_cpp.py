@@ -65,7 +65,7 @@ def build():
     ours = folder / f'{key}.{os.getpid()}'  # processes that build at once do not write into one file
     for openmp in (['-fopenmp'], []):  # some compilers lack it, or its library
         try:
-            subprocess.run([*command, *openmp, SOURCE, '-o', ours], capture_output=True, check=True, text=True,
+            subprocess.run([*command, *openmp, SOURCE, '-o', ours], capture_output=True, check=True, encoding='utf-8',
                            errors='replace', timeout=600)
             ctypes.CDLL(str(ours))
             return str(ours.replace(folder / f'{key}_{digest(ours.read_bytes())}.so'))
