@@ -81,7 +81,7 @@ pictures: .venv/installed
 	$(VENV) eval_capitals.py --out_dir=results/facts_mini_14 --plot
 	for run in $(PICTURED); do $(VENV) plot_model.py --out_dir=results/$$run || exit 1; done
 	$(VENV) plot_results.py --model_folder results/math_mini_14
-	$(VENV) plot_results.py --model_folder $(PICTURED:%=results/%) --output=results/widths.png
+	$(VENV) plot_results.py --overlay --model_folder $(PICTURED:%=results/%) --output=results/widths.png
 	$(VENV) plot_results.py --answers --model_folder $(PICTURED:%=results/%) --output=results/answers.png
 	$(VENV) plot_results.py --film --model_folder results/math_mini_14 results/math_mini_28 --output=results/film.gif
 	$(VENV) explore.py $(PICTURED:%=results/%) --output=results/explore.html

@@ -2,7 +2,7 @@
 Plot what a run learnt, and when: from results.csv and answers.csv.gz of model folders.
 
 $ python plot_results.py --model_folder math_mini_14
-$ python plot_results.py --model_folder math_mini_14 math_mini_28 math_mini_56 --output=widths.png
+$ python plot_results.py --model_folder math_mini_14 math_mini_28 math_mini_56
 $ python plot_results.py --overlay --model_folder math_mini_14 math_mini_28 math_mini_56
 $ python plot_results.py --answers --model_folder math_mini_14 math_mini_28
 $ python plot_results.py --film --model_folder math_mini_14 math_mini_28
@@ -67,12 +67,11 @@ def curves_of(results, operation):
         what = 'training and held-out accuracy'
     else:
         what, tasks = 'training accuracy', {task: samples - held_out for task, samples in tasks.items()}
-    if operation == 'facts':
-        tasks, held_out = {task: tasks[task] for task in tasks if task in own}, held_out if own else 0 * held_out
-    curves = {f'{what}: {task}': samples for task, samples in tasks.items()}
+    curves = {f'{what}: {task}': samples for task, samples in tasks.items() if task in own or operation != 'facts'}
     if operation != 'math':
         curves['training accuracy: facts'] = facts
-    curves[HELD_OUT] = held_out
+    if operation != 'facts' or own:
+        curves[HELD_OUT] = held_out
     curves = {name: 100 * samples[:, 0] / samples[:, 1] for name, samples in curves.items() if samples[:, 1].any()}
     if HELD_OUT in curves:
         curves[PROBABILITY] = 100 * results.heldout_prob
@@ -149,14 +148,15 @@ def draw_panels(panels, operation, logx=False):
         for name in [name for name in styles if name in table]:
             (colour, dashes, width), by_run = styles[name], table[name].unstack('run')
             mean, std = by_run.mean(axis=1), by_run.std(axis=1)
-            handles[name], = (loss_ax if name == LOSS else ax).plot(
+            line, = (loss_ax if name == LOSS else ax).plot(
                 mean, color=colour, linestyle=dashes, linewidth=width, zorder=3, markersize=2.5,
                 marker='o' if len(mean) < 3 or not dashes else None)
+            handles.setdefault(name, line)
             if len(runs) > 1 and name not in (HELD_OUT, LOSS):
                 ax.plot(by_run, color=colour, linewidth=0.4, alpha=0.35, zorder=1)
                 band = ax.fill_between(mean.index, (mean - std).clip(0), (mean + std).clip(upper=100), color=colour,
                                        alpha=0.2, linewidth=0, zorder=2)
-                handles[name] = band, handles[name]  # over one another in the legend, too
+                handles[name] = band, line  # the one over the other in the legend, too
         ax.set(ylim=(-4, 104), zorder=loss_ax.get_zorder() + 1)  # accuracies above the loss
         ax.patch.set_visible(False)
         ax.set_title(title, fontsize=10, parse_math=False)

@@ -246,11 +246,11 @@ def test_a_legend_shows_which_curves_have_a_band():
 
 
 def test_several_widths_lie_over_one_another_in_one_axis_for_each_measure():
-    panels = [(f'width {n}\n({n} parameters)', [results_of(add=(n, 100), held_out=(n, 100))], []) for n in (14, 28, 56)]
+    panels = [(f'width {n}\n({n} parameters)', [results_of(add=(n, 100), held_out=(n, 80))], []) for n in (14, 28, 56)]
     figure = draw_overlay(panels, 'both')
     for ax, name in zip(figure.axes, ('training accuracy: arithmetic (%)', f'{HELD_OUT} (%)', f'{PROBABILITY} (%)')):
         assert ax.get_title() == name and len(ax.lines) == 3
-    assert [line.get_ydata()[-1] for line in figure.axes[1].lines] == [14, 28, 56]
+    assert [line.get_ydata()[-1] for line in figure.axes[1].lines] == [17.5, 35, 70]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [f'width {n} ({n} parameters)' for n in (14, 28, 56)]
 
 
