@@ -136,7 +136,7 @@ def model_figure(models, scale=PROBABILITY, number='prediction', right='right', 
     panels, one = split_panels(everything), len(models) == 1
     heights = [3.6 if is_grid else 1 + 0.14 * len(prompts) for _, prompts, is_grid in panels]
     shape = (1, len(panels)) if one else (len(panels), len(models))
-    size = max(3.4 * shape[1] + 0.2, 6), max(heights) + 1.2 if one else sum(heights) + 1.9
+    size = max(3.4 * shape[1] + 0.2, 6), max(heights) + 1.4 if one else sum(heights) + 1.9
     figure, axes = plt.subplots(*shape, figsize=size, squeeze=False, layout='constrained',
                                 height_ratios=[1] if one else heights)
     grids = everything[everything.task.isin([task for task, _, is_grid in panels if is_grid])]
@@ -149,7 +149,7 @@ def model_figure(models, scale=PROBABILITY, number='prediction', right='right', 
         if (grids.group == 'held out').any():
             marks.append('frame: held out')
         colours = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(0, 1), KNOWS)
-        figure.colorbar(colours, ax=axes, location='bottom', shrink=0.6, aspect=40, pad=0.02,
+        figure.colorbar(colours, ax=axes, location='bottom', shrink=0.6, aspect=40, pad=0.1 if one else 0.04,
                         label='\n'.join([f'colour: {scale}', *(['; '.join(marks)] if marks else [])]))
 
     def draw(tables, titles):
