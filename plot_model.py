@@ -58,7 +58,7 @@ def apart(points, least):
 
 def image(ax, matrix, title, xlabel, ylabel, names=()):
     """A matrix of weights; the title names the largest. names: of equal parts of its rows."""
-    limit = matrix.abs().max().item()
+    limit = np.abs(matrix).max()
     ax.imshow(matrix, cmap='cividis', vmin=-limit, vmax=limit, aspect='auto', interpolation='nearest')
     ax.set(title=f'{title}, largest {limit:.2g}', xlabel=xlabel, ylabel=ylabel)
     if names:
@@ -67,7 +67,7 @@ def image(ax, matrix, title, xlabel, ylabel, names=()):
 
 torch.set_grad_enabled(False)
 model, meta, path, config = load_model(out_dir, [checkpoint])
-wte, layers = model.transformer.wte.weight, model.transformer.h
+wte, layers = model.transformer.wte.weight.double().numpy(), model.transformer.h
 if min(wte.shape) < 2:
     raise UserError(f"{path} has a width or a vocabulary of 1, and embeddings are drawn on two components")
 names = [meta.tokenizer.decode([i]).translate(VISIBLE) for i in range(min(len(wte), 256))]
@@ -84,7 +84,7 @@ figure.suptitle(f"{shown(path)}, iteration {config['iter_num']:,} ({n_params:,} 
 above, below = figure.subfigures(2, 1, height_ratios=heights)
 axes = above.subplots(1, 3, width_ratios=[2, 2, 1])
 image(axes[1], wte, 'wte', 'dimension', 'character', names if len(wte) <= 128 else ())
-image(axes[2], model.transformer.wpe.weight, 'wpe', 'dimension', 'position')
+image(axes[2], model.transformer.wpe.weight.numpy(), 'wpe', 'dimension', 'position')
 
 # the digits, or all characters if there are fewer than three, along the two directions in which their embeddings differ most
 digits = [i for i, name in enumerate(names) if name.isdigit()]
@@ -104,14 +104,15 @@ axes = below.subplots(len(layers), len(prompts) + 4, squeeze=False, width_ratios
 for j, ids in enumerate(prompts):
     text = [meta.tokenizer.decode([i]).translate(VISIBLE) for i in ids]
     for layer, (ax, weights) in enumerate(zip(axes[:, j], attention(model, ids)), 1):
-        ax.imshow(weights, cmap=KNOWS, vmin=0, vmax=1)
+        ax.imshow(weights.numpy(), cmap=KNOWS, vmin=0, vmax=1)
         ax.set(xlabel='attends to', ylabel='position')
         ax.set_xticks(range(len(ids)), text, parse_math=False)
         ax.set_yticks(range(len(ids)), text, parse_math=False)
         ax.set_title(''.join(text).strip('<␣') + f', layer {layer}', parse_math=False)
 for block, row in zip(layers, axes[:, len(prompts):]):
     for ax, name in zip(row, ['attn.c_attn', 'attn.c_proj', 'mlp.c_fc', 'mlp.c_proj']):
-        image(ax, block.get_submodule(name).weight, name, 'input', 'output', 'qkv' if name == 'attn.c_attn' else '')
+        weights = block.get_submodule(name).weight.numpy()
+        image(ax, weights, name, 'input', 'output', 'qkv' if name == 'attn.c_attn' else '')
 for some, cmap, low, label in ((axes[:, :len(prompts)], KNOWS, 0, 'attention'),
                                (axes[:, len(prompts):], 'cividis', -1, 'weight, divided by the largest of its image')):
     if some.size:

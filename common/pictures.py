@@ -155,19 +155,19 @@ def model_figure(models, scale=PROBABILITY, number='prediction', right='right', 
     def draw(tables, titles):
         for column, table, title in zip(axes if one else axes.T, tables, titles):
             titled = set()
-            for ax, (task, prompts, is_grid) in zip(column, panels):
+            for ax, (task, prompts, _) in zip(column, panels):
                 ax.clear()
                 of_task = table[table.task == task]
                 part = of_task[of_task.prompt.isin(prompts)]
                 if part.empty:
                     ax.axis('off')
-                elif is_grid:
-                    draw_grid(ax, part, np.array(operands(part.prompt)))
+                elif pairs := operands(part.prompt):
+                    draw_grid(ax, part, np.array(pairs))
                 else:
                     draw_bars(ax, part, scale, number, wrong)
                 if len(part) and task not in titled:
                     ax.set_title(title_of_task(of_task, right), fontsize=9, parse_math=False)
-                titled.add(task)
+                    titled.add(task)
             if one:
                 figure.suptitle(title, fontsize=min(11, 125 * figure.get_figwidth() / len(title)), parse_math=False)
             else:
@@ -248,7 +248,7 @@ def film(models, output):
     frames = []
     say(f"drawing {len(chosen)} frames")  # it takes a minute
     for i in chosen:
-        shown = [answers.iter[answers.iter <= i].max() for _, answers in models]
+        shown = [answers.iter[answers.iter <= max(i, answers.iter.min())].max() for _, answers in models]
         titles = [f'{title}\niteration {j:,}' + (', the last evaluation' if j == answers.iter.max() else '')
                   for (title, answers), j in zip(models, shown)]
         draw([answers[answers.iter == j] for (_, answers), j in zip(models, shown)], titles)
