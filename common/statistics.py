@@ -1,5 +1,5 @@
 """
-Intervals and tests over few values, one for each seed or split of a sweep, as docs/study.md uses them.
+Intervals and tests over few values, one for each seed of a sweep.
 """
 
 import numpy as np
