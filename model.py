@@ -91,8 +91,9 @@ class CausalSelfAttention(nn.Module):
         k = k.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)  # (B, nh, T, hs)
         q = q.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)  # (B, nh, T, hs)
         v = v.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)  # (B, nh, T, hs)
-        if x.device.type == 'cpu' and T <= 64:
-            # The CPU's fused kernel is made for long sequences; plain matmuls are faster for a few positions.
+        if T <= 64:
+            # The fused kernels are made for long sequences. For a few positions plain matmuls are faster, on a CPU at least,
+            # and on a GPU the fused ones' gradients differ from run to run.
             future = torch.ones(T, T, dtype=torch.bool, device=x.device).triu(1)
             att = (q @ k.transpose(-2, -1)) * (1.0 / math.sqrt(k.size(-1)))
             att = att.masked_fill(future, float('-inf'))

@@ -68,7 +68,7 @@ def compute_init(device, n_embd, num_threads, backend):
         torch.set_num_threads(num_threads or (min(2, threads) if n_embd < 128 else threads))
     import_compiler()
     # Without this, parallel threads sum the embedding gradient in varying order and one seed gives different results. It only
-    # warns, because mps has no deterministic embedding, and nobody has tried on cuda what would be refused there.
+    # warns, because mps has no deterministic embedding. On cuda it warns of attention to more than 64 positions (model.py).
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # this is for finding bugs, and takes time
     torch.backends.cuda.matmul.allow_tf32 = True

@@ -85,16 +85,10 @@ def pretend(major):
             raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() first.")
         return real_numpy(self, *args, **kwargs)
 
-    def attention(q, k, v, dropout_p=0.0, is_causal=True):  # torch's own makes a mask on the CPU
-        future = torch.ones(q.size(-2), k.size(-2), dtype=torch.bool, device=q.device).triu(1)
-        weights = (q @ k.transpose(-2, -1) / q.size(-1) ** 0.5).masked_fill(future, float('-inf')).softmax(-1)
-        return torch.nn.functional.dropout(weights, dropout_p) @ v
-
     torch.Tensor.to, torch.Tensor.numpy, torch.Tensor.cpu = to, numpy, lambda self: to(self, CPU)
     torch.Tensor.device, torch.Tensor.is_cuda = property(place_of), property(lambda self: place_of(self) != CPU)
     torch.tensor = lambda data, *args, device=CPU, **kwargs: put(real_tensor(data, *args, **kwargs), full(device))
     torch.autocast = lambda device_type, **kwargs: real_autocast('cpu', **kwargs)
-    torch.nn.functional.scaled_dot_product_attention = attention
     Follow().__enter__()
 
 

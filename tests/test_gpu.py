@@ -57,7 +57,6 @@ assert pick_device('auto', 384) == pick_device('cuda', 14) == 'cuda:0' and pick_
 os.environ['LOCAL_RANK'] = '1'  # torchrun's second process
 assert pick_device('auto', 384) == pick_device('cuda', 14) == 'cuda:1' and pick_device('cuda:0', 14) == 'cuda:0'
 assert compute_init('cuda', 14, 1, 'auto')[0] == 'cuda:1' and torch.cuda.current_device() == 1
-# otherwise the backward pass of attention differs from run to run
 assert torch.are_deterministic_algorithms_enabled()
 os.environ['LOCAL_RANK'] = '2'
 with pytest.raises(UserError, match="device 'cuda:2' is not available"):
