@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from common.dataset import DATA, block_size_for, check_text, meta_bytes
-from common.errors import UserError, explained, report_errors, wrapped
+from common.errors import UserError, explained, wrapped
 from common.files import write_file
 from common.questions import arithmetic_questions, arithmetic_text, check_question, round_robin_pairs
 from common.tokenizer import char_tokenizer
@@ -76,7 +76,6 @@ def write_dataset(folder, text, questions):
     folder: path, e.g. DATA / args.name. text: str; train and validation are the same text on purpose, so that
     memorisation can be measured. questions: list of Question.
     """
-    report_errors()  # whoever calls this is a prepare.py, also if it is a user's own
     folder, terminator_of = Path(folder), {}
     with explained(f"the questions of {folder.name} cannot be used: {{}}", ValueError):
         for q in questions:

@@ -3,6 +3,7 @@
 import hashlib
 import pickle
 import re
+import sys
 import shutil
 
 import numpy as np
@@ -373,3 +374,9 @@ def test_gpt2s_vocabulary_goes_into_the_model_folder_if_it_is_there(tmp_path):
     keep_vocabulary(Meta(Tokenizer(3, None, None, bpe=True, files=files), [], own_questions=False), tmp_path / 'out')
     assert {path.name: path.read_text() for path in (tmp_path / 'out').iterdir()} == {
         'vocab.json': 'bpe/vocab.json', 'merges.txt': 'bpe/merges.txt'}
+
+
+def test_writing_a_dataset_leaves_a_notebooks_own_way_with_errors_alone(data):
+    before = sys.excepthook
+    write_dataset(data / 'sums', arithmetic_text(arithmetic_questions()), arithmetic_questions())
+    assert sys.excepthook is before
