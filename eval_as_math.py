@@ -42,7 +42,7 @@ config, given = configure(globals(), RANGES)
 from common.evaluate import grade, summed  # torch takes seconds to import, so the settings are checked first
 from common.load import load_evaluated
 from common.questions import LABELS, arithmetic_questions, operands
-from common.report import answered, mark, print_totals, write_json
+from common.report import answered, mark, print_choice, print_totals, write_json
 
 MAX_LINES = 25  # at most this many wrong predictions are printed, which fills a screen
 
@@ -116,6 +116,7 @@ if len(wrong) > MAX_LINES:
     print(f"  ... and {len(wrong) - MAX_LINES} more; --json FILE writes all")
 print()
 print_totals(table)
+print_choice(path, 'math')
 write_json(json, path, sampling, table)
 if plot or output:
     from common.pictures import picture

@@ -37,7 +37,7 @@ config, given = configure(globals(), RANGES)
 
 from common.evaluate import grade  # torch takes seconds to import, so the settings are checked first
 from common.load import load_evaluated
-from common.report import answered, mark, print_totals, write_json
+from common.report import answered, mark, print_choice, print_totals, write_json
 
 model, meta, path, trained_with, knows_terminator, title = load_evaluated(
     out_dir, init_from, checkpoint, device, 'facts')
@@ -61,6 +61,7 @@ if len(wrong):
     print(textwrap.fill(f"wrong predictions: {len(wrong)} of {len(table)}, {elsewhere} of them the answer to another "
                         f"question; most often {predictions.index[0][:40]!r} ({predictions.iloc[0]})", 80) + '\n')
 print_totals(table)
+print_choice(path, 'facts')
 write_json(json, path, sampling, table)
 if plot or output:
     from common.pictures import picture

@@ -5,10 +5,13 @@ What scripts print: about a run, and about one model's graded answers.
 import json
 import shlex
 import textwrap
+from pathlib import Path
 
 from common.dataset import CASE_OF
+from common.errors import UserError
 from common.evaluate import parts, summed
 from common.files import write_file
+from common.results import read_results, samples_drawn
 
 
 def describe(dataset, meta, ids, model, how):
@@ -61,6 +64,23 @@ def print_totals(table):
         name = 'training' if t['group'] == 'seen' else t['group']
         print(textwrap.fill(f"{name:<12}{t['questions_right']:>4} of {t['questions']} questions right ({t['acc']:.1%} of "
                             f"samples), probability {t['prob']:.1%}", 80))
+
+
+def print_choice(path, kind):
+    """If training chose this checkpoint as its best: among how many evaluations, and what the last one has.
+
+    The best of many looks better than the model is. kind: 'math' or 'facts'.
+    """
+    if not Path(path).name.startswith('ckpt_best_'):
+        return
+    try:
+        results = read_results(path.parent)
+    except UserError:
+        return  # the checkpoint has been copied without its table
+    asked = results[samples_drawn(results) > 0]
+    print(f"\nThis checkpoint is the best of {len(asked)} evaluations. At the last one, iteration "
+          f"{asked.iter.iloc[-1]:,.0f},\n{asked[f'{kind}_acc'].iloc[-1]:.1%} of the samples are right "
+          "(--checkpoint=ckpt_last.pt evaluates it).")
 
 
 def write_json(path, checkpoint, settings, table):

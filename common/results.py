@@ -116,10 +116,19 @@ def read_copy(path):
     return sweep
 
 
+def math_total(row):
+    """How many samples of arithmetic were drawn in an evaluation. row: a row of results.csv, or a table of them."""
+    return row['math_total'] if 'math_total' in row else row['add_total'] + row['sub_total']
+
+
+def samples_drawn(row):
+    """How many samples were drawn in an evaluation, of arithmetic and facts together; 0 if only the losses were estimated."""
+    return math_total(row) + row['facts_total']
+
+
 def samples_right(row):
-    """How many samples were right in an evaluation, sums and facts together. row: a row of results.csv, or a table of them."""
-    math_total = row['math_total'] if 'math_total' in row else row['add_total'] + row['sub_total']
-    return np.round(row['math_acc'] * math_total) + row['facts_correct']
+    """How many of them were right."""
+    return np.round(row['math_acc'] * math_total(row)) + row['facts_correct']
 
 
 def measure(results):
@@ -130,8 +139,7 @@ def measure(results):
     """
     final, best = results.iloc[-1], results.loc[samples_right(results).idxmax()]
     held_out, metrics = final.get('heldout_total', 0), {}
-    everything = final.get('math_total', final.add_total + final.sub_total) + final.facts_total
-    asked = {'seen': everything > held_out, 'heldout': held_out > 0, 'train': True}
+    asked = {'seen': samples_drawn(final) > held_out, 'heldout': held_out > 0, 'train': True}
     for when, row in (('final', final), ('best', best)):
         for task in ('add', 'sub', 'facts', 'heldout', *own_tasks(results)):
             if row.get(f'{task}_total', 0) > 0:

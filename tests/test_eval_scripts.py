@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections import Counter
 
 import pandas as pd
@@ -114,6 +115,21 @@ def test_sampling_settings_are_those_of_the_run_unless_given(project):
     torch.save(checkpoint, project.folder / 'own_sampling/ckpt.pt')
     _, report = report_of(project, 'eval_capitals.py', '--out_dir=own_sampling', '--checkpoint=ckpt.pt')
     assert (report['num_samples'], report['temperature'], report['top_k']) == (10, 0.01, 10)
+
+
+def test_the_best_of_many_evaluations_says_of_how_many_and_what_the_last_has(project):
+    folder = project.folder / 'chosen'
+    shutil.copytree(project.folder / 'math_mini_14', folder)
+    shutil.copy(folder / 'ckpt_last.pt', folder / 'ckpt_best_math.pt')
+    row = pd.read_csv(folder / 'results.csv').iloc[-1]
+    others = [{**row, 'iter': 10, 'math_acc': 0.5}, {**row, 'iter': 15, 'math_total': 0, 'math_acc': 0},
+              {**row, 'iter': 20, 'math_acc': 0.25}]
+    pd.DataFrame(others).to_csv(folder / 'results.csv', index=False)
+    out = project.check('eval_as_math.py', 'chosen')
+    assert 'is the best of 2 evaluations' in out and 'iteration 20,\n25.0% of the samples' in out
+    assert 'evaluations' not in project.check('eval_as_math.py', 'chosen', '--checkpoint=ckpt_last.pt')
+    (folder / 'results.csv').unlink()
+    assert 'evaluations' not in project.check('eval_as_math.py', 'chosen')
 
 
 def test_key_value_is_key_equals_value(project):
