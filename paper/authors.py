@@ -72,8 +72,9 @@ def compare(theirs, ours):
 
 def markdown(table):
     """The rows of authors_against_ours.csv as the table authors_against_ours.md."""
-    lines = ['| sweep | config | seeds | iteration | loss, theirs | ours, mean | 95 % prediction | theirs outside our seeds '
-             '| by chance | arithmetic wrong, theirs; ours | capitals wrong, theirs; ours |', '|---' * 11 + '|']
+    lines = ['| sweep | config | seeds | iteration | loss, theirs | ours, mean | 95% prediction | theirs outside our seeds '
+             '| expected for one more seed | arithmetic wrong, theirs; ours | capitals wrong, theirs; ours |',
+             '|---' * 11 + '|']
     for r in table.itertuples():
         wrong = [f'{n:g}; {ours}' if pd.notna(n) else '' for n, ours in ((r.wrong_sums, r.our_wrong_sums),
                                                                          (r.wrong_facts, r.our_wrong_facts))]

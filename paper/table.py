@@ -1,5 +1,5 @@
 """
-The paper's numbers beside ours: the tables of docs/results.md.
+The paper's numbers beside ours: the tables that docs/results.md takes its numbers from.
 
 $ python paper/table.py results/paper
 $ python paper/table.py results/weight_decay
@@ -26,8 +26,9 @@ from summarize import cell, seeds_all_right
 
 PAPER = REPO / 'results' / 'paper_values.csv'
 PAPER_ITERS = 30000  # where the paper's runs end
-HEAD = ['config', 'seeds', 'the paper, best', 'ours, best', 'arithmetic, training, final', 'held out, final',
-        'all held out right, final', 'facts, final', 'loss, paper', 'loss, ours']
+HEAD = ['config', 'seeds', 'best, paper (%)', 'best, ours (%)', 'final training accuracy, arithmetic (%)',
+        'final held-out accuracy (%)', 'seeds with all held-out right', 'final accuracy, facts (%)', 'loss, paper',
+        'loss, ours']
 
 
 def table(summary, name):
@@ -43,7 +44,7 @@ def table(summary, name):
         all_right = seeds_all_right(metrics)
         if all_right:
             low, high = 100 * metrics.loc['final_all_heldout', ['low', 'high']]
-            all_right += f' ({low:.0f} to {high:.0f} %)'
+            all_right += f' ({low:.0f} to {high:.0f}%)'
         lines.append([config if iters == PAPER_ITERS else f'{config}, {iters:,} iterations', metrics.seeds.max(),
                       ' / '.join(theirs), ' / '.join(ours), cell(metrics, 'final_seen_sums_acc'),
                       cell(metrics, 'final_heldout_acc'), all_right, cell(metrics, 'final_facts_acc'),
