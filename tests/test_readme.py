@@ -41,6 +41,21 @@ def test_the_page_of_results_has_the_papers_table():
     assert shown == [{head: row[head] for head in shown[0]} for row in printed] and 'final held-out accuracy (%)' in shown[0]
 
 
+def test_the_page_of_speed_has_what_the_benchmark_printed():
+    printed = (REPO / 'results/bench.txt').read_text(encoding='utf-8').split('An earlier version')[0]
+    steps = re.findall(r'\| (math_\w+) \| ([\w ]+) \| (\S+) \| (\S+) \| (\S+) \| (.+) \|', (REPO / 'docs/speed.md').read_text())
+    assert len(steps) == 4
+    for config, weights, plain, compiled, fused, ratio in steps:
+        line, = [line for line in printed.splitlines() if re.match(f'{config}, .*{weights}', line)]
+        assert f'plain {plain} ms' in line and f'compiled {compiled} ms' in line and f'fused {fused} ms ({ratio})' in line
+
+
+def test_no_example_overwrites_a_dataset_of_the_studies():
+    """--name=rounds_2_1337 would be split 1337, where the study's seed 1337 has split 0."""
+    written = {name for block in BLOCKS for name in re.findall(r'prepare.py --name=(\w+)', block)}
+    assert len(written) > 3 and not [name for name in written if re.match('(pair|rounds|orders|random|one_order|base|load)_', name)]
+
+
 def test_there_are_commands_to_check():
     assert len(COMMANDS) > 10 and any('eval_capitals.py' in command for command in COMMANDS)
 
