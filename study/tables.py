@@ -18,7 +18,7 @@ LABELS = {'n_embd': 'width', 'share': 'held out', 'study': 'runs', 'heldout_acc'
           'chance_acc': 'right, answers dealt anew', 'chance_off_by_one': 'off by one, answers dealt anew',
           'inner_acc': 'without 0 and 9', 'edge_acc': 'with 0 or 9', 'inner_minus_edge': 'difference of the last two',
           'fit_iter': 'iteration of fit', 'fit_minus_end': 'at fit minus final', 'last_line_acc': 'last line',
-          'same_acc': 'those held out at 10 %', 'width_of_fall': 'width of the fall',
+          'same_acc': 'those held out at 10%', 'width_of_fall': 'width of the fall',
           'shuffled_acc_at_fall': 'accuracy on shuffled answers there',
           'bits minus main': 'bits per answer, minus main',
           'heldout_acc minus main': 'held-out accuracy, minus main',
@@ -28,12 +28,12 @@ DECIMALS = {'bits': 2, 'abs_error': 2, 'n_params': 0, 'bits_memorised': 0, 'bits
 BY_FRACTION = {'heldout_acc': 'Final held-out accuracy (%)', 'seen_acc': 'Final training accuracy (%)',
                'gap': 'Gap: final training accuracy minus held-out accuracy (%)', 'fits': 'Runs that fit',
                'fit_heldout_acc': 'Held-out accuracy at matched fit (%)',
-               'above_90': 'Runs with a final held-out accuracy of at least 90 %'}
+               'above_90': 'Runs with a final held-out accuracy of at least 90%'}
 UNPLANNED = {
     'same_mirrored': 'a+b and b+a get the same prediction (% of held-out additions)',
     'same_equal_sum': 'Two other held-out additions of equal sum get the same prediction (%)',
     'same_mirrored_minus_same_equal_sum': 'Difference of these two (%)',
-    'sign_right': 'The prediction for a held-out subtraction has the right sign (%; a coin would have 50)',
+    'sign_right': 'The prediction for a held-out subtraction has the right sign (%; 0 and no number count as wrong)',
     'near': 'Held-out questions right or off by one (%)',
     'near_dealt_anew': 'Right or off by one, answers dealt anew (%)',
     'near_minus_near_dealt_anew': 'Difference of these two (%)',
@@ -49,7 +49,7 @@ HEAD = """# Tables of the first study
 
 `python study/widths.py --markdown` prints this file from [numbers.csv](../results/study/numbers.csv) and
 [unplanned.csv](../results/study/unplanned.csv); [the page](widths.md) says what the words mean. A cell is the mean
-over 8 splits with its 95 % interval, in per cent if nothing else is said. *All* means that all splits agree, and *n*
+over 8 splits with its 95% interval, in per cent unless stated otherwise. *All* means that all splits agree, and *n*
 is the number of runs if it is not eight. *Answers dealt anew* is a baseline: how many would be right, or off by one,
 if each prediction had been given to another held-out question of the operation. The effect of Page's test is the mean
 rank correlation, which ties keep below 1.
@@ -94,10 +94,10 @@ def condition_table(title, numbers, columns, index=('n_embd',)):
     if 'study' in cells:  # the main runs come first
         cells = cells.sort_values('study', key=lambda names: names.map(['main', *CONTROLS].index), kind='stable')
     if 'share' in cells:
-        cells['share'] = [f'{percent:.0f} %' for percent in cells.share]
+        cells['share'] = [f'{percent:.0f}%' for percent in cells.share]
     else:
         cells = cells.astype({'n_embd': int})
-    heads = [f'{column:.0f} %' if isinstance(column, float) else LABELS.get(column, column) for column in cells]
+    heads = [f'{column:.0f}%' if isinstance(column, float) else LABELS.get(column, column) for column in cells]
     return f'\n### {title}\n\n' + markdown_table(heads, [[*map(str, line)] for line in cells.itertuples(index=False)])
 
 
@@ -108,7 +108,7 @@ def test_table(title, tests):
         value, low, high = (number(100 * x, 1) for x in (row.value, row.low, row.high))
         effect = number(row.value, 2) if row.test.startswith('Page') else f'{value} ({low} to {high})'
         p = 'not testable' if np.isnan(row.p) and row.test != 'bootstrap' else f'{row.p:.2g}'
-        cells = [f'{row.share:.0f} %', f'{row.n_embd:.0f}', f'{row.n:.0f}', effect, p, f'{row.p_holm:.2g}']
+        cells = [f'{row.share:.0f}%', f'{row.n_embd:.0f}', f'{row.n:.0f}', effect, p, f'{row.p_holm:.2g}']
         texts = [text.replace('share', 'held-out fraction') for text in (row.name, row.test)]  # the file's older word
         lines.append([texts[0], *('' if 'nan' in cell else cell for cell in cells), texts[1]])
     heads = ['what', 'held out', 'width', 'n', 'effect', 'p', 'p, Holm', 'how']
@@ -132,10 +132,10 @@ def planned_tables(numbers):
         controls = pd.concat([beside, controls])
     return [*(condition_table(f'{title}, by width and held-out fraction', main[main.name == name], 'share')
               for name, title in BY_FRACTION.items()),
-            condition_table('Other measures, 20 % held out (final; %, bits, or the error)', others, 'name'),
-            condition_table('Measures added to the plan, 20 % held out (%)',
+            condition_table('Other measures, 20% held out (final; %, bits, or the error)', others, 'name'),
+            condition_table('Measures added to the plan, 20% held out (%)',
                             of_20[of_20.added & (of_20.name != 'same_acc')], 'name'),
-            condition_table('Controls, final accuracies (%), 20 % held out', controls, 'name', ['study', 'n_embd']),
+            condition_table('Controls, final accuracies (%), 20% held out', controls, 'name', ['study', 'n_embd']),
             condition_table('Shuffled answers, final (% and bits)', shuffled[shuffled.name != 'runs'], 'name'),
             test_table('Tests', numbers[numbers.test.notna() & ~numbers.added]),
             test_table('Comparisons added to the plan', numbers[numbers.test.notna() & numbers.added])]
@@ -149,7 +149,7 @@ def unplanned_tables(unplanned):
     return [*(condition_table(title, of_width[of_width.name == name], 'share') for name, title in UNPLANNED.items()),
             condition_table('Width of the fall, whatever the maximum; widths 8 to 14 together', of_fraction, 'name',
                             ['share']),
-            condition_table('Weight decay minus main, 20 % held out', decay, 'name', ['study', 'n_embd']),
+            condition_table('Weight decay minus main, 20% held out', decay, 'name', ['study', 'n_embd']),
             test_table('Planned tests over fewer widths, p-values not corrected', unplanned[unplanned.test.notna()])]
 
 

@@ -7,13 +7,13 @@ import numpy as np
 from study.tables import markdown_table, number
 
 ARMS = {'A': 'one order hidden', 'B': 'how much there is to learn', 'C': 'a load that is not arithmetic',
-        'D': 'time and decay'}
+        'D': 'time and weight decay'}
 HEAD = """# Tables of the second study
 
 `python study/why.py --markdown` prints this file from [numbers.csv](../results/why/numbers.csv); [the page](why.md)
-says what the words mean. A cell is the mean over splits or seeds with its 95 % interval, in per cent if nothing else
-is said; *n* is how many splits or seeds there are. *Answers dealt anew* is a baseline: how many would be right or off
-by one if each prediction had been given to another held-out question of the operation.
+says what the words mean. A cell is the mean over splits or seeds with its 95% interval, in per cent unless stated
+otherwise; *n* is the number of splits or seeds. *Answers dealt anew* is a baseline: how many would be right or off by
+one if each prediction had been given to another held-out question of the operation.
 """
 SCALES = {'%': (100, 1), 'width': (1, 1), 'slope': (1, 2), 'rank correlation': (1, 2)}  # unit to factor and decimals
 
