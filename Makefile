@@ -1,12 +1,12 @@
-# `make`: set up, then get the paper's main result: train math_mini_14 in full, evaluate it and plot it.
-# `make test`: set up, then check the style and run the tests. `make test-fast`: the tests that take less than half a minute.
-# `make test-faults`: kill runs at random and fill disks, which takes minutes. `make bench`: measure how fast it is.
-# `make paper`: train the paper's runs with several seeds, which takes hours. `make study`: train those of the first
-# study, which takes a day, and `make why` those of the second, some 25 hours of one core. `make mlt`: train the
-# paper's large model on sums: 30,000 iterations of 1.3 s, which is a night, on two cores of an Intel with AMX. If you stop
-# them and run them again, they continue where they were. `make results`: write the tables and figures of the runs so far
-# into results/. `make study-data`: write the datasets of the study.
-# `make pictures`: draw the pictures of results/ anew, from the runs there. `make pictures-data`: copy them from sweeps/paper.
+# `make`: set up (which downloads PyTorch first), then train math_mini_14 in full, evaluate it and plot it: about a minute.
+# `make test`: set up, check the style and run all tests. `make test-fast`: those that together take half a minute.
+# `make test-faults`: kill runs at random and fill disks (minutes). `make bench`: measure the speed on this machine.
+# `make paper`: train the paper's runs with several seeds (hours). `make study`: train those of the first study (a day),
+# and `make why` those of the second (some 25 hours of one core). `make mlt`: train the paper's large model on arithmetic,
+# 30,000 iterations of 1.3 s on two cores of an Intel with AMX, which is a night. All continue where they were if you stop
+# them and run them again. `make results`: write the tables and figures of the runs so far into results/.
+# `make study-data`: write the datasets of the studies. `make pictures`: draw the pictures of results/ anew from the runs
+# there. `make pictures-data`: copy these runs from sweeps/paper.
 
 PYTHON ?= python3
 VENV := .venv/bin/python

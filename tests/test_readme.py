@@ -4,6 +4,7 @@ import re
 import shlex
 import textwrap
 
+import pandas as pd
 import pytest
 from conftest import REPO
 
@@ -41,9 +42,32 @@ def test_the_page_of_results_has_the_papers_table():
     assert shown == [{head: row[head] for head in shown[0]} for row in printed] and 'final held-out accuracy (%)' in shown[0]
 
 
+def test_the_findings_are_in_the_numbers_of_the_study():
+    numbers = pd.read_csv(REPO / 'results/study/numbers.csv').query('test.isna()', engine='python')
+
+    def percent(name, width, fraction=20, study='main'):
+        row, = numbers[(numbers.name == name) & (numbers.n_embd == width) & (numbers.study == study)
+                       & ((numbers.share == fraction) | (study == 'random'))].itertuples()
+        return [100 * x for x in (row.value, row.low, row.high)]
+
+    text = ' '.join(README.split())
+    for words, expected in [
+            (r'held-out accuracy is (\d+)% \(95% interval (\d+) to (\d+)\) at width 14', percent('heldout_acc', 14)),
+            (r'best mean over the widths is (\d+)% \((\d+) to (\d+)\), at width 8', percent('heldout_acc', 8, 50)),
+            (r'Width 14 memorises (\d+)% of 200 shuffled answers', percent('seen_acc', 14, study='random')[:1]),
+            (r'width 20 memorises (\d+)%', percent('seen_acc', 20, study='random')[:1])]:
+        found, = re.findall(words, text)
+        assert [float(x) for x in ([found] if isinstance(found, str) else found)] == pytest.approx(expected, abs=0.501)
+    assert max(percent('heldout_acc', width, 50)[0] for width in (6, 10, 12, 14, 20, 28, 56)) < 12
+    assert '2 to 3% at widths 28 and 56' in text and '99.8% of their training questions' in text
+    assert all(2 <= round(percent('heldout_acc', width)[0]) <= 3 for width in (28, 56))
+    assert all(round(percent('seen_acc', width)[0], 1) == 99.8 for width in (28, 56))
+
+
 def test_the_page_of_speed_has_what_the_benchmark_printed():
     printed = (REPO / 'results/bench.txt').read_text(encoding='utf-8').split('An earlier version')[0]
-    steps = re.findall(r'\| (math_\w+) \| ([\w ]+) \| (\S+) \| (\S+) \| (\S+) \| (.+) \|', (REPO / 'docs/speed.md').read_text())
+    page = (REPO / 'docs/speed.md').read_text(encoding='utf-8')
+    steps = re.findall(r'\| (math_\w+) \| ([\w ]+) \| (\S+) \| (\S+) \| (\S+) \| (.+) \|', page)
     assert len(steps) == 4
     for config, weights, plain, compiled, fused, ratio in steps:
         line, = [line for line in printed.splitlines() if re.match(f'{config}, .*{weights}', line)]
@@ -53,7 +77,8 @@ def test_the_page_of_speed_has_what_the_benchmark_printed():
 def test_no_example_overwrites_a_dataset_of_the_studies():
     """--name=rounds_2_1337 would be split 1337, where the study's seed 1337 has split 0."""
     written = {name for block in BLOCKS for name in re.findall(r'prepare.py --name=(\w+)', block)}
-    assert len(written) > 3 and not [name for name in written if re.match('(pair|rounds|orders|random|one_order|base|load)_', name)]
+    theirs = '(pair|rounds|orders|random|one_order|base|load)_'
+    assert len(written) > 3 and not [name for name in written if re.match(theirs, name)]
 
 
 def test_there_are_commands_to_check():
@@ -100,7 +125,7 @@ def test_the_example_of_an_own_dataset_runs_as_it_stands(fresh):
     assert (fresh.folder / 'data/animals/meta.pkl').exists()
 
 
-@pytest.mark.parametrize('path', DOCS, ids=lambda path: path.name)
+@pytest.mark.parametrize('path', [*DOCS, *sorted((REPO / 'study').glob('*.md'))], ids=lambda path: path.name)
 def test_links_lead_somewhere(path):
     for target in re.findall(r'\]\(([^)#]+)', path.read_text()):
         elsewhere = target.startswith(('https://', '../../actions/'))  # the second is the badge's place at GitHub
