@@ -130,3 +130,10 @@ def test_links_lead_somewhere(path):
     for target in re.findall(r'\]\(([^)#]+)', path.read_text()):
         elsewhere = target.startswith(('https://', '../../actions/'))  # the second is the badge's place at GitHub
         assert elsewhere or (path.parent / target).exists(), target
+
+
+@pytest.mark.parametrize('path', [*DOCS, REPO / 'study/widths.md', REPO / 'study/why.md'], ids=lambda path: path.name)
+def test_every_figure_has_a_caption(path):
+    lines = [line for line in path.read_text(encoding='utf-8').splitlines() if line]
+    for line, below in zip(lines, lines[1:]):
+        assert not line.startswith('![') or below.startswith(('*', '![')), line
