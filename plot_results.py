@@ -186,8 +186,8 @@ def draw_overlay(panels, operation, logx=False):
                     table[measure].groupby('iter').mean(), color=plt.cm.viridis(0.9 * i / max(1, len(panels) - 1)),
                     linestyle=['-', '--', '-.', ':'][i % 4], linewidth=1.4)
         ax.set_title(f"{measure} ({'nats per character' if measure == LOSS else '%'})", fontsize=10, parse_math=False)
-        ax.set_ylim(-4, 104)
-    ax.set_ylim(0, 2 * max(table[LOSS].iloc[-1] for table in curves))  # the loss: what an untrained model has would hide it
+        # twice the final loss: an untrained model's would hide how the runs differ
+        ax.set_ylim((0, 2 * max(table[LOSS].iloc[-1] for table in curves)) if measure == LOSS else (-4, 104))
     add_legend(figure, handles)
     return figure
 

@@ -254,6 +254,13 @@ def test_several_widths_lie_over_one_another_in_one_axis_for_each_measure():
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [f'width {n} ({n} parameters)' for n in (14, 28, 56)]
 
 
+def test_each_measure_of_a_task_of_ones_own_has_the_scale_that_fits_it_where_runs_lie_over_one_another():
+    panels = [(f'run {n}', [results_of(held_out=(0, 10), mul=(n, 40))], []) for n in (10, 30)]
+    limits = {ax.get_title(): ax.get_ylim() for ax in draw_overlay(panels, 'both').axes}
+    assert limits == {'training accuracy: mul (%)': (-4, 104), f'{HELD_OUT} (%)': (-4, 104), f'{PROBABILITY} (%)': (-4, 104),
+                      f'{LOSS} (nats per character)': (0, 1)}
+
+
 def test_a_title_does_not_name_two_widths_and_says_if_a_run_is_unfinished(tmp_path):
     runs = {1: results_of(), 2: results_of()}
     assert title_of('math_mini_14,n_embd=28', runs) == 'math_mini,n_embd=28\n(1,582 parameters, 2 seeds)'
