@@ -1,14 +1,12 @@
 """
-Poor man's configurator, after nanoGPT's, with checks: config files are executed, then --key=value overrides.
+Poor man's configurator, after nanoGPT's: config files are executed, then --key=value overrides.
 
 $ python train_with_eval.py config/override_file.py --batch_size=32
-first runs config/override_file.py, then sets batch_size to 32. Config files come first, wherever they stand. A folder
-among the arguments is the model folder, which may be called --out_dir or --model_folder as well.
 
-A script's settings are its own module-level variables, so each is written down once, with its default and a comment,
-where it is used. Unlike in nanoGPT, a typo in a config file is an error and not a silent no-op: a name that is not a
-setting must be used by the file itself, or begin with an underscore. Config files are Python and run with your rights,
-so run only those that you trust.
+A script's settings are its own module-level variables, so each is written down once, with its default and a comment, where
+it is used. Config files come first, wherever they stand; a folder among the arguments is the model folder, --out_dir. Unlike
+in nanoGPT, a typo is an error: a name in a config file that is no setting must be used by the file itself, or begin with an
+underscore. Config files are Python and run with your rights, so run only those that you trust.
 """
 
 import ast
@@ -25,24 +23,17 @@ from types import ModuleType
 
 from common.errors import UserError, explained, wrapped
 
-# what a script may say of its settings in RANGES: the words of an error, and what must hold
-POSITIVE = 'positive', lambda x: x > 0
-NOT_NEGATIVE = '0 or more', lambda x: x >= 0
-BELOW_ONE = 'at least 0 and below 1', lambda x: 0 <= x < 1
-SEED = 'at least 0 and below 2**32', lambda x: 0 <= x < 2**32
 TYPES = {bool: 'True or False', int: 'a whole number', float: 'a number', str: 'a string'}
 PATHS = {'out_dir', 'init_from', 'checkpoint', 'output', 'json'}  # no shell replaces the ~ of --out_dir=~/x, so we do
 # what other programs call it
 ELSEWHERE = {'lr': 'learning_rate', 'epochs': 'max_iters', 'steps': 'max_iters', 'resume': 'init_from=resume'}
 
 
-def configure(namespace, ranges=(), argv=None):
-    """Override the settings in `namespace` from config files, and then from --key=value arguments.
+def configure(namespace, ranges, argv=None):
+    """Override a script's settings from config files, then from --key=value; returns them all, and the names of those given.
 
-    namespace: a script's globals(); its settings are the names bound to an int, float, bool or str so far, except those
-    that start with an underscore. ranges: dict of settings ('a b') to POSITIVE or the like, or to choices ('auto cpu').
-    argv: list of str, default sys.argv[1:]; `--key value` is `--key=value`, and --key alone sets a bool to True. It
-    returns the final settings as a dict, and the set of those that were given. --help prints them and exits.
+    namespace: the script's globals(), of which every int, float, bool or str without an underscore is a setting. ranges: dict
+    of settings ('a b') to (lowest, below what), or to choices ('auto cpu'). argv: list of str, default sys.argv[1:].
     """
     defaults = {k: v for k, v in namespace.items() if not k.startswith('_') and isinstance(v, (int, float, bool, str))}
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -64,38 +55,26 @@ def configure(namespace, ranges=(), argv=None):
     settings, given = dict(defaults), {*overrides}
     for path in files:
         found = run_config_file(path, settings)
-        settings |= typed(found, defaults, ranges, f"in {path}")
+        settings |= checked(found, defaults, ranges, f"in {path}")
         given |= found.keys()
-    settings |= typed(overrides, defaults, ranges, "on the command line")
-    check_ranges(settings, ranges)
+    settings |= checked(overrides, defaults, ranges, "on the command line")
     namespace.update(settings)
     return settings, given
 
 
-def adopt(namespace, settings, given, before, ranges):
-    """Make settings that were not given those of `before`, e.g. of the run that is resumed; returns the final settings.
+def resume_settings(namespace, settings, given, of_run, ranges):
+    """Let settings that were not given be those of a run, e.g. of the one that is resumed; returns the final settings.
 
-    namespace, ranges: as for configure, which returned settings and given. before: dict; other names in it are ignored.
+    namespace, ranges: as for configure, which returned settings and given. of_run: dict; other names in it are ignored.
     """
-    kept = {key: before[key] for key in settings.keys() & before.keys() - given}
-    settings = settings | typed(kept, settings, ranges, "in the checkpoint")
-    check_ranges(settings, ranges)
+    kept = {key: of_run[key] for key in settings.keys() & of_run.keys() - given}
+    settings = settings | checked(kept, settings, ranges, "in the checkpoint")
     namespace.update(settings)
     return settings
 
 
-def check_ranges(settings, ranges):
-    """Raise UserError if a setting is not what the ranges say of it."""
-    for keys, allowed in dict(ranges).items():
-        choices = allowed.split() if isinstance(allowed, str) else ()
-        words, holds = (' or '.join(choices), choices.__contains__) if choices else allowed
-        for key in keys.split():
-            if not holds(settings[key]):
-                raise UserError(f"{key} must be {words}, not {settings[key]!r}")
-
-
 def parse_argument(arg, argv, defaults):
-    """The setting of --key=value, --key value or --key, as a dict. argv: the arguments that follow."""
+    """{key: text} of --key=value, of --key value, or of --key alone, which is True. argv: the arguments that follow."""
     key, equals, text = arg.lstrip('-').partition('=')
     key = 'out_dir' if key == 'model_folder' else key
     if key not in defaults:
@@ -131,7 +110,6 @@ def run_config_file(path, settings):
 
 
 def unknown(key, settings, where, advice=""):
-    """A UserError for a name that is no setting."""
     near = difflib.get_close_matches(key, settings)
     if key in ELSEWHERE and 'max_iters' in settings:
         near = [ELSEWHERE[key]]
@@ -139,13 +117,18 @@ def unknown(key, settings, where, advice=""):
     return UserError(f"unknown setting {key!r} {where}: {hint}{advice}")
 
 
-def typed(found, defaults, ranges, where):
-    """The settings that were found, each in the type of its default if its meaning is clear: 1 is 1.0, 0 is False."""
+def checked(found, defaults, ranges, where):
+    """The settings that were found, in the type of their default if their meaning is clear (1 is 1.0), and in their range."""
+    allowed = {key: limits for keys, limits in ranges.items() for key in keys.split()}
     settings = {}
     for key, value in found.items():
-        wanted = type(defaults[key])
-        if 'True' in dict(ranges).get(key, '') and str(value).lower() in ('true', 'false'):  # among other choices
-            value = str(value).capitalize()
+        wanted, limits = type(defaults[key]), allowed.get(key, (-math.inf, math.inf))
+        if isinstance(limits, str):
+            choices = {choice.lower(): choice for choice in limits.split()}
+            if str(value).lower() not in choices:
+                raise UserError(f"{key} must be {' or '.join(choices.values())}, not {value!r} {where}")
+            settings[key] = choices[str(value).lower()]
+            continue
         if isinstance(value, str) and wanted is not str:  # from the command line; a literal that is none stays a str
             with suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
                 value = ast.literal_eval(value.title())
@@ -157,6 +140,9 @@ def typed(found, defaults, ranges, where):
                 settings[key] = wanted(value)
         if key not in settings:
             raise UserError(f"{key} must be {TYPES[wanted]}, not {value!r} {where}")
+        if wanted in (int, float) and not limits[0] <= settings[key] < limits[1]:
+            below = f" and below {limits[1]}" if limits[1] < math.inf else ""
+            raise UserError(f"{key} must be at least {limits[0]}{below}, not {value!r} {where}")
         if key in PATHS:
             settings[key] = os.path.expanduser(settings[key])
     return settings
@@ -174,10 +160,7 @@ def print_help(namespace, settings):
 
 
 def settings_of(script, argv):
-    """The settings with which `script` would run with these arguments: a dict. The script's own head is executed.
-
-    The head ends at the first `if __name__`, and holds the settings and their RANGES.
-    """
+    """The settings with which `script` would run: a dict. Its head, up to the first `if __name__`, is executed."""
     head = Path(script).read_text(encoding='utf-8').split('\nif __name__')[0]
     namespace = {'__name__': 'head', '__file__': str(script)}
     exec(compile(head, str(script), 'exec'), namespace)

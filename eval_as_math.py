@@ -12,11 +12,12 @@ evaluates on every question that has a number as its answer, also those of your 
 questions of larger operands; those that lie beyond the training text form a group of their own, `beyond`.
 """
 
+import math
 import os
 import textwrap
 
 from common.errors import UserError, report_errors
-from configurator import NOT_NEGATIVE, POSITIVE, SEED, adopt, configure
+from configurator import configure, resume_settings
 
 # -----------------------------------------------------------------------------
 # settings
@@ -33,7 +34,7 @@ device = 'auto'  # 'cpu', 'cuda', 'mps'; auto: a GPU if there is one and the mod
 json = ''  # also write all predictions and totals to this file
 plot = False  # also draw each operation as a grid of predictions, coloured by the probability of the right answer
 output = ''  # the .png, .pdf or .svg file to draw; '': grid.png in the model folder
-RANGES = {'num_samples top_k': POSITIVE, 'temperature max_operand': NOT_NEGATIVE, 'seed': SEED,
+RANGES = {'num_samples top_k': (1, math.inf), 'temperature max_operand': (0, math.inf), 'seed': (0, 2**32),
           'operation': 'addition subtraction both'}
 report_errors()
 config, given = configure(globals(), RANGES)
@@ -86,7 +87,7 @@ def print_grid(title, part, pairs):
 
 model, meta, path, trained_with, knows_terminator, title = load_evaluated(
     out_dir, init_from, checkpoint, device, 'math')
-adopt(globals(), config, given, trained_with, RANGES)  # sampling settings that are not given are those of the run
+resume_settings(globals(), config, given, trained_with, RANGES)  # sampling settings that are not given are those of the run
 sampling = dict(num_samples=num_samples, temperature=temperature, top_k=top_k, seed=seed)
 questions = meta.questions
 if max_operand:

@@ -11,11 +11,12 @@ exit code is 0 whatever the accuracy. It evaluates on every question that has a 
 own dataset. The original GPT-2 cannot know that the line ends after the capital, so it is right if it begins with it.
 """
 
+import math
 import os
 import textwrap
 
 from common.errors import report_errors
-from configurator import NOT_NEGATIVE, POSITIVE, SEED, adopt, configure
+from configurator import configure, resume_settings
 
 # -----------------------------------------------------------------------------
 # settings
@@ -30,7 +31,7 @@ device = 'auto'  # 'cpu', 'cuda', 'mps'; auto: a GPU if there is one and the mod
 json = ''  # also write all predictions and totals to this file
 plot = False  # also draw the probability of each right answer, and the predictions that are wrong
 output = ''  # the .png, .pdf or .svg file to draw; '': facts.png in the model folder
-RANGES = {'num_samples top_k': POSITIVE, 'temperature': NOT_NEGATIVE, 'seed': SEED}
+RANGES = {'num_samples top_k': (1, math.inf), 'temperature': (0, math.inf), 'seed': (0, 2**32)}
 report_errors()
 config, given = configure(globals(), RANGES)
 # -----------------------------------------------------------------------------
@@ -41,7 +42,7 @@ from common.report import answered, mark, print_choice, print_totals, write_json
 
 model, meta, path, trained_with, knows_terminator, title = load_evaluated(
     out_dir, init_from, checkpoint, device, 'facts')
-adopt(globals(), config, given, trained_with, RANGES)  # sampling settings that are not given are those of the run
+resume_settings(globals(), config, given, trained_with, RANGES)  # sampling settings that are not given are those of the run
 sampling = dict(num_samples=num_samples, temperature=temperature, top_k=top_k, seed=seed)
 table = grade(model, meta, **sampling, terminated=knows_terminator)
 

@@ -16,8 +16,9 @@ from configurator import configure
 out_dir = 'out'  # the model folder
 checkpoint = 'ckpt.pt'  # checkpoint file in the model folder
 output = ''  # the .png, .pdf or .svg file to draw; '': model.png in the model folder
+RANGES = {}
 report_errors()
-configure(globals())
+configure(globals(), RANGES)
 
 import numpy as np
 import torch  # it takes seconds to import, so the settings are checked first

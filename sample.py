@@ -8,10 +8,11 @@ $ python sample.py --init_from=gpt2-xl --start="The capital of France is"
 This is nanoGPT's sample.py. It prints each sample, including the start, and a line of dashes after it.
 """
 
+import math
 from pathlib import Path
 
 from common.errors import UserError, explained, report_errors
-from configurator import NOT_NEGATIVE, POSITIVE, SEED, configure
+from configurator import configure
 
 # -----------------------------------------------------------------------------
 # settings
@@ -25,8 +26,9 @@ temperature = 0.8  # 1.0: the model's own probabilities; lower: likelier tokens;
 top_k = 200  # sample from the k likeliest tokens only
 seed = 1337  # seed of the sampling
 device = 'auto'  # 'cpu', 'cuda', 'mps'; auto: a GPU if there is one and the model is at least 128 wide
+RANGES = {'num_samples max_new_tokens top_k': (1, math.inf), 'temperature': (0, math.inf), 'seed': (0, 2**32)}
 report_errors()
-configure(globals(), {'num_samples max_new_tokens top_k': POSITIVE, 'temperature': NOT_NEGATIVE, 'seed': SEED})
+configure(globals(), RANGES)
 # -----------------------------------------------------------------------------
 
 source = '--start'

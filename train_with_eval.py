@@ -18,7 +18,7 @@ import sys
 
 from common.errors import UserError, discard_output, report_errors, say
 from common.wandb_log import import_wandb, start_wandb
-from configurator import BELOW_ONE, NOT_NEGATIVE, POSITIVE, SEED, adopt, configure
+from configurator import configure, resume_settings
 
 # -----------------------------------------------------------------------------
 # settings: the defaults are the paper's for arithmetic; a config file names its run, its width, and what else is different
@@ -75,9 +75,9 @@ num_threads = 0  # number of CPU threads; 0: two for models narrower than 128, t
 backend = 'auto'  # backend of torchrun's processes: 'nccl' or 'gloo'; auto: the one that suits the device
 RANGES = {
     'eval_interval log_interval eval_iters full_eval_interval num_samples top_k gradient_accumulation_steps batch_size '
-    'block_size n_layer n_head n_embd mlp_expansion learning_rate lr_decay_iters': POSITIVE,
-    'temperature max_iters weight_decay grad_clip warmup_iters min_lr': NOT_NEGATIVE, 'dropout beta1 beta2': BELOW_ONE,
-    'seed': SEED, 'num_threads': ('from 0 to 1024', lambda x: 0 <= x <= 1024),
+    'block_size n_layer n_head n_embd mlp_expansion lr_decay_iters': (1, math.inf),
+    'temperature learning_rate max_iters weight_decay grad_clip warmup_iters min_lr': (0, math.inf),
+    'dropout beta1 beta2': (0, 1), 'seed': (0, 2**32), 'num_threads': (0, 1025),
     'dtype': 'auto float32 bfloat16', 'backend': 'auto nccl gloo', 'fused': 'auto True False'}
 if __name__ == '__main__':
     report_errors()
@@ -163,11 +163,11 @@ if __name__ == '__main__':
         path = find_checkpoint(out_dir, ['ckpt_last.pt', 'ckpt.pt'])
         checkpoint = load_checkpoint(path, to_resume=True)
         before = {**checkpoint['config'], **checkpoint['model_args'], 'out_dir': out_dir, 'init_from': init_from}
-        config = adopt(globals(), config, given, before, RANGES)  # settings that are not given are those of the run
+        config = resume_settings(globals(), config, given, before, RANGES)  # settings that are not given are those of the run
         model, vocabulary_folder = model_from_checkpoint(checkpoint, path, dropout), out_dir
     elif init_from != 'scratch':
         model, vocabulary_folder = load_gpt2(init_from, dropout, block_size), init_from
-        config = adopt(globals(), config, (), model.config.model_args(), RANGES)
+        config = resume_settings(globals(), config, (), model.config.model_args(), RANGES)
     if decay_lr and lr_decay_iters <= warmup_iters:
         raise UserError(f"lr_decay_iters ({lr_decay_iters}) must be greater than warmup_iters ({warmup_iters})")
     if decay_lr and min_lr < learning_rate and max_iters < lr_decay_iters:

@@ -146,7 +146,7 @@ def test_a_results_csv_without_results(project, content, says):
 
 
 def test_evaluation_options_that_make_no_sense(project):
-    for option, says in (('--num_samples=0', 'num_samples must be positive'), ('--temperature=-1', '0 or more'),
+    for option, says in (('--num_samples=0', 'num_samples must be at least 1'), ('--temperature=-1', 'temperature must be at least 0'),
                          ('--top_k=x', 'top_k must be a whole number'), ('--device=abacus', 'abacus'),
                          ('--operation=division', 'operation must be addition'),
                          ('--json=/proc/x/y.json', 'cannot write')):

@@ -12,16 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import UserError
-from configurator import BELOW_ONE, NOT_NEGATIVE, POSITIVE, SEED, adopt, configure, settings_of
+from configurator import configure, resume_settings, settings_of
 
 DEFAULTS = {'out_dir': 'out', 'batch_size': 12, 'learning_rate': 6e-4, 'compile': True}
 
 
-def settings(*argv, ranges=(), before=None, **namespace):
+def settings(*argv, ranges={}, before=None, **namespace):  # noqa: B006
     namespace = {**DEFAULTS, '__doc__': 'A script.', '_private': 3, 'function': print, **namespace}
     result, given = configure(namespace, ranges, list(map(str, argv)))
     if before is not None:
-        result = adopt(namespace, result, given, before, ranges)
+        result = resume_settings(namespace, result, given, before, ranges)
     assert all(namespace[key] == value or math.isnan(value) for key, value in result.items())
     return result
 
@@ -58,7 +58,7 @@ def test_the_model_folder_has_two_names_and_may_stand_alone(tmp_path):
 def test_the_home_folder_is_found_behind_an_equals_sign(monkeypatch):
     monkeypatch.setenv('HOME', '/home/me')
     namespace = dict(out_dir='out', start='', init_from='scratch')
-    configure(namespace, argv=['--out_dir=~/x', '--start=~/x'])
+    configure(namespace, {}, ['--out_dir=~/x', '--start=~/x'])
     assert namespace == dict(out_dir='/home/me/x', start='~/x', init_from='scratch')
 
 
@@ -123,23 +123,23 @@ def test_what_cannot_be_meant_is_refused_with_a_hint(args, says):
 
 
 @pytest.mark.parametrize('argv, says', [
-    (['--batch_size=0'], 'batch_size must be positive, not 0'), (['--batch_size=-3'], 'batch_size must be positive'),
-    (['--learning_rate=-1e-9'], 'learning_rate must be 0 or more'),
-    (['--share=1'], 'share must be at least 0 and below 1, not 1.0'),
+    (['--batch_size=0'], 'batch_size must be at least 1, not 0'), (['--batch_size=-3'], 'batch_size must be at least 1, not -3'),
+    (['--learning_rate=-1e-9'], 'learning_rate must be at least 0, not -1e-09'),
+    (['--share=1'], 'share must be at least 0 and below 1, not 1'),
     (['--share=-0.1'], 'share must be at least 0'),
 ])
 def test_ranges_are_held(argv, says):
-    ranges = {'batch_size n': POSITIVE, 'learning_rate': NOT_NEGATIVE, 'share': BELOW_ONE}
+    ranges = {'batch_size n': (1, math.inf), 'learning_rate': (0, math.inf), 'share': (0, 1)}
     assert settings('--learning_rate=0', '--share=0', n=1, share=0.5, ranges=ranges)['share'] == 0.0
     with pytest.raises(UserError, match=says):
         settings(*argv, n=1, share=0.5, ranges=ranges)
-    with pytest.raises(UserError, match='n must be positive'):
+    with pytest.raises(UserError, match='n must be at least 1, not 0 in the checkpoint'):
         settings(n=1, share=0.5, ranges=ranges, before={'n': 0})
     for seed, choice, says in ((-1, 'here', 'seed must be'), (2**32, 'here', 'seed must be'),
                                (1, 'x', 'choice must be')):
         with pytest.raises(UserError, match=says):
             settings(f'--seed={seed}', f'--choice={choice}', seed=2**32 - 1, choice='there',
-                     ranges={'seed': SEED, 'choice': 'here there'})
+                     ranges={'seed': (0, 2**32), 'choice': 'here there'})
 
 
 # -----------------------------------------------------------------------------
