@@ -1,10 +1,11 @@
 """
 What scripts say: one kind of error for everything that the user can fix, and printing that never ends a run.
 
-Code in common/ raises UserError with a whole sentence for the user: what is wrong, and what to do about it. A script first
-calls report_errors(), and then ends with `error: sentence` on stderr and exit code 1, and no traceback.
+Code in common/ raises UserError with a whole sentence for the user: what is wrong, and what to do about it. A script calls
+report_errors() first. Then such an error ends it as `error: sentence` on stderr, with exit code 1 and no traceback.
 """
 
+import argparse
 import errno
 import os
 import re
@@ -18,11 +19,11 @@ OUTPUT_ERRORS = {errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO
 
 
 class UserError(Exception):
-    """Something that the user can fix. Its text is one sentence that says what is wrong and what to do about it."""
+    """Something that the user can fix."""
 
 
 def report_errors():
-    """From now on this process prints what ends it as print_error does. For scripts only: it is their first call."""
+    """From now on this process prints what ends it as print_error does."""
     sys.excepthook = print_error
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, 'reconfigure'):
@@ -35,24 +36,22 @@ def print_error(kind, error, traceback):
     if issubclass(kind, UserError):
         print(f"error: {error}", file=sys.stderr)
     elif issubclass(kind, MemoryError) or issubclass(kind, RuntimeError) and OUT_OF_MEMORY.search(str(error)):
-        print(f"error: not enough memory ({one_line(error)[:150]}): choose smaller sizes", file=sys.stderr)
+        print(f"error: not enough memory ({one_line(error)[:150]}): "
+              "lower --batch_size, --block_size or --n_embd", file=sys.stderr)
     elif issubclass(kind, OSError) and error.errno in OUTPUT_ERRORS:
         discard_output()  # Python would complain again when it flushes at the end
         if error.errno != errno.EPIPE:
             print(f"error: the output cannot be written: {error.strerror}", file=sys.stderr)
     elif issubclass(kind, ModuleNotFoundError) and '.' not in (error.name or '.'):
-        print(f"error: {error.name} is not installed for {sys.executable}: activate the environment (. .venv/bin/activate), or "
-              "pip install -r requirements.txt", file=sys.stderr)
+        print(f"error: {error.name} is not installed for {sys.executable}: activate the environment (. .venv/bin/activate), "
+              "or pip install -r requirements.txt", file=sys.stderr)
     elif not issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error, traceback)
 
 
 @contextmanager
 def explained(sentence, *kinds):
-    """Turn exceptions of these kinds, or of any kind if none is named, into a UserError with this sentence.
-
-    In the sentence, {} stands for the first line of the exception's text.
-    """
+    """Turn exceptions of these kinds, by default of any, into a UserError with this sentence; {} in it: what they say."""
     try:
         yield
     except UserError:
@@ -83,7 +82,7 @@ def discard_output():
     sys.stdout = open(os.devnull, 'w', encoding='utf-8', errors='backslashreplace')
 
 
-def shown(path):
+def printable(path):
     """A path as text that can be drawn. The name of a file may be of another encoding than the locale says."""
     return os.fsencode(path).decode(errors='replace')
 
@@ -94,5 +93,7 @@ def wrapped(docstring):
     return '\n\n'.join(text if text.startswith('$') else textwrap.fill(text, 80) for text in paragraphs)
 
 
-def is_terminal():
-    return all(stream is not None and stream.isatty() for stream in (sys.stdout, sys.stderr))
+def argument_parser(docstring):
+    """An ArgumentParser whose --help begins with a script's docstring."""
+    return argparse.ArgumentParser(description=wrapped(docstring), allow_abbrev=False,
+                                   formatter_class=argparse.RawDescriptionHelpFormatter)

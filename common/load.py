@@ -8,7 +8,7 @@ from typing import NamedTuple
 from common.checkpoint import load_model
 from common.dataset import Meta
 from common.device import pick_device
-from common.errors import UserError, shown
+from common.errors import UserError, printable
 from common.gpt2 import load_pretrained
 from model import GPT
 
@@ -45,6 +45,6 @@ def load_evaluated(out_dir, init_from, checkpoint, device, kind):
         raise UserError(f"the dataset of {path} has no question whose answer is a {what}: try {other}")
     model.to(pick_device(device, model.config.n_embd))
     sampling = {key: config[key] for key in ('num_samples', 'temperature', 'top_k') if key in config}
-    title = shown(path) + (f", iteration {config['iter_num']:,}" if 'iter_num' in config else '')
+    title = printable(path) + (f", iteration {config['iter_num']:,}" if 'iter_num' in config else '')
     knows_terminator = not (init_from and meta.tokenizer.bpe)
     return Evaluated(model, meta._replace(questions=questions), path, sampling, knows_terminator, title)

@@ -9,13 +9,12 @@ of our seeds as a band, and results/replay.png from paper/replay.py's losses. Wr
 the same as a table in authors_against_ours.md. Runs are compared at the iterations that both have, up to the last of ours.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))
-from common.errors import explained, report_errors, wrapped
+from common.errors import argument_parser, explained, report_errors
 
 if __name__ == '__main__':
     report_errors()  # before the imports that fail without the environment
@@ -146,7 +145,7 @@ def draw_replay(theirs, ours):
 
 
 if __name__ == '__main__':
-    argparse.ArgumentParser(description=wrapped(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    argument_parser(__doc__).parse_args()
     with explained("results/authors_curves.csv cannot be read ({}): take the committed one"):
         authors, rows = pd.read_csv(RESULTS / 'authors_curves.csv'), []
     for name, source in SWEEPS.items():

@@ -12,14 +12,13 @@ shuffled differently. Writes results/replay.csv, columns batches, dtype, iter, t
 draws. It takes some minutes.
 """
 
-import argparse
 import sys
 from itertools import product
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))
-from common.errors import report_errors, wrapped
+from common.errors import argument_parser, report_errors
 
 if __name__ == '__main__':
     report_errors()  # before the imports that fail without the environment
@@ -72,7 +71,7 @@ def replay(ids, vocab_size, n_embd=14, dtype='float32', order_seed=None, max_ite
 
 
 if __name__ == '__main__':
-    argparse.ArgumentParser(description=wrapped(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    argument_parser(__doc__).parse_args()
     torch.set_num_threads(1)
     meta, ids, _ = load_dataset('facts_char', 24)
     rows = []

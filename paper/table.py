@@ -8,13 +8,12 @@ Reads a sweep, or the copy of one, and results/paper_values.csv, which has what 
 of the same name. Prints a row for each config, and writes the same into table.md in that folder.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))
-from common.errors import report_errors, wrapped
+from common.errors import argument_parser, report_errors
 
 if __name__ == '__main__':
     report_errors()  # before the imports that fail without the environment
@@ -54,7 +53,7 @@ def table(summary, name):
 
 
 if __name__ == '__main__':
-    parser = argparse.ArgumentParser(description=wrapped(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument('folder', type=Path, help='the folder of a sweep, or of its copy')
     folder = parser.parse_args().folder
     text = '\n'.join(table(summarize(read_sweep(folder)), folder.resolve().name)) + '\n'

@@ -11,13 +11,12 @@ says how many are there, a mean is over those that are there, and what pairs spl
 complete splits.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))
-from common.errors import explained, report_errors, wrapped
+from common.errors import argument_parser, explained, report_errors
 
 if __name__ == '__main__':
     report_errors()  # before the imports that fail without the environment
@@ -46,7 +45,7 @@ def all_numbers(folder):
 
 
 if __name__ == '__main__':
-    parser = argparse.ArgumentParser(description=wrapped(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument('folder', nargs='?', type=Path, default=REPO / 'results', help='default: results')
     parser.add_argument('--markdown', action='store_true', help='print study/why_tables.md, and write nothing')
     args = parser.parse_args()

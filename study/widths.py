@@ -10,13 +10,12 @@ study/widths_tables.md, from those two files. Runs may be missing: it says how m
 that are there, and a test is over complete splits.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))
-from common.errors import explained, report_errors, wrapped
+from common.errors import argument_parser, explained, report_errors
 
 if __name__ == '__main__':
     report_errors()  # before the imports that fail without the environment
@@ -36,7 +35,7 @@ def read_numbers(path):
 
 
 if __name__ == '__main__':
-    parser = argparse.ArgumentParser(description=wrapped(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument('folder', nargs='?', type=Path, default=REPO / 'results' / 'study',
                         help='default: results/study')
     parser.add_argument('--markdown', action='store_true', help='print study/widths_tables.md, and write nothing')
