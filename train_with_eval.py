@@ -105,8 +105,7 @@ from common.evaluate import estimate_losses, grade, results_row
 from common.files import write_file
 from common.gpt2 import load_gpt2
 from common.processes import all_reduce_gradients, all_reduce_max, check_same
-from common.progress import Progress
-from common.report import describe
+from common.progress import Progress, describe_run
 from common.run_folder import claim_folder, end_results
 from common.signals import stop_by_signal
 from common.weights import append_weights, keep_weights_before
@@ -220,7 +219,7 @@ if __name__ == '__main__':
         keep_weights_before(iter_num, raw_model, out_dir)
     wandb_run = start_wandb(config, checkpoint.get('wandb_id')) if wandb_log and writes else None
     way = 'fused in C++' if fused_step else 'eager' if model is raw_model else 'compiled'
-    say(describe(dataset, meta, train_ids, raw_model, f"on {device} in {dtype}, {way}"))
+    say(describe_run(dataset, meta, train_ids, raw_model, f"on {device} in {dtype}, {way}"))
     progress = Progress(out_dir, iter_num, max_iters, log_interval, checkpoint.get('seconds', {}), quiet=not writes)
     stop = stop_by_signal()
     checkpoint = None  # free the memory

@@ -1,19 +1,43 @@
-"""
-How far a training is: a bar on a terminal, lines elsewhere; how long it took; and what is said when it ends.
-"""
+"""How far a training is: a bar on a terminal, lines elsewhere; how long it took; and what is printed when it ends."""
 
 import os
 import shlex
+import sys
 import time
 
 from tqdm import tqdm
 
-from common.errors import is_terminal, say
-from common.report import next_commands, status
+from common.errors import say
+
+
+def describe_run(dataset, meta, ids, model, how):
+    """Three lines about what is trained on what, and how."""
+    cfg, held_out = model.config, sum(q.group == 'held out' for q in meta.questions)
+    return (f"{dataset}: {len(ids):,} tokens, vocabulary {meta.tokenizer.vocab_size}, {len(meta.questions)} questions, "
+            f"{held_out} held out\nmodel: n_layer={cfg.n_layer} n_head={cfg.n_head} n_embd={cfg.n_embd} "
+            f"mlp_expansion={cfg.mlp_expansion} block_size={cfg.block_size}\n"
+            f"training {model.get_num_params(non_embedding=False):,} parameters {how}")
+
+
+def status(row, iter_num=None, with_loss=True):
+    """Accuracies of a row of results.csv. iter_num: name the row's iteration if it is another."""
+    texts = [f"{name} {row[f'{column}_acc']:.1%}" for name, column in (
+        ('held-out', 'heldout'), ('arithmetic', 'math'), ('facts', 'facts')) if row[f'{column}_total']]
+    texts += [f"val loss {row['val_loss']:.4f}"] * with_loss
+    return ', '.join(texts) + (f" (at iteration {row['iter']})" if iter_num not in (None, row['iter']) else '')
+
+
+def next_commands(out_dir, questions):
+    """The commands that look at a finished run."""
+    kinds = {q.kind for q in questions}
+    commands = [['plot_results.py', '--model_folder', out_dir]]
+    commands += [['eval_as_math.py', f'--out_dir={out_dir}']] if 'math' in kinds else []
+    commands += [['eval_capitals.py', f'--out_dir={out_dir}']] if 'facts' in kinds else []
+    return f"results and checkpoints are in {out_dir}; next:" + ''.join(f"\n  python {shlex.join(c)}" for c in commands)
 
 
 class Progress:
-    """One object for a run: clock() measures, show() is called once an iteration, end() says what comes next.
+    """A run's progress and its clock: clock() measures, show() is called once an iteration, end() says what comes next.
 
     seconds: those of the run so far, if it is resumed. quiet: show nothing, but measure.
     """
@@ -22,9 +46,8 @@ class Progress:
         self.out_dir, self.max_iters, self.log_interval, self.quiet = out_dir, max_iters, log_interval, quiet
         self.seconds, self.t0 = {'train_s': 0.0, 'eval_s': 0.0, **seconds}, time.perf_counter()
         self.shown = iter_num, self.seconds['train_s']  # when the last line was printed
-        self.begun = False
         self.bar = tqdm(total=max_iters, initial=iter_num, desc=os.path.basename(out_dir), dynamic_ncols=True,
-                        disable=quiet or not is_terminal(),
+                        disable=quiet or not (sys.stdout.isatty() and sys.stderr.isatty()),
                         bar_format='{desc} {n}/{total} |{bar}| {remaining}{postfix}')
 
     def clock(self, what):
@@ -54,4 +77,5 @@ class Progress:
                 f"--init_from=resume {shlex.quote('--out_dir=' + self.out_dir)}")
         else:
             say(f"done at iteration {iter_num} in {self.seconds['train_s']:.0f} s of training and "
-                f"{self.seconds['eval_s']:.0f} s of evaluation\n{status(rows[-1])}\n{next_commands(self.out_dir, questions)}")
+                f"{self.seconds['eval_s']:.0f} s of evaluation\n{status(rows[-1])}\n"
+                f"{next_commands(self.out_dir, questions)}")
