@@ -1,16 +1,15 @@
 """
-What a sweep found: means and 95 % intervals over the seeds of each config, from the results.csv of its model folders.
+Summarise a sweep: means and 95 % intervals over the seeds of each config, from the results.csv of its model folders.
 
 $ python summarize.py sweeps/main
 $ python summarize.py sweeps/main --output=results/main
 $ python summarize.py results/paper --compare math_mini_14 math_mini_28
 
-Writes summary.csv into the sweep's folder and prints a table. sweep.py runs this script when it ends. --output writes
-three files into another folder, which are enough to summarise and plot the sweep again without its model folders:
-summary.csv, results.csv.gz with the rows of all runs, and answers.csv.gz with the graded table of each run's last
-evaluation (when is 'last') and of the first with 99 % training accuracy ('fit'). --compare only prints how two configs
-differ in final accuracies and losses: the difference of the means over the seeds, its 95 % interval (bootstrap), and the
-p-value of an exact permutation test.
+Writes summary.csv into the sweep's folder and prints a table. sweep.py runs this script when it ends. --output writes a copy,
+which is enough to summarise and plot the sweep again without its model folders: summary.csv, results.csv.gz with the rows of
+all runs, and answers.csv.gz with the graded tables of each run's last evaluation (when is 'last') and of the first with 99 %
+training accuracy ('fit'). --compare only prints how two configs differ in final accuracies and losses: the difference of the
+means over the seeds, its 95 % interval (bootstrap), and the p-value of an exact permutation test.
 """
 
 import argparse
@@ -20,14 +19,14 @@ import sys
 import textwrap
 from pathlib import Path
 
-from common.errors import UserError, explained, report_errors, wrapped
+from common.errors import UserError, argument_parser, explained, report_errors
 
 if __name__ == '__main__':
     report_errors()  # before the imports that fail without the environment
 import pandas as pd
 
 from common.answers import COLUMNS, FILE, first_fit, read_answers
-from common.results import COPY, measure, paper_order, read_copy, read_sweep, summarize
+from common.results import COPIED_RESULTS, measure, paper_order, read_copy, read_sweep, summarize
 from common.files import write_file
 from common.run_folder import contents
 from common.statistics import difference
@@ -51,25 +50,25 @@ def answers_at(answers, when):
 
 
 def read_answers_of(folder, sweep, whens):
-    """What the runs of a sweep answered: dict of (config, seed, when) to its rows. Prints what is left out, and why."""
+    """The answers of a sweep's runs, {(config, seed, when): rows}. Prints what is left out, and why."""
     answers = {}
     for config, seed in [(config, seed) for config, runs in sweep.items() for seed in runs]:
         try:
-            asked = read_answers(folder / config / f'seed_{seed}')
-            if asked.iter.max() != sweep[config][seed].iter.iloc[-1]:
+            of_run = read_answers(folder / config / f'seed_{seed}')
+            if of_run.iter.max() != sweep[config][seed].iter.iloc[-1]:
                 raise UserError(f"the {FILE} of {config}, seed {seed} does not end where its results.csv ends")
-            answers |= {(config, seed, when): answers_at(asked, when) for when in whens}
+            answers |= {(config, seed, when): answers_at(of_run, when) for when in whens}
         except UserError as e:  # the other runs are no worse for it
             print(f"left out of {FILE}: {e}", file=sys.stderr)
     return answers
 
 
 def read_earlier(output, sweep, add):
-    """What only the copy in `output` has: (sweep, answers) as above. Raises UserError if it has any, unless add."""
-    if not (output / COPY).exists():
+    """What only the copy in `output` has: (sweep, answers) as above. It must have none, unless add."""
+    if not (output / COPIED_RESULTS).exists():
         return {}, {}
     earlier = {config: {seed: rows for seed, rows in runs.items() if seed not in sweep.get(config, {})}
-               for config, runs in read_copy(output / COPY).items()}
+               for config, runs in read_copy(output / COPIED_RESULTS).items()}
     lost = [(config, seed) for config, runs in earlier.items() for seed in runs]
     if lost and not add:
         raise UserError(f"{output} has {lost[0][0]}, seed {lost[0][1]}, which is no finished run of the sweep: keep it "
@@ -83,9 +82,9 @@ def read_earlier(output, sweep, add):
 
 def write_copy(folder, sweep, output, whens, add):
     """Write the results.csv.gz and answers.csv.gz of a sweep into the folder `output`; see this file's docstring."""
-    if (folder / COPY).exists():
-        raise UserError(f"{folder} is a copy already: name the sweep that it was made of")
-    if output.is_dir() and contents(output) and not (output / COPY).exists():
+    if (folder / COPIED_RESULTS).exists():
+        raise UserError(f"{folder} is a copy made with --output: give the original sweep, sweeps/NAME")
+    if output.is_dir() and contents(output) and not (output / COPIED_RESULTS).exists():
         raise UserError(f"{output} holds other things than the copy of a sweep: choose another --output")
     earlier, answers = read_earlier(output, sweep, add)
     answers |= read_answers_of(folder, sweep, whens)
@@ -95,11 +94,12 @@ def write_copy(folder, sweep, output, whens, add):
     answers = {(*run, when): answers[(*run, when)] for run in results for when in whens if (*run, when) in answers}
     with explained(f"cannot write {output}: {{}}", OSError):
         output.mkdir(parents=True, exist_ok=True)
-    tables = {COPY: pd.concat(results, names=['config', 'seed']).convert_dtypes()}  # whole numbers are written as such
+    # convert_dtypes: whole numbers are written as such
+    tables = {COPIED_RESULTS: pd.concat(results, names=['config', 'seed']).convert_dtypes()}
     if answers:
         tables[FILE] = pd.concat(answers, names=['config', 'seed', 'when'])[COLUMNS]
     elif (output / FILE).exists():
-        raise UserError(f"no run of {folder} has answers, but {output} has: choose another --output")
+        raise UserError(f"no run of {folder} has answers, but {output} has an {FILE}: choose another --output")
     for name, table in tables.items():
         content = table.droplevel(-1).to_csv(float_format='%.6g' if name == FILE else None)
         write_file(output / name, gzip.compress(content.encode(), mtime=0))
@@ -122,7 +122,7 @@ def seeds_all_right(metrics):
     return f"{round(m['mean'] * m.seeds)} of {m.seeds}"
 
 
-def own_tasks_of(names):
+def other_tasks_of(names):
     """The tasks other than the paper's among the names of metrics: dict of metric to task."""
     known = '(add|sub|facts|seen|seen_sums|heldout)'
     return {name: name[6:-4] for name in names if re.fullmatch(f'final_(?!{known}_acc$).*_acc', name)}
@@ -133,15 +133,16 @@ def print_table(summary):
     print(f"  {'training':<22}{'facts':<22}{'held out':<22}all held out")
     for config, metrics in summary.groupby('config', sort=False):
         metrics = metrics.set_index('metric')
-        own = own_tasks_of(metrics.index)
-        training = 'final_seen_acc' if own else 'final_seen_sums_acc'
+        others = other_tasks_of(metrics.index)
+        training = 'final_seen_acc' if others else 'final_seen_sums_acc'
         cells = ''.join(f'{cell(metrics, name):<22}' for name in (training, 'final_facts_acc', 'final_heldout_acc'))
         print(textwrap.fill(f"{config}, {metrics.iters.iloc[0]:,} iterations, seeds: {metrics.seeds.max()}", 80))
         print(f'  {cells}{seeds_all_right(metrics)}'.rstrip())
-        for name, task in own.items():
+        for name, task in others.items():
             print(textwrap.fill(f'  {task}: {cell(metrics, name)}', 80))
-    print("final accuracies in %: mean over the seeds and its 95 % interval, or (all) if\n"
-          "they agree; training: without facts; all held out: seeds with all of these right")
+    print("final accuracies in %: mean over the seeds (95 % interval)\n"
+          "(all): all seeds agree; training: training questions without facts\n"
+          "all held out: seeds that have all held-out questions right")
 
 
 def print_comparison(sweep, names):
@@ -150,28 +151,28 @@ def print_comparison(sweep, names):
         if name not in sweep:
             raise UserError(f"the sweep has no {name}: name two of {', '.join(sweep)}")
         if len(sweep[name]) < 2:
-            raise UserError(f"{name} has a single seed, and a comparison needs several: train more seeds of it")
+            raise UserError(f"{name} has one seed, and a comparison needs several: train more seeds of it")
     first, second = (pd.DataFrame(map(measure, sweep[name].values())) for name in names)
     ends = dict.fromkeys(f"{next(iter(sweep[name].values())).iter.iloc[-1]:,.0f}" for name in names)
     print(textwrap.fill(f"{' minus '.join(names)}, final ({len(first)} and {len(second)} seeds, {' and '.join(ends)} "
                         "iterations)", 80, break_on_hyphens=False))
-    own = {name: f'{task}, %' for name, task in own_tasks_of(first.columns).items()}
-    for metric, label in {**COMPARED, **own}.items():
+    others = {name: f'{task}, %' for name, task in other_tasks_of(first.columns).items()}
+    for metric, label in {**COMPARED, **others}.items():
         if metric in first and metric in second:
             scale = 100 if '%' in label else 1
             means = [scale * table[metric].mean() for table in (first, second)]
             value, low, high, p = difference(first[metric], second[metric])
-            value, low, high = (round(scale * x, 4) for x in (value, low, high))  # which fits into 80 columns
+            value, low, high = (round(scale * x, 4) for x in (value, low, high))  # so that it fits into 80 columns
             print(f"  {label:<16} {means[0]:.4g} - {means[1]:.4g} = {value:.4g} ({low:.4g} to {high:.4g}), p = {p:.2g}")
 
 
 if __name__ == '__main__':
-    parser = argparse.ArgumentParser(description=wrapped(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument('folder', type=Path, help='the folder of a sweep')
     parser.add_argument('--output', type=lambda path: Path(path).expanduser(), metavar='FOLDER',
-                        help='also write the three files there')
+                        help='also write a copy there, three files')
     parser.add_argument('--when', nargs='+', default=['last', 'fit'], type=evaluation, metavar='WHEN',
-                        help="whose answers answers.csv.gz has: 'last', 'fit' or iterations (default: last fit)")
+                        help="evaluations to keep in answers.csv.gz: last, fit or iterations (default: last fit)")
     parser.add_argument('--add', action='store_true', help='keep the runs that only the copy in --output has')
     parser.add_argument('--compare', nargs=2, metavar='CONFIG', help='print how two configs differ, and write nothing')
     args = parser.parse_args()

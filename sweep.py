@@ -27,7 +27,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
-from common.errors import UserError, explained, report_errors, say, wrapped
+from common.errors import UserError, argument_parser, explained, report_errors, say
 
 if __name__ == '__main__':
     report_errors()  # before the imports that fail without the environment
@@ -55,8 +55,7 @@ def option(text):
 def parse_arguments():
     """The sweep's own options, and the values of the others, which go to the runs: (args, dict of '--key' to list of str)."""
     cores = usable_cores()
-    parser = argparse.ArgumentParser(description=wrapped(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter,
-                                     allow_abbrev=False)
+    parser = argument_parser(__doc__)
     parser.add_argument('configs', nargs='+', metavar='CONFIG', help='config files of train_with_eval.py')
     parser.add_argument('--seeds', type=int, default=5, help='seeds per config, from --seed upwards (default: 5)')
     parser.add_argument('--seed', type=int, help="the first seed (default: the config's own)")
@@ -146,11 +145,11 @@ def without_finished(runs, copy):
     """Those of the runs that are not in a copy of the sweep, or are shorter there. copy: a folder, or None."""
     if not copy:
         return runs
-    from common.results import COPY, read_copy  # it needs pandas, which takes a second to import
-    if not (copy / COPY).exists():
-        say(f"there is no {copy / COPY} yet, so all runs are to be trained")
+    from common.results import COPIED_RESULTS, read_copy  # it needs pandas, which takes a second to import
+    if not (copy / COPIED_RESULTS).exists():
+        say(f"there is no {copy / COPIED_RESULTS} yet, so all runs are to be trained")
         return runs
-    ends = {(config, seed): rows.iter.iloc[-1] for config, seeds in read_copy(copy / COPY).items()
+    ends = {(config, seed): rows.iter.iloc[-1] for config, seeds in read_copy(copy / COPIED_RESULTS).items()
             for seed, rows in seeds.items()}
     return {folder: run for folder, run in runs.items()
             if ends.get((folder.parent.name, int(folder.name.removeprefix('seed_'))), -1) < run[1]}

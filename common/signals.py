@@ -1,6 +1,4 @@
-"""
-Ctrl-C and the signals that end a process ask a run to save and stop.
-"""
+"""Ctrl-C and the signals that end a process ask a run to save and stop."""
 
 import os
 import signal
@@ -17,7 +15,7 @@ def stop_by_signal():
     """From now on a signal asks for a stop: the returned object's `code` becomes 128 + the signal's number.
 
     The training loop looks at it, saves and exits. A second one of the ENDING signals ends the process at once. A thread
-    listens, because Python calls a handler only when the main thread is in Python, and that may wait for another host in gloo.
+    listens, because Python calls a handler only when the main thread is in Python, and it may wait for another host in gloo.
     """
     stop, (listener, wakeup) = SimpleNamespace(code=0), socket.socketpair()
     wakeup.setblocking(False)

@@ -1,6 +1,4 @@
-"""
-Weights & Biases, for --wandb_log=True. Optional (pip install wandb), so it is imported only if it is used.
-"""
+"""Weights & Biases, for --wandb_log=True. Optional (pip install wandb), so it is imported only if it is used."""
 
 import os
 
@@ -8,7 +6,7 @@ from common.errors import explained
 
 
 def import_wandb():
-    with explained("wandb_log needs wandb, which cannot be imported ({}): pip install wandb, or leave it off", ImportError):
+    with explained("wandb_log needs wandb, which cannot be imported ({}): pip install wandb, or omit it", ImportError):
         import wandb
     return wandb
 
@@ -16,7 +14,7 @@ def import_wandb():
 def start_wandb(config, run_id):
     """Start wandb's run for a model folder, or resume the one of run_id; returns it."""
     wandb = import_wandb()
-    with explained("wandb cannot start a run ({}): log in with `wandb login`, set WANDB_MODE=offline, or leave wandb_log off",
+    with explained("wandb cannot start a run ({}): log in with `wandb login`, set WANDB_MODE=offline, or omit wandb_log",
                    wandb.Error):
         return wandb.init(
             project=config['wandb_project'], entity=config['wandb_entity'] or None, dir=config['out_dir'],

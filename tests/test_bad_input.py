@@ -137,8 +137,8 @@ HEAD = ','.join(CLASSIC_COLUMNS) + '\n'
 
 
 @pytest.mark.parametrize('content, says', [
-    ('', 'it is empty'), ('iter,loss\n1,2\n', 'no column add_correct'), (HEAD, 'no rows'), ('a\x00b', 'results.csv'),
-    (HEAD + 'x,y,z\n', 'cut off'), (HEAD + ','.join('x' * 11) + '\n', 'cannot be read')])
+    ('', 'No columns'), ('iter,loss\n1,2\n', 'no column add_correct'), (HEAD, 'no rows'), ('a\x00b', 'results.csv'),
+    (HEAD + '1,2,3\n', 'numbers are missing in it'), (HEAD + ','.join('x' * 11) + '\n', 'cannot be read')])
 def test_a_results_csv_without_results(project, content, says):
     (project.folder / 'strange').mkdir()
     (project.folder / 'strange/results.csv').write_text(content)
