@@ -9,7 +9,6 @@ needs no network and nothing beside it. In it are answers.csv.gz, results.csv an
 earlier evaluations if training has kept them (--keep_weights). This script only fills it: its parts are in explore/.
 """
 
-import argparse
 import base64
 import hashlib
 import json
@@ -17,7 +16,7 @@ import math
 import re
 from pathlib import Path
 
-from common.errors import UserError, report_errors, wrapped
+from common.errors import UserError, argument_parser, report_errors
 
 if __name__ == '__main__':
     report_errors()  # before the imports that fail without the environment
@@ -138,8 +137,7 @@ def page_of(runs):
 
 
 if __name__ == '__main__':
-    parser = argparse.ArgumentParser(description=wrapped(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter,
-                                     allow_abbrev=False)
+    parser = argument_parser(__doc__)
     parser.add_argument('folders', nargs='*', metavar='F', help='model folders')
     parser.add_argument('--out_dir', nargs='+', action='extend', default=[], metavar='F', help='the same')
     parser.add_argument('--checkpoint', default='', metavar='FILE', help='the only checkpoint to read (default: all of them)')

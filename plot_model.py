@@ -9,7 +9,7 @@ one question of each task, held out if there is such a one.
 
 import os
 
-from common.errors import UserError, report_errors, shown
+from common.errors import UserError, report_errors, printable
 from configurator import configure
 
 # settings
@@ -24,7 +24,7 @@ import numpy as np
 import torch  # it takes seconds to import, so the settings are checked first
 
 from common.checkpoint import load_model
-from common.pictures import KNOWS, matplotlib, plt, save
+from common.pictures import SHADES, matplotlib, plt, save
 
 VISIBLE = str.maketrans('\n ', '↵␣')
 CIRCLE = 14  # points
@@ -81,7 +81,7 @@ width, height = 8 + side * len(prompts), max(2.9, 0.11 * len(wte)) if len(wte) <
 heights = [height + 0.5, (side + 0.6) * len(layers) + 0.6]
 figure = plt.figure(figsize=(width, sum(heights) + 0.2), layout='constrained')
 n_params = model.get_num_params(non_embedding=False)
-figure.suptitle(f"{shown(path)}, iteration {config['iter_num']:,} ({n_params:,} parameters)", parse_math=False)
+figure.suptitle(f"{printable(path)}, iteration {config['iter_num']:,} ({n_params:,} parameters)", parse_math=False)
 above, below = figure.subfigures(2, 1, height_ratios=heights)
 axes = above.subplots(1, 3, width_ratios=[2, 2, 1])
 image(axes[1], wte, 'wte', 'dimension', 'character', names if len(wte) <= 128 else ())
@@ -105,7 +105,7 @@ axes = below.subplots(len(layers), len(prompts) + 4, squeeze=False, width_ratios
 for j, ids in enumerate(prompts):
     text = [meta.tokenizer.decode([i]).translate(VISIBLE) for i in ids]
     for layer, (ax, weights) in enumerate(zip(axes[:, j], attention(model, ids)), 1):
-        ax.imshow(weights.numpy(), cmap=KNOWS, vmin=0, vmax=1)
+        ax.imshow(weights.numpy(), cmap=SHADES, vmin=0, vmax=1)
         ax.set(xlabel='attends to', ylabel='position')
         ax.set_xticks(range(len(ids)), text, parse_math=False)
         ax.set_yticks(range(len(ids)), text, parse_math=False)
@@ -114,7 +114,7 @@ for block, row in zip(layers, axes[:, len(prompts):]):
     for ax, name in zip(row, ['attn.c_attn', 'attn.c_proj', 'mlp.c_fc', 'mlp.c_proj']):
         weights = block.get_submodule(name).weight.numpy()
         image(ax, weights, name, 'input', 'output', 'qkv' if name == 'attn.c_attn' else '')
-for some, cmap, low, label in ((axes[:, :len(prompts)], KNOWS, 0, 'attention'),
+for some, cmap, low, label in ((axes[:, :len(prompts)], SHADES, 0, 'attention'),
                                (axes[:, len(prompts):], 'cividis', -1, 'weight, divided by the largest of its image')):
     if some.size:
         colours = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(low, 1), cmap)

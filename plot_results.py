@@ -8,23 +8,20 @@ $ python plot_results.py --answers --model_folder math_mini_14 math_mini_28
 $ python plot_results.py --film --model_folder math_mini_14 math_mini_28
 $ python plot_results.py --sweep sweeps/main
 
-One folder gives plot.png in that folder, also while it is still training: accuracies and loss over the iterations.
-Several folders give one grid with shared axes, comparison.png in the current folder, or with --overlay overlay.png, which
-has a panel for each measure and in it a line for each folder. A folder of seed_N folders, as sweep.py makes it, is drawn
-as the mean over its finished seeds. --sweep draws curves.png, a grid of all configs of a sweep, and capacity.png, final
-accuracies against the number of parameters. Both go into the sweep's folder.
+One folder gives plot.png in it, also during training: accuracies and loss over the iterations. Several give one grid,
+comparison.png in the current folder, or with --overlay overlay.png, which has a panel for each measure. A folder of seed_N
+folders, as sweep.py makes it, is drawn as the mean over its finished seeds. --sweep draws curves.png, a grid of all configs,
+and capacity.png, final accuracies against the number of parameters, into the sweep's folder.
 
---answers draws answers.png: every question's probability at each evaluation, or for folders of seeds, how many of them
-answer each question right in the end. --film draws film.gif, the predictions through the training, and film.png, its first
-frame.
+--answers draws answers.png: every question's probability at each evaluation, or for folders of seeds, how many of them are
+finally right on each question. --film draws film.gif, the predictions through the training, and film.png, its first frame.
 """
 
-import argparse
 import math
 import re
 from pathlib import Path
 
-from common.errors import UserError, report_errors, shown, wrapped
+from common.errors import UserError, argument_parser, printable, report_errors
 
 if __name__ == '__main__':
     report_errors()  # before the imports that fail without the environment
@@ -32,32 +29,35 @@ import numpy as np
 import pandas as pd
 
 from common.answers import read_answers
-from common.pictures import draw_answers, film, model_figure, plt, save, seeds_label, set_iterations
-from common.results import own_tasks, read_results, read_seeds, read_sweep, samples_right, seed_folders, summarize
+from common.pictures import (DATASETS, draw_answers, film, model_figure, plt, run_label, save, seeds_label,
+                             set_iterations)
+from common.results import (other_tasks, read_results, read_seeds, read_sweep, samples_right, seed_folders, summarize,
+                            tell_apart)
 from matplotlib.ticker import NullLocator
 
-HELD_OUT, PROBABILITY, LOSS = 'held-out accuracy', 'probability of held-out answers', 'validation loss'
+HELD_OUT, LOSS = 'held-out accuracy', 'validation loss'
+PROBABILITY = 'probability of the right answer, held-out questions'
 # colour, dashes and width of each curve, in the order of the legend: Okabe & Ito's colours, which colour-blind readers
 # tell apart. Wide and light ones lie below dark and narrow ones, so that one sees those that coincide, in grey as well.
 STYLES = {'arithmetic': ('#56B4E9', '-', 3.5), 'addition': ('#56B4E9', '-', 3.5),
-          'subtraction': ('#E69F00', (0, (3, 1.5)), 2.5), 'facts': ('#009E73', (0, (2, 1)), 2.5),
+          'subtraction': ('#E69F00', (0, (3, 1.5)), 2.5), 'capitals': ('#009E73', (0, (2, 1)), 2.5),
           HELD_OUT: ('#D55E00', '', 0), PROBABILITY: ('#D55E00', '-', 1.3), LOSS: ('#444444', ':', 1.4)}
-OWN_COLOURS = ['#0072B2', '#8C564B', '#CC79A7', '#999999']  # for tasks that are not the paper's
+OTHER_COLOURS = ['#0072B2', '#8C564B', '#CC79A7', '#999999']  # for tasks that are not the paper's
 
 
 def curves_of(results, operation):
-    """The curves of a run in per cent, and its loss: a DataFrame with a column for each, and the iteration as its index.
+    """The curves of a run in per cent, and its loss: a DataFrame by iteration.
 
-    What is held out is taken out of a task's curve if it can only be this task's; if not, the curve's name says so.
+    Held-out questions are taken out of a task's curve if they can only be this task's; if not, the curve's name says so.
     """
     results = results.set_index('iter')
 
     def counts(task):  # of samples that are right and of all samples, at each evaluation
         return results.reindex(columns=[f'{task}_correct', f'{task}_total'], fill_value=0).to_numpy()
-    held_out, own = counts('heldout'), {task: counts(task) for task in own_tasks(results)}
-    tasks = {'addition': counts('add'), 'subtraction': counts('sub'), **own}
+    held_out, others = counts('heldout'), {task: counts(task) for task in other_tasks(results)}
+    tasks = {'addition': counts('add'), 'subtraction': counts('sub'), **others}
     math_total = results.get('math_total', results.add_total + results.sub_total)
-    facts = np.stack([samples_right(results), math_total + results.facts_total], axis=1) - sum(tasks.values())
+    capitals = np.stack([samples_right(results), math_total + results.facts_total], axis=1) - sum(tasks.values())
     if held_out.any() and operation != 'math':
         tasks = {'arithmetic': tasks.pop('addition') + tasks.pop('subtraction'), **tasks}
     tasks = {task: samples for task, samples in tasks.items() if samples.any()}
@@ -67,10 +67,10 @@ def curves_of(results, operation):
         what = 'training and held-out accuracy'
     else:
         what, tasks = 'training accuracy', {task: samples - held_out for task, samples in tasks.items()}
-    curves = {f'{what}: {task}': samples for task, samples in tasks.items() if task in own or operation != 'facts'}
+    curves = {f'{what}: {task}': samples for task, samples in tasks.items() if task in others or operation != 'facts'}
     if operation != 'math':
-        curves['training accuracy: facts'] = facts
-    if operation != 'facts' or own:
+        curves['training accuracy: capitals'] = capitals
+    if operation != 'facts' or others:
         curves[HELD_OUT] = held_out
     curves = {name: 100 * samples[:, 0] / samples[:, 1] for name, samples in curves.items() if samples[:, 1].any()}
     if HELD_OUT in curves:
@@ -84,33 +84,27 @@ def read_curves(panels, operation):
               for _, runs, _ in panels]
     task_of = {name: name.split('accuracy: ')[-1] for table in curves for name in table}
     if len(task_of) == 1 and operation != 'both':
-        raise UserError(f"no run asks questions of {operation}: leave --operation out")
-    own = [name for name, task in task_of.items() if task not in STYLES]
+        raise UserError(f"no run has {operation} questions: omit --operation")
+    others = [name for name, task in task_of.items() if task not in STYLES]
     styles = {name: STYLES[task] for task in STYLES for name in task_of if task_of[name] == task}
-    return curves, styles | {name: (OWN_COLOURS[i % len(OWN_COLOURS)], '-', 1.8) for i, name in enumerate(own)}
+    return curves, styles | {name: (OTHER_COLOURS[i % len(OTHER_COLOURS)], '-', 1.8) for i, name in enumerate(others)}
 
 
 def read_panels(folders):
-    """What to draw of model folders, or of folders of seed_N model folders: (title, runs, the runs' folders) for each.
-
-    A title has as many of the last parts of the path as are needed to tell the folders apart.
-    """
-    panels, paths = [], [Path(folder).resolve() for folder in folders]
-    for folder, path in zip(folders, paths):
+    """What to draw of model folders, or of folders of seed_N model folders: a list of (title, runs, the runs' folders)."""
+    panels = []
+    for folder, name in zip(folders, tell_apart(folders)):
         seeds = seed_folders(folder)
         runs = read_seeds(folder) if seeds else {None: read_results(folder)}
         if not runs:
             raise UserError(f"no seed of {folder} has finished: wait, or plot one of them: {folder}/seed_N")
-        n = 2 if path in seed_folders(path.parent).values() else 1
-        while any(other.parts[-n:] == path.parts[-n:] for other in paths if other != path):
-            n += 1
-        title = title_of('/'.join(path.parts[-n:]), runs, (path / 'temp.csv').exists())
+        title = title_of(name, runs, Path(folder, 'temp.csv').exists())
         panels.append((title, list(runs.values()), [seeds.get(seed, folder) for seed in runs]))
     return panels
 
 
 def title_of(name, runs, unfinished=False):
-    """'math_mini_14\n(1,582 parameters, 3 seeds)', as far as that is known. runs: of read_seeds, or {None: run}."""
+    """'arithmetic, width 14\n(1,582 parameters, 3 seeds)', as far as known. runs: of read_seeds, or {None: run}."""
     n_params, known = next(iter(runs.values())).n_params.iloc[-1], []
     if pd.notna(n_params):
         known.append(f'{n_params:,.0f} parameters')
@@ -118,7 +112,7 @@ def title_of(name, runs, unfinished=False):
         known.append(seeds_label(len(runs)))
     if unfinished:
         known.append('unfinished')
-    name = shown(re.sub(r'_\d+(?=,(.*,)?n_embd=)', '', name))  # not the width that a sweep has replaced
+    name = printable(run_label(name))
     return f"{name}\n({', '.join(known)})" if known else name
 
 
@@ -137,7 +131,7 @@ def axes_over_iterations(n, columns, size, iters, logx, **shared):
 
 
 def draw_panels(panels, operation, logx=False):
-    """A figure with an axis for each panel: its run, or its seeds, their mean and their standard deviation."""
+    """A figure with an axis for each panel: its run, or its seeds, their mean and its 95 % interval."""
     curves, styles = read_curves(panels, operation)
     columns, handles = min(3, len(panels)), {}
     size = (7, 4.4) if len(panels) == 1 else (3.3 * columns + 1, 2.6 * math.ceil(len(panels) / columns) + 0.8)
@@ -146,17 +140,10 @@ def draw_panels(panels, operation, logx=False):
     for i, (ax, (title, runs, _), table) in enumerate(zip(axes, panels, curves)):
         loss_ax = ax.twinx()
         for name in [name for name in styles if name in table]:
-            (colour, dashes, width), by_run = styles[name], table[name].unstack('run')
-            mean, std = by_run.mean(axis=1), by_run.std(axis=1)
-            line, = (loss_ax if name == LOSS else ax).plot(
-                mean, color=colour, linestyle=dashes, linewidth=width, zorder=3, markersize=2.5,
-                marker='o' if len(mean) < 3 or not dashes else None)
-            handles.setdefault(name, line)
-            if len(runs) > 1 and name not in (HELD_OUT, LOSS):
-                ax.plot(by_run, color=colour, linewidth=0.4, alpha=0.35, zorder=1)
-                band = ax.fill_between(mean.index, (mean - std).clip(0), (mean + std).clip(upper=100), color=colour,
-                                       alpha=0.2, linewidth=0, zorder=2)
-                handles[name] = band, line  # the one over the other in the legend, too
+            handle = draw_curve(loss_ax if name == LOSS else ax, table[name].unstack('run'), styles[name],
+                                banded=len(runs) > 1 and name not in (HELD_OUT, LOSS))
+            if len(runs) > 1 or name not in handles:
+                handles[name] = handle
         ax.set(ylim=(-4, 104), zorder=loss_ax.get_zorder() + 1)  # accuracies above the loss
         ax.patch.set_visible(False)
         ax.set_title(title, fontsize=10, parse_math=False)
@@ -169,8 +156,23 @@ def draw_panels(panels, operation, logx=False):
             loss_ax.tick_params(labelright=False)
     of_seeds = any(len(runs) > 1 for _, runs, _ in panels)
     add_legend(figure, {name: handles[name] for name in styles}, handlelength=1.8, columnspacing=1.2, title_fontsize=9,
-               title='mean over the seeds; band: ± standard deviation; thin line: one seed' if of_seeds else None)
+               title='mean over the seeds; band: its 95 % interval; thin line: one seed' if of_seeds else None)
     return figure
+
+
+def draw_curve(ax, by_run, style, banded):
+    """The mean of runs over the iterations, with its interval and each run if `banded`; returns what a legend shows."""
+    (colour, dashes, width), mean = style, by_run.mean(axis=1)
+    line, = ax.plot(mean, color=colour, linestyle=dashes, linewidth=width, zorder=3, markersize=2.5,
+                    marker='o' if len(mean) < 3 or not dashes else None)
+    if not banded:
+        return line
+    from scipy import stats  # it takes a second to import, and single runs are plotted without it
+    half = stats.t.ppf(0.975, by_run.count(axis=1) - 1) * by_run.sem(axis=1)
+    ax.plot(by_run, color=colour, linewidth=0.6, alpha=0.45, zorder=1)
+    band = ax.fill_between(mean.index, (mean - half).clip(0), (mean + half).clip(upper=100), color=colour, alpha=0.2,
+                           linewidth=0, zorder=2)
+    return band, line  # the one over the other in the legend, too
 
 
 def draw_overlay(panels, operation, logx=False):
@@ -179,25 +181,25 @@ def draw_overlay(panels, operation, logx=False):
     columns, handles = min(2, len(styles)), {}
     size = 4.5 * columns, 2.5 * math.ceil(len(styles) / columns) + 0.8
     figure, axes = axes_over_iterations(len(styles), columns, size, curves[0].index.unique('iter'), logx)
-    for ax, measure in zip(axes, styles):
+    for ax, name in zip(axes, styles):
         for i, ((title, *_), table) in enumerate(zip(panels, curves)):
-            if measure in table:
-                handles[title.replace('\n', ' ')], = ax.plot(
-                    table[measure].groupby('iter').mean(), color=plt.cm.viridis(0.9 * i / max(1, len(panels) - 1)),
+            if name in table:
+                handles[title.replace('\n', ' ')], = ax.plot(  # viridis ends in a yellow that is faint on white
+                    table[name].groupby('iter').mean(), color=plt.cm.viridis(0.72 * i / max(1, len(panels) - 1)),
                     linestyle=['-', '--', '-.', ':'][i % 4], linewidth=1.4)
-        ax.set_title(f"{measure} ({'nats per character' if measure == LOSS else '%'})", fontsize=10, parse_math=False)
+        ax.set_title(f"{name} ({'nats per character' if name == LOSS else '%'})", fontsize=10, parse_math=False)
         # twice the final loss: an untrained model's would hide how the runs differ
-        ax.set_ylim((0, 2 * max(table[LOSS].iloc[-1] for table in curves)) if measure == LOSS else (-4, 104))
+        ax.set_ylim((0, 2 * max(table[LOSS].iloc[-1] for table in curves)) if name == LOSS else (-4, 104))
     add_legend(figure, handles)
     return figure
 
 
 def add_legend(figure, handles, **style):
     """A legend of {label: handle} below the panels, in as few rows as the figure's width allows."""
-    for rows in range(1, len(handles) + 1):
+    for n_rows in range(1, len(handles) + 1):
         legend = figure.legend(handles.values(), handles.keys(), loc='outside lower center', frameon=False, fontsize=9,
-                               ncols=math.ceil(len(handles) / rows), **style)
-        if rows == len(handles) or legend.get_window_extent().width < figure.bbox.width:
+                               ncols=math.ceil(len(handles) / n_rows), **style)
+        if n_rows == len(handles) or legend.get_window_extent().width < figure.bbox.width:
             return
         legend.remove()
 
@@ -207,15 +209,14 @@ def draw_capacity(sweep):
     summary, handles = summarize(sweep), {}
     for config in summary.config[summary.n_params.isna()]:
         raise UserError(f"capacity.png cannot be drawn: no results.csv of {config} has a column n_params")
-    width = r',n_embd=\d+|_\d+(?=,(?:.*,)?n_embd=)|^([^,]*)_[^,_]*$'
-    kinds = summary.config.str.replace(width, r'\1', regex=True)
+    kinds = summary.config.str.replace(r',n_embd=\d+|^([^,]*)_[^,_]*$', r'\1', regex=True)
     figure, axes = plt.subplots(1, kinds.nunique(), figsize=(4.3 * kinds.nunique() + 0.6, 3.8), sharey=True,
                                 squeeze=False, layout='constrained')
     for ax, kind in zip(axes.flat, kinds.unique()):
         of_kind = summary[kinds == kind]
         lines = [('training accuracy: arithmetic', 'final_seen_sums_acc', '#0072B2', 'o', '-'),
-                 ('training accuracy: facts', 'final_facts_acc', '#009E73', 's', '--')]
-        if any(own_tasks(run) for run in sweep[of_kind.config.iloc[0]].values()):  # which may mix in what is held out
+                 ('training accuracy: capitals', 'final_facts_acc', '#009E73', 's', '--')]
+        if any(other_tasks(run) for run in sweep[of_kind.config.iloc[0]].values()):  # which may mix in what is held out
             lines = [('training accuracy', 'final_seen_acc', '#0072B2', 'o', '-')]
         for i, (name, metric, colour, marker, dashes) in enumerate(
                 [*lines, (HELD_OUT, 'final_heldout_acc', '#D55E00', '^', '-.')]):
@@ -226,42 +227,51 @@ def draw_capacity(sweep):
             mean, low, high = (100 * found[column].fillna(found['mean']) for column in ('mean', 'low', 'high'))
             handles[name] = ax.errorbar(x, mean, yerr=[mean - low, high - mean], color=colour, marker=marker, capsize=3,
                                         linestyle=dashes, linewidth=1.6, elinewidth=1, clip_on=False, zorder=3)
-        sizes = of_kind.groupby('config')[['n_params', 'seeds']].max().sort_values('n_params')
-        ax.set(xscale='log', ylim=(-3, 103), xlabel='parameters')
-        ax.set_title(kind, parse_math=False)
-        if len(sizes) == 1:  # otherwise matplotlib puts the only tick at the edge
-            ax.set_xlim(sizes.n_params.iloc[0] / 2, sizes.n_params.iloc[0] * 2)
-        ax.set_xticks(sizes.n_params.astype(float), [f'{n:,}\n{seeds_label(seeds)}' for n, seeds in sizes.to_numpy()])
-        ax.xaxis.set_minor_locator(NullLocator())
-        ax.grid(alpha=0.25)
+        label_sizes(ax, kind, of_kind.groupby('config')[['n_params', 'seeds']].max().sort_values('n_params'))
     axes.flat[0].set_ylabel('final accuracy (%),\nmean and 95 % interval')
-    add_legend(figure, handles, title='no bar: one seed, or all seeds alike', title_fontsize=9)
+    add_legend(figure, handles, title='no interval: a single seed, or all seeds agree', title_fontsize=9)
     return figure
 
 
+def label_sizes(ax, kind, sizes):
+    """The title and the x axis of a panel of capacity.png. sizes: n_params and seeds by config."""
+    fewest, most = sizes.seeds.min(), sizes.seeds.max()
+    seeds = seeds_label(most) if fewest == most else f'{fewest} to {most} seeds'
+    ax.set_title(f"{DATASETS.get(kind.removesuffix('_mini'), kind)} ({seeds})", parse_math=False)
+    widths = [re.search(r'(?:_|n_embd=)(\d+)', config) for config in sizes.index]
+    labels = [f'{n:,}\nwidth {width[1]}' if width else f'{n:,}' for n, width in zip(sizes.n_params, widths)]
+    ax.set(xscale='log', ylim=(-3, 103), xlabel='parameters')
+    if len(sizes) == 1:  # otherwise matplotlib puts the only tick at the edge
+        ax.set_xlim(sizes.n_params.iloc[0] / 2, sizes.n_params.iloc[0] * 2)
+    ax.set_xticks(sizes.n_params.astype(float), labels)
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.grid(alpha=0.25)
+
+
 def draw_seeds(panels):
-    """A figure of how many seeds of each panel answer each question right in the end; prints a summary of it."""
-    models = []
+    """A figure of how many seeds of each panel are finally right on each question; prints a summary of it."""
+    tables, titles = [], [title for title, *_ in panels]
     for title, _, folders in panels:
         answers = pd.concat([table[table.iter == table.iter.max()] for table in map(read_answers, folders)])
         seeds = answers.groupby(['task', 'prompt', 'answer', 'group'], sort=False).right.agg(n='sum', of='size')
         table = seeds.reset_index().assign(prob=list(seeds.n / seeds.of), said=list(seeds.n.astype(str)))
-        models.append((title, table.assign(right=table.n == table.of)))
+        tables.append(table.assign(right=table.n == table.of))
         verdict = np.select([table.n == table.of, table.n == 0], ['always right', 'never'], 'sometimes')
-        counts = pd.crosstab([table.task, table.group.replace('seen', 'training')], verdict, rownames=['', ''], colnames=[''])
+        counts = pd.crosstab([table.task, table.group.replace('seen', 'training')], verdict, rownames=['', ''],
+                             colnames=[''])
         print(title.replace('\n', ' '), counts, sep='\n', end='\n\n')
-    figure, draw = model_figure(models, scale='fraction of the seeds that are right', number='seeds that are right',
-                                right='always right', wrong='not all')
-    draw([table for _, table in models], [title for title, _ in models])
+    figure, draw = model_figure(list(zip(titles, tables)), dict(
+        scale='fraction of the seeds that are right', number='seeds right', right='always right', wrong='not all'))
+    draw(tables, titles)
     return figure
 
 
-if __name__ == '__main__':
-    parser = argparse.ArgumentParser(description=wrapped(__doc__), allow_abbrev=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse_arguments():
+    """The options, and the model folders among them: (args, list of str)."""
+    parser = argument_parser(__doc__)
     parser.add_argument('folders', nargs='*', metavar='F', help='model folders')
     parser.add_argument('--model_folder', '--out_dir', nargs='+', action='extend', default=[], metavar='F',
-                        help='the same')
+                        help='the same as F')
     parser.add_argument('--sweep', metavar='F', help='the folder of a sweep')
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument('--overlay', action='store_true', help='draw the folders over one another')
@@ -270,32 +280,50 @@ if __name__ == '__main__':
     parser.add_argument('--operation', choices=['math', 'facts', 'both'], default='both',
                         help='curves to draw (default: both); tasks of your own are always drawn')
     parser.add_argument('--logx', action='store_true', help='draw the iterations on a logarithmic scale')
-    parser.add_argument('--output', metavar='FILE', help='where to save (default: see above)')
+    parser.add_argument('--output', metavar='FILE', help='file to write (default: plot.png, comparison.png and so on)')
     args = parser.parse_args()
     folders = [folder for folder in args.folders + args.model_folder if not folder.endswith('.log')]  # of seed_*
     if bool(folders) == bool(args.sweep):
         parser.error("name model folders, or a sweep with --sweep")
-    if args.operation != 'both' and (args.answers or args.film) or args.film and args.logx:
-        parser.error("--operation is for curves, and --logx for curves and --answers: leave it out")
+    if args.operation != 'both' and (args.answers or args.film):
+        parser.error("--operation is for curves: omit it")
+    if args.logx and args.film:
+        parser.error("--logx is for curves and --answers: omit it")
     if args.sweep and (args.output or args.answers or args.film or args.overlay):
-        parser.error("--sweep draws curves.png and capacity.png in the folder of the sweep: name nothing else")
-    if args.sweep:
-        sweep = read_sweep(args.sweep)
-        panels = [(title_of(config, runs), list(runs.values()), []) for config, runs in sweep.items()]
-        save(draw_panels(panels, args.operation, args.logx), Path(args.sweep, 'curves.png'))
-        save(draw_capacity(sweep), Path(args.sweep, 'capacity.png'))
+        parser.error("--sweep draws curves.png and capacity.png, and takes no --output, --overlay, --answers or --film")
+    return args, folders
+
+
+def draw_sweep(args):
+    """Draw curves.png and capacity.png into the folder of a sweep."""
+    sweep = read_sweep(args.sweep)
+    panels = [(title_of(config, runs), list(runs.values()), []) for config, runs in sweep.items()]
+    save(draw_panels(panels, args.operation, args.logx), Path(args.sweep, 'curves.png'))
+    save(draw_capacity(sweep), Path(args.sweep, 'capacity.png'))
+
+
+def draw_folders(args, folders):
+    """Draw model folders in the way that the options ask for."""
+    panels, one = read_panels(folders), len(folders) == 1
+    of_seeds = [folder for folder in folders if seed_folders(folder)]
+    name = ('film.gif' if args.film else 'answers.png' if args.answers else 'overlay.png' if args.overlay else
+            'plot.png' if one else 'comparison.png')
+    output = Path(args.output or Path(folders[0] if one else '', name))
+    if args.film and of_seeds:
+        raise UserError(f"a film shows single runs: choose a seed of {of_seeds[0]}")
+    if args.film:
+        film([(title.split('\n')[0], read_answers(run)) for title, _, (run,) in panels], output)
+    elif args.answers and of_seeds:
+        save(draw_seeds(panels), output)
+    elif args.answers:
+        save(draw_answers([(title, read_answers(run)) for title, _, (run,) in panels], args.logx), output)
     else:
-        panels, one = read_panels(folders), len(folders) == 1
-        of_seeds = [folder for folder in folders if seed_folders(folder)]
-        name = ('film.gif' if args.film else 'answers.png' if args.answers else 'overlay.png' if args.overlay else
-                'plot.png' if one else 'comparison.png')
-        output = Path(args.output or Path(folders[0] if one else '', name))
-        if args.film and of_seeds:
-            raise UserError(f"a film shows single runs: choose a seed of {of_seeds[0]}")
-        if args.answers and of_seeds:
-            save(draw_seeds(panels), output)
-        elif args.answers or args.film:
-            models = [(title, read_answers(run)) for title, _, (run,) in panels]
-            film(models, output) if args.film else save(draw_answers(models, args.logx), output)
-        else:
-            save((draw_overlay if args.overlay else draw_panels)(panels, args.operation, args.logx), output)
+        save((draw_overlay if args.overlay else draw_panels)(panels, args.operation, args.logx), output)
+
+
+if __name__ == '__main__':
+    args, folders = parse_arguments()
+    if args.sweep:
+        draw_sweep(args)
+    else:
+        draw_folders(args, folders)

@@ -1,10 +1,10 @@
-"""
-Draws what a model knows: each question with the probability of its right answer, and the prediction if it is wrong.
+"""Draws what a model knows: each question with the probability of its right answer, and the prediction if it is wrong.
 
-The eval scripts draw one graded table with it, plot_results.py all tables of a run, one after the other or in a film. A script
-imports this before anything of matplotlib, whose settings are made here.
+The evaluation scripts draw one graded table with it, plot_results.py all tables of a run. A script imports this before
+anything of matplotlib, whose settings are made here.
 """
 
+import io
 import math
 import os
 import re
@@ -12,14 +12,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
-OURS = 'matplotlib' not in sys.modules  # else a program that imports this draws with settings of its own
-if OURS:
+OWN_SETTINGS = 'matplotlib' not in sys.modules  # else a program that imports this draws with settings of its own
+if OWN_SETTINGS:
     os.environ['MPLBACKEND'] = 'Agg'  # files need no screen, and a notebook's backend is often not there for its !commands
 import matplotlib
 
-if OURS:
+if OWN_SETTINGS:
     matplotlib.rcdefaults()  # the user's matplotlibrc may ask for LaTeX
 import matplotlib.pyplot as plt
 import numpy as np
@@ -27,36 +28,44 @@ import pandas as pd
 from matplotlib.collections import PatchCollection
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, NullLocator
 from PIL import Image
 
 from common.errors import UserError, explained, say
-from common.questions import LABELS, operands
-from common.files import atomic_open, write_file
+from common.files import write_file
+from common.questions import LABELS, operands, short_names
 
-KNOWS = LinearSegmentedColormap.from_list('knows', matplotlib.colormaps['Blues'](np.linspace(0, 0.85))).with_extremes(
+SHADES = LinearSegmentedColormap.from_list('shades', matplotlib.colormaps['Blues'](np.linspace(0, 0.85))).with_extremes(
     bad='#dddddd')  # from white to dark, so it lasts in grey
 MOST_CELLS = 20  # a row; in the smaller cells of a larger grid nobody could read a number
 MOST_BARS = 60  # in a panel
 WRONG = '#D55E00'  # Okabe & Ito's vermilion, which colour-blind readers tell from blue
 PROBABILITY = 'probability of the right answer'
 ITERATIONS = FuncFormatter(lambda x, _: f'{x / 1000:g}k' if x >= 1000 else f'{x:g}')
+TASKS = {**LABELS, 'facts': 'capitals'}  # the paper's tasks as figures call them
+DATASETS = {'math': 'arithmetic', 'facts': 'capitals', 'both': 'both'}
+# what a graded table's prob, said, right and not right stand for
+WORDS = dict(scale=PROBABILITY, number='prediction', right='right', wrong='wrong')
 
 
 def seeds_label(n):
     return f'{n} seed' if n == 1 else f'{n} seeds'
 
 
-def short(prompts):
-    """The prompts without the words that all of them begin and end with: France for 'Capital of France is '."""
-    def shared(texts):
-        """How many characters all texts begin with, up to the end of a word."""
-        return len(re.match(r'(.*\W)?', os.path.commonprefix(texts), re.DOTALL)[0])
-    if len(prompts) < 2:
-        return [prompt.strip() for prompt in prompts]
-    start = shared(prompts)
-    end = shared([prompt[start:][::-1] for prompt in prompts])
-    return [prompt[start:len(prompt) - end].strip() for prompt in prompts]
+def run_label(name):
+    """'arithmetic, width 14' for the run math_mini_14, or for math_mini,n_embd=14 of a sweep; other names as they are."""
+    match = re.fullmatch(r'(math|facts|both)_mini(?:_|,n_embd=)(\d+|mlt)((?:[,/].*)?)', name)
+    if not match:
+        return name
+    width = match[2] if match[2] == 'mlt' else f'width {match[2]}'
+    return f'{DATASETS[match[1]]}, {width}' + re.sub('[,/]', ', ', match[3])
+
+
+def width_axis(ax, widths, labels=None):
+    """A logarithmic axis of widths that has a tick at each."""
+    ax.set(xscale='log', xlabel='width (n_embd)')
+    ax.set_xticks(widths, labels or [str(width) for width in widths])
+    ax.xaxis.set_minor_locator(NullLocator())
 
 
 def title_of_task(part, right):
@@ -64,7 +73,7 @@ def title_of_task(part, right):
     counts = [f"{'training' if group == 'seen' else group} {questions.right.sum()} of {len(questions)}"
               for group, questions in part.groupby('group', sort=False)]
     task = part.task.iloc[0]
-    return f'{LABELS.get(task, task)}\n' + ', '.join([f'{counts[0]} {right}', *counts[1:]])
+    return f'{TASKS.get(task, task)}\n' + ', '.join([f'{counts[0]} {right}', *counts[1:]])
 
 
 def draw_grid(ax, part, pairs):
@@ -72,10 +81,11 @@ def draw_grid(ax, part, pairs):
     n = pairs.max() + 1
     probs = np.full((n, n), math.nan)
     probs[tuple(pairs.T)] = part.prob
-    ax.imshow(probs, cmap=KNOWS, vmin=0, vmax=1)
+    ax.imshow(probs, cmap=SHADES, vmin=0, vmax=1)
     ax.set_anchor('N')
     ticks = range(0, n, 1 if n <= MOST_CELLS else math.ceil(n / 10))
-    ax.set(xticks=ticks, yticks=ticks, xlabel='b')
+    ax.set(xticks=ticks, yticks=ticks)
+    ax.set_xlabel('b', labelpad=2)
     ax.set_ylabel('a', rotation=0, labelpad=8)
     ax.tick_params(length=0, labelsize=min(10, 140 / n))
     frames = [Rectangle((b - 0.43, a - 0.43), 0.86, 0.86) for a, b in pairs[(part.group == 'held out').to_numpy()]]
@@ -86,7 +96,7 @@ def draw_grid(ax, part, pairs):
         ax.scatter(b, a, s=(100 / n) ** 2, marker='x', color=WRONG, linewidth=40 / n)
         return
     for (a, b), question in zip(pairs, part.itertuples()):
-        style = dict(color='black' if np.dot(KNOWS(question.prob)[:3], (0.3, 0.59, 0.11)) > 0.45 else 'white')
+        style = dict(color='black' if np.dot(SHADES(question.prob)[:3], (0.3, 0.59, 0.11)) > 0.45 else 'white')
         if not question.right:
             box = dict(boxstyle='round,pad=0.2', facecolor='white', edgecolor=WRONG, linewidth=min(1.3, 13 / n))
             style = dict(color=WRONG, weight='bold', bbox=box)
@@ -96,16 +106,17 @@ def draw_grid(ax, part, pairs):
                 parse_math=False, **style)
 
 
-def draw_bars(ax, part, scale, number, wrong):
+def draw_bars(ax, part, words):
     """A bar for each question, and beside it the prediction if it is wrong; names of held-out questions are framed."""
     y, held_out = np.arange(len(part)), (part.group == 'held out').to_numpy()
-    ax.barh(y, part.prob, color=KNOWS(0.35 + 0.65 * part.prob), height=0.75)
-    names = [f'{name}: {answer}' for name, answer in zip(short(list(part.prompt)), part.answer)]
+    ax.barh(y, part.prob, color=SHADES(0.35 + 0.65 * part.prob), height=0.75)
+    names = [f'{name}: {answer}' for name, answer in zip(short_names(part.prompt), part.answer)]
     ax.set_yticks(y, names, fontsize=8, parse_math=False)
     for i in np.flatnonzero(held_out):
         ax.get_yticklabels()[i].set_bbox(dict(boxstyle='square,pad=0.1', facecolor='none', linewidth=1))
     ax.set(xlim=(0, 1), ylim=(len(part) - 0.4, -0.6))
-    ax.set_xlabel(f'{scale}\norange: {number}, if {wrong}' + ('; frame: held out' if held_out.any() else ''))
+    ax.set_xlabel(f"{words['scale']}\norange: {words['number']}, if {words['wrong']}"
+                  + ('; frame: held out' if held_out.any() else ''))
     ax.tick_params(axis='y', length=0)
     for i, question in zip(y, part.itertuples()):
         if not question.right:
@@ -115,7 +126,7 @@ def draw_bars(ax, part, scale, number, wrong):
 
 
 def split_panels(table):
-    """What a panel each shows of a graded table: a list of (task, its prompts, whether they are a grid)."""
+    """What each panel shows of a graded table: a list of (task, its prompts, whether they are a grid)."""
     panels = []
     for task, prompts in table.groupby('task', sort=False).prompt.unique().items():
         if operands(prompts):
@@ -125,12 +136,11 @@ def split_panels(table):
     return panels
 
 
-def model_figure(models, scale=PROBABILITY, number='prediction', right='right', wrong='wrong'):
-    """A figure with panels for the tasks of each model, and the function that draws graded tables into it.
+def model_figure(models, words=WORDS):
+    """A figure with panels for the tasks of each model, and the function draw(tables, titles) that fills them.
 
     models: list of (title, graded table, or all tables of a run). If there is one, its tasks stand side by side; several
-    have a column each with their tasks one below the other. draw(tables, titles) takes a table and a title of each model,
-    in the same order. scale, number, right, wrong: what prob, said, right and not right stand for.
+    have a column each with their tasks one below the other. draw takes a table and a title of each, in the same order.
     """
     everything = pd.concat([table for _, table in models], ignore_index=True)
     panels, one = split_panels(everything), len(models) == 1
@@ -139,63 +149,65 @@ def model_figure(models, scale=PROBABILITY, number='prediction', right='right', 
     size = max(3.4 * shape[1] + 0.2, 6), max(heights) + 1.4 if one else sum(heights) + 1.9
     figure, axes = plt.subplots(*shape, figsize=size, squeeze=False, layout='constrained',
                                 height_ratios=[1] if one else heights)
+    figure.get_layout_engine().set(h_pad=0.08)  # inches, between a grid and the title below it
     grids = everything[everything.task.isin([task for task, _, is_grid in panels if is_grid])]
     if len(grids):
         marks = []
         if any(is_grid and np.max(operands(prompts)) < MOST_CELLS for _, prompts, is_grid in panels):
-            marks.append(f'number: {number}')
+            marks.append(f"number: {words['number']}")
         if not grids.right.all():
-            marks.append(f'orange: {wrong}')
+            marks.append(f"orange: {words['wrong']}")
         if (grids.group == 'held out').any():
             marks.append('frame: held out')
-        colours = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(0, 1), KNOWS)
+        colours = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(0, 1), SHADES)
         figure.colorbar(colours, ax=axes, location='bottom', shrink=0.6, aspect=40, pad=0.1 if one else 0.04,
-                        label='\n'.join([f'colour: {scale}', *(['; '.join(marks)] if marks else [])]))
+                        label='\n'.join([f"colour: {words['scale']}", *(['; '.join(marks)] if marks else [])]))
+    return figure, partial(draw_tables, figure, axes if one else axes.T, panels, words)
 
-    def draw(tables, titles):
-        for column, table, title in zip(axes if one else axes.T, tables, titles):
-            titled = set()
-            for ax, (task, prompts, _) in zip(column, panels):
-                ax.clear()
-                of_task = table[table.task == task]
-                part = of_task[of_task.prompt.isin(prompts)]
-                if part.empty:
-                    ax.axis('off')
-                elif pairs := operands(part.prompt):
-                    draw_grid(ax, part, np.array(pairs))
-                else:
-                    draw_bars(ax, part, scale, number, wrong)
-                if len(part) and task not in titled:
-                    ax.set_title(title_of_task(of_task, right), fontsize=9, parse_math=False)
-                    titled.add(task)
-            if one:
-                figure.suptitle(title, fontsize=min(11, 125 * figure.get_figwidth() / len(title)), parse_math=False)
+
+def draw_tables(figure, columns, panels, words, tables, titles):
+    """Draw the graded table of each model into its column of axes; if there is one column, its title is the figure's."""
+    for column, table, title in zip(columns, tables, titles):
+        titled = set()
+        for ax, (task, prompts, _) in zip(column, panels):
+            ax.clear()
+            of_task = table[table.task == task]
+            part = of_task[of_task.prompt.isin(prompts)]
+            if part.empty:
+                ax.axis('off')
+            elif pairs := operands(part.prompt):
+                draw_grid(ax, part, np.array(pairs))
             else:
-                column[0].set_title(f'{title}\n{column[0].get_title()}', fontsize=9, parse_math=False)
-    return figure, draw
+                draw_bars(ax, part, words)
+            if len(part) and task not in titled:
+                ax.set_title(title_of_task(of_task, words['right']), fontsize=9, parse_math=False)
+                titled.add(task)
+        if len(columns) == 1:
+            figure.suptitle(title, fontsize=min(11, 125 * figure.get_figwidth() / len(title)), parse_math=False)
+        else:
+            column[0].set_title(f'{title}\n{column[0].get_title()}', fontsize=9, parse_math=False)
 
 
 def answer_panels(runs):
-    """The questions of these answers, those held out and each task's others: dict of name to a DataFrame of their names.
+    """The questions of these answers, held-out ones and each task's others: dict of name to a DataFrame of their names.
 
     Its index is (task, prompt), and its order that in which they were learnt for good, in the mean over the runs.
     """
     keys = ['task', 'prompt']
     everything = pd.concat(runs, ignore_index=True)
     questions = everything.drop_duplicates(keys)
-    names = questions.groupby('task').prompt.transform(lambda prompts: pd.Series(short(list(prompts)), prompts.index))
-    questions = questions.assign(name=names).set_index(keys)
+    questions = questions.assign(name=questions.groupby('task').prompt.transform(short_names)).set_index(keys)
     last_wrong = [run.iter.where(~run.right, -1).groupby([run.task, run.prompt]).max() for run in runs]
     questions['learnt'] = pd.concat(last_wrong, axis=1).mean(axis=1)
     questions['doubt'] = 1 - everything.groupby(keys).prob.mean()  # decides among those that were never learnt
     groups = {'held out': questions[questions.group == 'held out']}
     training = questions[questions.group != 'held out']
-    groups |= {LABELS.get(task, task): training.loc[[task]] for task in training.index.unique('task')}
+    groups |= {TASKS.get(task, task): training.loc[[task]] for task in training.index.unique('task')}
     return {name: part.sort_values(['learnt', 'doubt']) for name, part in groups.items() if len(part)}
 
 
 def draw_answers(models, logx=False):
-    """A figure of every question's probability at each evaluation, models side by side; grey is what one is not asked.
+    """A figure of every question's probability at each evaluation, models side by side; grey: not asked.
 
     models: list of (title, answers of read_answers). The questions are those of answer_panels, from the top.
     """
@@ -203,24 +215,27 @@ def draw_answers(models, logx=False):
     heights = [min(0.16 * len(part), 6.5 / len(panels)) for part in panels.values()]
     figure, axes = plt.subplots(len(panels), len(models), figsize=(max(3 * len(models) + 1.8, 5.5), sum(heights) + 1.5),
                                 squeeze=False, sharex='col', layout='constrained', height_ratios=heights)
+    all_named = True
     for column, (title, answers) in zip(axes.T, models):
         probs = answers.pivot_table('prob', ['task', 'prompt'], 'iter')
         iters = list(probs.columns)
         edges = [*iters, iters[-1] + (iters[-1] - iters[-2] if len(iters) > 1 else 1)]  # a cell lasts until the next
         column[0].set_title(title, fontsize=10, parse_math=False)
         for ax, (name, part), height in zip(column, panels.items(), heights):
-            mesh = ax.pcolormesh(edges, np.arange(len(part) + 1), probs.reindex(part.index), cmap=KNOWS, vmin=0, vmax=1,
+            mesh = ax.pcolormesh(edges, np.arange(len(part) + 1), probs.reindex(part.index), cmap=SHADES, vmin=0, vmax=1,
                                  rasterized=True)
             ax.invert_yaxis()
             set_iterations(ax, iters, logx)
             every = math.ceil(len(part) * 0.125 / height)  # the last is always named
+            all_named &= every == 1
             named = range(len(part) - 1, -1, -every)
             ax.set_yticks([i + 0.5 for i in named], part.name.iloc[list(named)], fontsize=8, parse_math=False)
             ax.tick_params(axis='y', length=0)
             ax.set_xlabel('iteration')
             ax.set_ylabel(name, parse_math=False)
             ax.label_outer()  # all panels of a row have the same questions
-    figure.supylabel('questions, those learnt first at the top', fontsize=10)
+    figure.supylabel('questions, those learnt first at the top' + '; only some are named' * (not all_named),
+                     fontsize=10)
     figure.colorbar(mesh, ax=axes, location='right', aspect=40, shrink=0.6, label=PROBABILITY)
     return figure
 
@@ -235,8 +250,8 @@ def set_iterations(ax, iters, logx):
 def film(models, output):
     """Write a film of model_figure through the evaluations of (title, answers), and its first frame as a .png beside it.
 
-    It begins with the last evaluations, so that whatever shows only the first frame shows what has been learnt. A run
-    that ends before others stays at its last evaluation.
+    It begins with the last evaluations, because some programs show the first frame only. A run that ends before others
+    stays at its last evaluation.
     """
     if output.suffix not in ('.gif', '.mp4') or output.suffix == '.mp4' and not shutil.which('ffmpeg'):
         remedy = "use .gif, or install ffmpeg to write .mp4" if output.suffix == '.mp4' else "use .gif"
@@ -248,17 +263,18 @@ def film(models, output):
     frames = []
     say(f"drawing {len(chosen)} frames")  # it takes a minute
     for i in chosen:
-        shown = [answers.iter[answers.iter <= max(i, answers.iter.min())].max() for _, answers in models]
+        reached = [answers.iter[answers.iter <= max(i, answers.iter.min())].max() for _, answers in models]
         titles = [f'{title}\niteration {j:,}' + (', the last evaluation' if j == answers.iter.max() else '')
-                  for (title, answers), j in zip(models, shown)]
-        draw([answers[answers.iter == j] for (_, answers), j in zip(models, shown)], titles)
+                  for (title, answers), j in zip(models, reached)]
+        draw([answers[answers.iter == j] for (_, answers), j in zip(models, reached)], titles)
         if not frames:
             save(figure, output.with_suffix('.png'))
             figure.set_layout_engine('none')  # so that nothing moves
             figure.set_dpi(100)
         figure.canvas.draw()
         frames.append(np.array(figure.canvas.buffer_rgba())[:, :, :3])
-    palette = Image.fromarray(np.vstack(frames[::6])).quantize(128, Image.Quantize.MAXCOVERAGE)  # one for all: a third
+    # one palette for all frames, which makes the file a third as large
+    palette = Image.fromarray(np.vstack(frames[::6])).quantize(128, Image.Quantize.MAXCOVERAGE)
     images = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     with tempfile.TemporaryDirectory() as folder:
         gif, mp4 = Path(folder, 'film.gif'), Path(folder, 'film.mp4')
@@ -273,9 +289,9 @@ def film(models, output):
     print(f"wrote {output}")
 
 
-def picture(table, title, output, **words):
-    """Draw one model's graded table into a file. words: as for model_figure."""
-    figure, draw = model_figure([(title, table)], **words)
+def picture(table, title, output):
+    """Draw one model's graded table into a file."""
+    figure, draw = model_figure([(title, table)])
     draw([table], [title])
     save(figure, output)
 
@@ -285,6 +301,7 @@ def save(figure, output):
     image_format = Path(output).suffix[1:].lower() or 'png'
     if image_format not in figure.canvas.get_supported_filetypes():
         raise UserError(f"cannot write a .{image_format} file: use .png, .pdf or .svg")
-    with atomic_open(output, 'wb') as f:
-        figure.savefig(f, format=image_format, dpi=150, metadata={'Software': None} if image_format == 'png' else None)
+    content = io.BytesIO()
+    figure.savefig(content, format=image_format, dpi=150, metadata={'Software': None} if image_format == 'png' else None)
+    write_file(output, content.getvalue())
     print(f"wrote {output}")

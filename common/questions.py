@@ -4,6 +4,7 @@ What is asked and what counts as right: the questions of the paper's datasets, a
 A dataset's prepare.py makes Questions and writes its text from them, so the two cannot disagree.
 """
 
+import os
 import random
 import re
 from functools import cache
@@ -66,6 +67,18 @@ def operands(prompts):
     matches = [EXPRESSION.fullmatch(prompt) for prompt in prompts]
     pairs = [tuple(map(int, match.groups())) for match in matches if match]
     return pairs if len(set(pairs)) == len(matches) else None
+
+
+def short_names(prompts):
+    """The prompts without the words that all of them begin and end with: France for 'Capital of France is '."""
+    def shared(texts):
+        """How many characters all texts begin with, up to the end of a word."""
+        return len(re.match(r'(.*\W)?', os.path.commonprefix(texts), re.DOTALL)[0])
+    if len(prompts) < 2:
+        return [prompt.strip() for prompt in prompts]
+    start = shared([*prompts])
+    end = shared([prompt[start:][::-1] for prompt in prompts])
+    return [prompt[start:len(prompt) - end].strip() for prompt in prompts]
 
 
 def completion_of(question, text):

@@ -17,7 +17,7 @@ from common import pictures
 from common.answers import add_verdicts
 from common.checkpoint import load_model
 from common.gpt2 import save_gpt2
-from common.questions import Question, arithmetic_questions
+from common.questions import Question, arithmetic_questions, short_names
 from common.results import CLASSIC_COLUMNS
 from plot_results import (HELD_OUT, LOSS, PROBABILITY, add_legend, curves_of, draw_capacity, draw_overlay, draw_panels,
                           draw_seeds, read_panels, title_of)
@@ -171,9 +171,9 @@ def test_runs_with_other_questions_share_one_order():
 
 
 def test_prompts_are_shortened_to_what_tells_them_apart():
-    assert pictures.short(['Capital of France is ', 'Capital of the USA is ']) == ['France', 'the USA']
-    assert pictures.short(['<5+7=', '<7-5=']) == ['5+7', '7-5'] and pictures.short(['<5+7=']) == ['<5+7=']
-    assert pictures.short(['The cat says ', 'The cow says ']) == ['cat', 'cow'], 'words stay whole'
+    assert short_names(['Capital of France is ', 'Capital of the USA is ']) == ['France', 'the USA']
+    assert short_names(['<5+7=', '<7-5=']) == ['5+7', '7-5'] and short_names(['<5+7=']) == ['<5+7=']
+    assert short_names(['The cat says ', 'The cow says ']) == ['cat', 'cow'], 'words stay whole'
 
 
 def results_of(held_out=None, **tasks):
@@ -203,7 +203,7 @@ def test_a_task_of_ones_own_is_not_drawn_a_second_time_as_facts():
     assert final_curves(held_out=(0, 0), mul=(20, 40), past_words=(5, 50)) == {
         'training accuracy: mul': 50, 'training accuracy: past_words': 10}
     assert final_curves(held_out=(0, 0), facts=(30, 60), mul=(20, 40), past_words=(5, 50)) == {
-        'training accuracy: mul': 50, 'training accuracy: past_words': 10, 'training accuracy: facts': 50}
+        'training accuracy: mul': 50, 'training accuracy: past_words': 10, 'training accuracy: capitals': 50}
 
 
 def test_a_curve_of_training_questions_has_no_held_out_ones_or_says_so():
@@ -220,9 +220,9 @@ def test_a_curve_of_training_questions_has_no_held_out_ones_or_says_so():
 
 def test_an_operation_leaves_the_papers_other_tasks_out_and_no_own_one():
     tasks = dict(held_out=(0, 0), add=(10, 100), sub=(10, 100), facts=(5, 50), mul=(1, 10))
-    assert [*final_curves('facts', **tasks)] == ['training accuracy: mul', 'training accuracy: facts']
+    assert [*final_curves('facts', **tasks)] == ['training accuracy: mul', 'training accuracy: capitals']
     assert [*final_curves('math', **tasks)] == [f'training accuracy: {name}' for name in ('addition', 'subtraction', 'mul')]
-    assert [*final_curves('facts', held_out=(4, 40), add=(10, 100), facts=(5, 50))] == ['training accuracy: facts']
+    assert [*final_curves('facts', held_out=(4, 40), add=(10, 100), facts=(5, 50))] == ['training accuracy: capitals']
     assert [*final_curves(add=(10, 100), sub=(10, 100))] == ['accuracy: addition', 'accuracy: subtraction'], 'who knows?'
 
 
@@ -240,7 +240,7 @@ def test_a_legend_shows_which_curves_have_a_band():
     names = [text.get_text() for text in legend.get_texts()]
     banded = {name: hasattr(handle, 'get_hatch') for name, handle in zip(names, legend.legend_handles)}
     assert banded == {'training accuracy: arithmetic': True, HELD_OUT: False, PROBABILITY: True, LOSS: False}
-    assert len(figure.axes[0].collections) == 2 and 'band: ± standard deviation' in legend.get_title().get_text()
+    assert len(figure.axes[0].collections) == 2 and 'band: its 95 % interval' in legend.get_title().get_text()
     alone = draw_panels([('one run', runs[:1], [])], 'both')
     assert not alone.axes[0].collections and not alone.legends[0].get_title().get_text()
 
@@ -261,10 +261,10 @@ def test_each_measure_of_a_task_of_ones_own_has_the_scale_that_fits_it_where_run
                       f'{LOSS} (nats per character)': (0, 1)}
 
 
-def test_a_title_does_not_name_two_widths_and_says_if_a_run_is_unfinished(tmp_path):
+def test_a_title_names_what_is_learnt_and_the_width_and_says_if_a_run_is_unfinished(tmp_path):
     runs = {1: results_of(), 2: results_of()}
-    assert title_of('math_mini_14,n_embd=28', runs) == 'math_mini,n_embd=28\n(1,582 parameters, 2 seeds)'
-    assert title_of('math_mini_14,dropout=0.1', {None: results_of()}) == 'math_mini_14,dropout=0.1\n(1,582 parameters)'
+    assert title_of('math_mini,n_embd=28', runs) == 'arithmetic, width 28\n(1,582 parameters, 2 seeds)'
+    assert title_of('math_mini_14,dropout=0.1', {None: results_of()}) == 'arithmetic, width 14, dropout=0.1\n(1,582 parameters)'
     results_of(add=(1, 2)).to_csv(tmp_path / 'temp.csv', index=False)
     (title, *_), = read_panels([tmp_path])
     assert title == f'{tmp_path.name}\n(1,582 parameters, unfinished)'
@@ -272,8 +272,8 @@ def test_a_title_does_not_name_two_widths_and_says_if_a_run_is_unfinished(tmp_pa
 
 def test_final_accuracies_of_own_tasks_are_those_of_training_questions_and_each_is_drawn_once():
     run = results_of(held_out=(40, 40), mul=(60, 80), past_words=(5, 50)).assign(seen_acc=25 / 90)
-    figure = draw_capacity({'math_mini_14,n_embd=28': {1: run}, 'math_mini_14,n_embd=56': {1: run.assign(n_params=9999.0)}})
-    assert [ax.get_title() for ax in figure.axes] == ['math_mini']
+    figure = draw_capacity({'math_mini,n_embd=28': {1: run}, 'math_mini,n_embd=56': {1: run.assign(n_params=9999.0)}})
+    assert [ax.get_title() for ax in figure.axes] == ['arithmetic (1 seed)']
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ['training accuracy', HELD_OUT]
 
 
