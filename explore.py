@@ -5,8 +5,8 @@ $ python explore.py --out_dir=math_mini_14
 $ python explore.py math_mini_14 math_mini_28 math_mini_56 --output=widths.html
 
 Writes explore.html in the model folder, or in the current folder if there are several, which stand side by side. The page
-needs no network and nothing beside it. In it are answers.csv.gz, results.csv and the weights of all checkpoints, and those of
-earlier evaluations if training has kept them (--keep_weights). This script only fills it: its parts are in explore/.
+needs no network. It holds answers.csv.gz, results.csv and the weights of all checkpoints, and those of earlier evaluations
+if training kept them (--keep_weights). This script only fills it: its parts are in explore/.
 """
 
 import base64
@@ -27,12 +27,11 @@ from common.answers import read_answers
 from common.checkpoint import load_model
 from common.evaluate import NEW_TOKENS
 from common.files import write_file
-from common.pictures import short
-from common.questions import LABELS, operands
-from common.results import read_results
+from common.questions import LABELS, operands, short_names
+from common.results import read_results, tell_apart
 from common.weights import flat, read_weights
 
-PARTS = Path(__file__).resolve().parent / 'explore'
+PARTS = Path(__file__).absolute().parent / 'explore'
 NOT_ASKED = 65535  # in the place of a probability
 LARGEST_GRID = 100  # cells in a row; more of them would not fit on a screen
 
@@ -46,32 +45,34 @@ def numbers(series):
 
 
 def models_of(folder, checkpoint):
-    """The model of a folder at each iteration whose weights it has, and its Meta; checkpoint: the only one to read, or ''."""
-    models = {}
-    for name in [checkpoint] if checkpoint else sorted(path.name for path in Path(folder).glob('ckpt*.pt')) or ['ckpt.pt']:
-        model, meta, path, config = load_model(folder, [name])
-        if meta.tokenizer.bpe:
-            raise UserError(f"{path} was trained in GPT-2's encoding, and the page is made for models of characters")
-        parameters = [[key, p.numel()] for key, p in model.named_parameters()]
-        shape = {'config': model.config.model_args(), 'parameters': parameters}
-        models.setdefault(config['iter_num'], {**shape, 'source': name, 'weights': base64_of(flat(model), '<f4')})
-    for iter_num, weights in read_weights(folder, model):
-        models.setdefault(int(iter_num), {**shape, 'source': 'weights.bin', 'weights': base64_of(weights, '<f4')})
-    return [{'iter': iter_num, **models[iter_num]} for iter_num in sorted(models)], meta
+    """(models, Meta): the models that a folder has the weights of, by iteration. checkpoint: the only one to read, or ''."""
+    names = [checkpoint] if checkpoint else sorted(path.name for path in Path(folder).glob('ckpt*.pt')) or ['ckpt.pt']
+    loaded = [(name, *load_model(folder, [name])) for name in names]
+    _, model, meta, path, _ = loaded[-1]
+    if meta.tokenizer.bpe:
+        raise UserError(f"{path} has GPT-2's encoding, and explore.py supports character models only")
+    weights = [(config['iter_num'], name, flat(of_name)) for name, of_name, _, _, config in loaded]
+    weights += [(int(iter_num), 'weights.bin', kept) for iter_num, kept in read_weights(folder, model)]
+    shape = {'config': model.config.model_args(), 'parameters': [[key, p.numel()] for key, p in model.named_parameters()]}
+    first = {iter_num: (name, values) for iter_num, name, values in reversed(weights)}  # checkpoints come first
+    return [{'iter': iter_num, **shape, 'source': name, 'weights': base64_of(values, '<f4')}
+            for iter_num, (name, values) in sorted(first.items(), key=lambda item: item[0])], meta
 
 
 def tasks_of(questions, meta):
     """What each task is called, how its answers end, and how many cells a row of its grid has, or 0 if it is a list."""
     tasks = {}
-    for task, asked in questions.groupby('task', sort=False):
-        own, side = [q for q in meta.questions if q.task == task], 1 + np.max(operands(asked.prompt) or LARGEST_GRID)
-        longest = [max(NEW_TOKENS[q.kind], len(q.answer + q.terminator)) for q in own]
+    for task, of_task in questions.groupby('task', sort=False):
+        known = [q for q in meta.questions if q.task == task]
+        side = 1 + np.max(operands(of_task.prompt) or LARGEST_GRID)
+        longest = [max(NEW_TOKENS[q.kind], len(q.answer + q.terminator)) for q in known]
         tasks[task] = {'label': LABELS.get(task, task), 'side': int(side) if side <= LARGEST_GRID else 0,
-                       'terminator': own[0].terminator if own else '\n', 'limit': max(longest, default=NEW_TOKENS['facts'])}
+                       'terminator': known[0].terminator if known else '\n',
+                       'limit': max(longest, default=NEW_TOKENS['facts'])}
     return tasks
 
 
-def curves_of(results, tasks):
+def page_curves(results, tasks):
     """The learning curves of a run: dict of name to numbers, which are fractions of 1."""
     columns = {task['label']: name for name, task in tasks.items()} | {'held out': 'heldout'}
     curves = {label: results[f'{name}_correct'] / results[f'{name}_total'] for label, name in columns.items()
@@ -82,12 +83,11 @@ def curves_of(results, tasks):
 
 
 def run_of(folder, name, checkpoint=''):
-    """What the page shows of a model folder, as a dict for JSON; raises UserError if a part of it is missing."""
+    """What the page shows of a model folder, as a dict for JSON."""
     models, meta = models_of(folder, checkpoint)
     answers, results = read_answers(folder), read_results(folder)
     questions = answers.drop_duplicates(['task', 'prompt'])[['task', 'prompt', 'answer', 'group']]
-    names = questions.groupby('task').prompt.transform(lambda prompts: pd.Series(short(list(prompts)), prompts.index))
-    questions = questions.assign(name=names)
+    questions = questions.assign(name=questions.groupby('task').prompt.transform(short_names))
     tasks, iters = tasks_of(questions, meta), np.unique(answers.iter)
     place = np.searchsorted(iters, answers.iter), answers.groupby(['task', 'prompt'], sort=False).ngroup()
 
@@ -102,16 +102,7 @@ def run_of(folder, name, checkpoint=''):
             'questions': questions.to_dict('records'), 'iters': iters.tolist(), 'texts': texts.tolist(),
             'probs': table((answers.prob.clip(0, 1) * 10000).round().fillna(NOT_ASKED), '<u2', NOT_ASKED),
             'said': table(said, '<u4'), 'right': table(answers.right, 'u1'),
-            'curves': curves_of(results, tasks), 'loss': numbers(results.val_loss), 'curve_iters': results.iter.tolist()}
-
-
-def names_of(folders):
-    """As many of the last parts of each path as are needed to tell the folders apart."""
-    paths = [Path(folder).resolve() for folder in folders]
-    n = 2 if any(re.fullmatch(r'seed_\d+', path.name) for path in paths) else 1
-    while len({path.parts[-n:] for path in paths}) < len(set(paths)):
-        n += 1
-    return ['/'.join(path.parts[-n:]) for path in paths]
+            'curves': page_curves(results, tasks), 'loss': numbers(results.val_loss), 'curve_iters': results.iter.tolist()}
 
 
 def page_of(runs):
@@ -139,14 +130,14 @@ def page_of(runs):
 if __name__ == '__main__':
     parser = argument_parser(__doc__)
     parser.add_argument('folders', nargs='*', metavar='F', help='model folders')
-    parser.add_argument('--out_dir', nargs='+', action='extend', default=[], metavar='F', help='the same')
-    parser.add_argument('--checkpoint', default='', metavar='FILE', help='the only checkpoint to read (default: all of them)')
-    parser.add_argument('--output', metavar='FILE', help='where to save (default: see above)')
+    parser.add_argument('--out_dir', nargs='+', action='extend', default=[], metavar='F', help='the same as F')
+    parser.add_argument('--checkpoint', default='', metavar='FILE', help='the only checkpoint to read (default: all)')
+    parser.add_argument('--output', metavar='FILE', help='file to write (default: explore.html)')
     args = parser.parse_args()
     folders = list(dict.fromkeys(args.out_dir + args.folders))
     if not folders:
         parser.error("name a model folder: --out_dir=FOLDER")
     output = Path(args.output or Path(folders[0] if len(folders) == 1 else '', 'explore.html'))
-    page = page_of([run_of(folder, name, args.checkpoint) for folder, name in zip(folders, names_of(folders))])
+    page = page_of([run_of(folder, name, args.checkpoint) for folder, name in zip(folders, tell_apart(folders))])
     write_file(output, page)
     print(f"wrote {output} ({len(page) / 1e6:.1f} MB): open it in a browser")

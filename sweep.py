@@ -40,7 +40,7 @@ from common.run_folder import lock_folder
 from common.signals import stop_by_signal, was_stopped
 from configurator import settings_of
 
-HERE = Path(__file__).resolve().parent
+HERE = Path(__file__).absolute().parent
 TRAIN = HERE / 'train_with_eval.py'
 stop = SimpleNamespace(code=0)  # becomes a signal's exit code when the sweep should stop
 

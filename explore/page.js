@@ -154,7 +154,7 @@ function buildOrder(run, task) {
 
 function showRun(run) {
   const t = evaluationAt(run), iter = run.iters[t];
-  run.when.textContent = iter === iters[state.step] ? '' : `iteration ${count(iter)}, the nearest that was asked`;
+  run.when.textContent = iter === iters[state.step] ? '' : `iteration ${count(iter)}, the nearest evaluation`;
   if (run.shown === t) return;
   run.shown = t;
   run.questions.forEach((_, q) => showCell(run, q, recorded(run, t, q)));
@@ -361,7 +361,7 @@ function liveOf(run, {unknown, right, steps}) {
   return make('section', {class: 'live', 'aria-label': `the model of ${run.name}`},
     runs.length > 1 && make('h3', {}, make('i', {class: `swatch ${run.style}`}), run.name),
     make('p', {class: away ? 'note away' : 'note'}, `weights of iteration ${count(iter)} (${source})`,
-         away && `, the nearest that there are to ${count(iters[state.step])}`),
+         away && `, the nearest saved to ${count(iters[state.step])}`),
     unknown.length ? missing() : steps.length ? answer() : make('p', {class: 'note'}, 'Type at least one character.'));
 }
 

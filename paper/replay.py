@@ -16,7 +16,7 @@ import sys
 from itertools import product
 from pathlib import Path
 
-REPO = Path(__file__).resolve().parents[1]
+REPO = Path(__file__).absolute().parents[1]
 sys.path.insert(0, str(REPO))
 from common.errors import argument_parser, report_errors
 

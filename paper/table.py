@@ -11,7 +11,7 @@ of the same name. Prints a row for each config, and writes the same into table.m
 import sys
 from pathlib import Path
 
-REPO = Path(__file__).resolve().parents[1]
+REPO = Path(__file__).absolute().parents[1]
 sys.path.insert(0, str(REPO))
 from common.errors import argument_parser, report_errors
 

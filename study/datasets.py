@@ -22,7 +22,7 @@ from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository, wherever this is run from
+sys.path.insert(0, str(Path(__file__).absolute().parents[1]))  # the repository, wherever this is run from
 from common.errors import report_errors
 
 if __name__ == '__main__':

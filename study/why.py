@@ -14,7 +14,7 @@ complete splits.
 import sys
 from pathlib import Path
 
-REPO = Path(__file__).resolve().parents[1]
+REPO = Path(__file__).absolute().parents[1]
 sys.path.insert(0, str(REPO))
 from common.errors import argument_parser, explained, report_errors
 

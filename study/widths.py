@@ -13,7 +13,7 @@ that are there, and a test is over complete splits.
 import sys
 from pathlib import Path
 
-REPO = Path(__file__).resolve().parents[1]
+REPO = Path(__file__).absolute().parents[1]
 sys.path.insert(0, str(REPO))
 from common.errors import argument_parser, explained, report_errors
 

@@ -22,6 +22,7 @@ from common.dataset import load_meta, meta_bytes
 from common.errors import UserError
 from common.evaluate import grade, next_token_logits, results_row
 from common.questions import Question, arithmetic_questions
+from common.results import tell_apart
 from common.weights import append_weights, flat, keep_weights_before, read_weights
 
 SUMS = [REPO / f'results/math_mini_{width}' for width in (14, 28, 56)]
@@ -53,7 +54,7 @@ def look(browser, tmp_path):
 
     def look(*folders, width=1300, height=900, scheme='light'):
         file = tmp_path / 'page.html'
-        runs = [run_of(folder, name) for folder, name in zip(folders, explore.names_of(folders))]
+        runs = [run_of(folder, name) for folder, name in zip(folders, tell_apart(folders))]
         file.write_text(explore.page_of(runs))
         contexts.append(browser.new_context(viewport={'width': width, 'height': height}, color_scheme=scheme,
                                             reduced_motion='reduce'))
@@ -586,7 +587,7 @@ def test_kept_weights_move_with_the_slider(look, project):
 def test_without_kept_weights_the_page_says_whose_answer_it_is(look):
     page = look(SUMS[0])
     go(page, 5000)
-    assert page.locator('.away').text_content() == 'weights of iteration 30,000 (ckpt.pt), the nearest that there are to 5,000'
+    assert page.locator('.away').text_content() == 'weights of iteration 30,000 (ckpt.pt), the nearest saved to 5,000'
 
 
 def test_a_resumed_run_keeps_the_weights_of_one_that_never_stopped(project):
