@@ -7,11 +7,10 @@ $ python sweep.py config/train_math_mini_14.py --n_embd=14,28 --dataset=rounds_1
 $ python sweep.py config/train_math_mini_*.py --cluster=slurm --cluster_options slurm_partition=gpu timeout_min=120
 
 Every run is a model folder of train_with_eval.py, sweeps/NAME/CONFIG/seed_N, with its output beside it in seed_N.log.
---key=value goes to all of them; --key=a,b trains every combination of the listed values, and CONFIG then names them:
-math_mini,n_embd=14,dataset=rounds_1. In a value, {seed} stands for the run's seed. If you run the same command again, it
-skips the runs that are finished and resumes the others. --finished=FOLDER also skips the runs that a copy of the sweep has,
-as summarize.py --output writes it. If one run fails, the others go on. --cluster needs submitit (pip install -r
-requirements-dev.txt).
+--key=value goes to all runs; --key=a,b trains every combination of the listed values, and CONFIG then names them:
+math_mini,n_embd=14,dataset=rounds_1. In a value, {seed} stands for the run's seed. The same command again skips finished
+runs and resumes the others. --finished=FOLDER also skips the runs in a copy that summarize.py --output wrote. If one run
+fails, the others go on. --cluster needs submitit (pip install -r requirements-dev.txt).
 """
 
 import argparse
@@ -53,7 +52,7 @@ def option(text):
 
 
 def parse_arguments():
-    """The sweep's own options, and the values of the others, which go to the runs: (args, dict of '--key' to list of str)."""
+    """The sweep's own options, and the values of the runs' settings: (args, dict of '--key' to list of str)."""
     cores = usable_cores()
     parser = argument_parser(__doc__)
     parser.add_argument('configs', nargs='+', metavar='CONFIG', help='config files of train_with_eval.py')
@@ -61,16 +60,16 @@ def parse_arguments():
     parser.add_argument('--seed', type=int, help="the first seed (default: the config's own)")
     parser.add_argument('--name', default='main', help='the sweep is in sweeps/NAME (default: main)')
     parser.add_argument('--finished', type=lambda path: Path(path).expanduser(), metavar='FOLDER',
-                        help='skip the runs that this copy of the sweep has')
+                        help='skip the runs in this copy of the sweep')
     parser.add_argument('--jobs', type=int, default=cores,
-                        help='runs that go side by side here and share its cores (default: one per core; with one GPU use 1)')
+                        help='runs at a time on this machine (default: one per core; with one GPU use 1)')
     parser.add_argument('--cluster', default='here', choices=['here', 'slurm', 'local', 'debug'],
                         help='where to run: here, or through submitit on slurm (local and debug are for testing submitit)')
     parser.add_argument('--cluster_options', nargs='*', type=option, default=[], metavar='KEY=VALUE',
                         help='parameters for submitit, e.g. slurm_partition=gpu timeout_min=600 cpus_per_task=2')
     args, rest = parser.parse_known_args()
     if Path(args.name).name != args.name or args.name in ('', '..'):
-        parser.error(f"--name must be a plain name, not {args.name!r}")
+        parser.error(f"--name must be a folder name without /, not {args.name!r}")
     if args.seeds < 1 or args.jobs < 1:
         parser.error("--seeds and --jobs must be above 0")
     args.configs += [arg for arg in rest if not arg.startswith('-')]  # the configs that come after an option
@@ -91,8 +90,7 @@ def parse_arguments():
 def combinations(config, overrides, seed):
     """Every combination of the overrides' values: yields (label, arguments of train_with_eval.py).
 
-    The label is the config's name, followed by key=value for each key that has several values. If the width is set, the name
-    loses its own.
+    The label is the config's name, without its width if n_embd is set, and key=value for each key with several values.
     """
     name = Path(config).stem.removeprefix('train_')
     if '--n_embd' in overrides:
@@ -102,35 +100,33 @@ def combinations(config, overrides, seed):
         listed = [arg[2:].replace('_{seed}', '') for arg in chosen if len(overrides[arg.split('=')[0]]) > 1]
         label = ','.join([name, *listed])
         if label != Path(label).name or len(os.fsencode(label)) > 255:
-            raise UserError(f"{label} cannot be a folder's name: list plain and shorter values")
+            raise UserError(f"the run's folder would be called {label}, which is too long or contains a slash: list shorter "
+                            "values, without /")
         yield label, [config, *(arg.replace('{seed}', str(seed)) for arg in chosen), f'--seed={seed}']
 
 
 def plan_runs(args, overrides):
     """All runs of the sweep: dict of model folder to (arguments of train_with_eval.py, max_iters)."""
-    runs, folder_of = {}, {}
+    runs = {}
     # the seeds are the outer loop, so that an early look sees every config
     for seed_number, config in itertools.product(range(args.seeds), args.configs):
         seed = seed_number + (settings_of(TRAIN, [config])['seed'] if args.seed is None else args.seed)
         for label, argv in combinations(config, overrides, seed):
             settings, folder = settings_of(TRAIN, argv), Path('sweeps', args.name, label, f'seed_{seed}')
             if folder in runs:
-                raise UserError(f"two runs are called {folder}: rename a config, or list each value once")
-            twin = folder_of.setdefault((config, *settings.values()), folder)
-            if twin != folder:
-                raise UserError(f"{twin} and {folder} would be the same run: list each value once")
+                raise UserError(f"two runs would be called {folder}: give each config and each value once")
             check_run(folder, config, settings)
             runs[folder] = argv, settings['max_iters']
     return runs
 
 
 def check_run(folder, config, settings):
-    """Raise UserError if a run cannot be trained, or exists and was begun with other settings, or on another text."""
+    """Refuse a run that cannot be trained, or that was begun with other settings or on another text."""
     if settings['init_from'] != 'scratch' or settings['eval_only']:
-        raise UserError(f"{config} sets init_from or eval_only, but a sweep trains from scratch: leave them out")
+        raise UserError(f"{config} sets init_from or eval_only, but a sweep trains from scratch: remove them")
     text = DATA / settings['dataset'] / 'train.bin'
     if not text.exists():
-        raise UserError(f"data/{settings['dataset']} is not prepared: write it with a prepare.py first")
+        raise UserError(f"data/{settings['dataset']} is not prepared: run its prepare.py first (with --name for another name)")
     if not (folder / 'ckpt_last.pt').exists():
         return
     from common.checkpoint import check_resumable, load_checkpoint  # they need torch, which takes seconds to import
@@ -147,7 +143,7 @@ def without_finished(runs, copy):
         return runs
     from common.results import COPIED_RESULTS, read_copy  # it needs pandas, which takes a second to import
     if not (copy / COPIED_RESULTS).exists():
-        say(f"there is no {copy / COPIED_RESULTS} yet, so all runs are to be trained")
+        say(f"{copy / COPIED_RESULTS} does not exist yet: training all runs")
         return runs
     ends = {(config, seed): rows.iter.iloc[-1] for config, seeds in read_copy(copy / COPIED_RESULTS).items()
             for seed, rows in seeds.items()}
@@ -155,8 +151,8 @@ def without_finished(runs, copy):
             if ends.get((folder.parent.name, int(folder.name.removeprefix('seed_'))), -1) < run[1]}
 
 
-def share_done(folder, max_iters):
-    """How much of a run is done, from 0 to 1, by the last row of its table; 1 only if the run has ended."""
+def fraction_done(folder, max_iters):
+    """How much of a run is done, by the last row of its table; 1 only if the run has ended."""
     goes_on = (folder / 'temp.csv').exists()
     try:
         rows = (folder / ('temp.csv' if goes_on else 'results.csv')).read_text(encoding='utf-8').splitlines()
@@ -168,7 +164,7 @@ def share_done(folder, max_iters):
 class Training:
     """Trains one run of the sweep when it is called, in a thread of this process or as a job of a cluster.
 
-    Before a job's time is up or another job takes its place, submitit calls `checkpoint`, and queues what that returns.
+    Before a job is ended, submitit calls `checkpoint`, and queues what that returns.
     """
 
     process = None
@@ -177,7 +173,7 @@ class Training:
         """Train from the newest checkpoint, if there is one; output is appended to FOLDER.log. Returns the exit code."""
         folder.parent.mkdir(parents=True, exist_ok=True)
         wait_for_lock(folder)
-        if stop.code or share_done(folder, max_iters) == 1:
+        if stop.code or fraction_done(folder, max_iters) == 1:
             return 0
         init_from = 'resume' if (folder / 'ckpt_last.pt').exists() else 'scratch'
         command = [sys.executable, str(TRAIN), *argv, f'--out_dir={folder}', f'--init_from={init_from}']
@@ -193,7 +189,7 @@ class Training:
         finally:  # a job may be ended by an exception
             code = self.save_and_end()
         if 'SUBMITIT_EXECUTOR' in os.environ and was_stopped(code):
-            return self(argv, folder, max_iters, threads)  # a scheduler has warned it, but the job goes on until that is ended
+            return self(argv, folder, max_iters, threads)  # a scheduler has warned it, but has not ended the job yet
         return code
 
     def save_and_end(self):
@@ -214,7 +210,7 @@ def wait_for_lock(folder):
     said = False
     while folder.is_dir() and not stop.code:
         try:
-            return lock_folder(folder, "{} waits for an earlier training in it", "this sweep goes on when that ends").close()
+            return lock_folder(folder, "waiting for a run that is still training in {}", "the sweep then goes on").close()
         except UserError as e:
             if not said:
                 with tqdm.external_write_mode():  # a progress bar makes room for the line
@@ -239,26 +235,27 @@ def reason(error):
 
 def start(args, runs):
     """Submit runs to a pool of threads, each of which waits for a process here, or to submitit: dict of futures."""
+    if args.cluster == 'here':
+        executor = ThreadPoolExecutor(args.jobs)
+    else:
+        with explained("--cluster needs submitit: pip install -r requirements-dev.txt", ImportError):
+            import submitit
+        os.environ['PYTHONPATH'] = os.pathsep.join([str(HERE), os.environ.get('PYTHONPATH', '')])  # jobs import common/
+        options = {'name': args.name, 'cpus_per_task': args.threads, 'timeout_min': 24 * 60} | dict(args.cluster_options)
     # submitit raises nearly anything, e.g. if sbatch exists but there is no cluster behind it
     with explained(f"--cluster={args.cluster} cannot be used here: {{}}"):
-        if args.cluster == 'here':
-            executor = ThreadPoolExecutor(args.jobs)
-        else:
-            with explained("--cluster needs submitit: pip install -r requirements-dev.txt", ImportError):
-                import submitit
+        if args.cluster != 'here':
             executor = submitit.AutoExecutor(folder=f'sweeps/{args.name}/submitit', cluster=args.cluster,
                                              slurm_max_num_timeout=10**6, local_max_num_timeout=10**6)
-            os.environ['PYTHONPATH'] = os.pathsep.join([str(HERE), os.environ.get('PYTHONPATH', '')])  # the jobs import common/
-            options = {'name': args.name, 'cpus_per_task': args.threads, 'timeout_min': 24 * 60}
-            executor.update_parameters(**options | dict(args.cluster_options))
+            executor.update_parameters(**options)
         return {folder: executor.submit(Training(), argv, folder, max_iters, args.threads)
                 for folder, (argv, max_iters) in runs.items()}
 
 
 def wait_for(futures, runs):
-    """Show progress until all runs have ended or should stop. Returns those that failed: dict of folder to why."""
+    """Show progress until all runs have ended or should stop. Returns those that failed, {folder: why}."""
     failed, pending = {}, dict(futures)
-    done = sum(share_done(folder, max_iters) for folder, (_, max_iters) in runs.items())
+    done = sum(fraction_done(folder, max_iters) for folder, (_, max_iters) in runs.items())
     with tqdm(total=len(runs), initial=done, bar_format='{l_bar}{bar}| {n:.2f}/{total} runs [{elapsed}<{remaining}]',
               disable=not sys.stderr.isatty()) as bar:
         while pending and not stop.code:
@@ -273,7 +270,7 @@ def wait_for(futures, runs):
                 if code or bar.disable:
                     with tqdm.external_write_mode():  # the bar makes room for the line
                         say(f"{folder}: {failed.get(folder, 'done')}")
-            bar.n = len(runs) - len(pending) + sum(share_done(folder, runs[folder][1]) for folder in pending)
+            bar.n = len(runs) - len(pending) + sum(fraction_done(folder, runs[folder][1]) for folder in pending)
             bar.refresh()
     return failed
 
@@ -288,7 +285,7 @@ if __name__ == '__main__':
     with explained(f"cannot write in sweeps/{args.name}: {{}}", OSError):
         os.makedirs(f'sweeps/{args.name}', exist_ok=True)
         lock = lock_folder(f'sweeps/{args.name}', "another sweep is running in {}", "wait for it, or choose another --name")
-    todo = {folder: run for folder, run in runs.items() if share_done(folder, run[1]) < 1}
+    todo = {folder: run for folder, run in runs.items() if fraction_done(folder, run[1]) < 1}
     say(f"{len(runs)} runs in sweeps/{args.name}, {len(runs) - len(todo)} finished already")
     stop = stop_by_signal()
     futures = start(args, todo)
@@ -296,7 +293,7 @@ if __name__ == '__main__':
     if stop.code:
         for future in futures.values():
             future.cancel()  # this cancels runs that have not begun, and on a cluster all of them
-        say("stopping: each run saves what it has, and the same command goes on from there")
+        say("stopping; every run saves its state. To continue, repeat the command.")
         sys.exit(stop.code)  # this waits for the threads, and they wait for their runs
     if len(failed) < len(runs):
         summary = subprocess.run([sys.executable, HERE / 'summarize.py', f'sweeps/{args.name}'], encoding='utf-8',

@@ -135,7 +135,7 @@ def test_a_stopped_sweep_saves_its_runs(swept, to_group):
         process.terminate()
     out, err = process.communicate(timeout=60)
     assert process.returncode == (130 if to_group else 143)
-    assert 'the same command goes on' in out and 'Traceback' not in err
+    assert 'repeat the command' in out and 'Traceback' not in err
     assert torch.load(run / 'ckpt_last.pt', weights_only=True)['iter_num'] > 0
     assert 'stopped at iteration' in (run.parent / 'seed_1337.log').read_text()
 
@@ -164,10 +164,10 @@ def test_one_failure_does_not_stop_the_others_and_is_reported_with_its_log(fresh
 
 @pytest.mark.parametrize('args, says', [
     (['--n_embed=28'], 'did you mean n_embd'), (['--out_dir=x'], 'a sweep sets it'), (['--verbose'], '--key=value'),
-    (['--seeds=0'], 'above 0'), (['--cluster_options', 'x'], 'not key=value'), (CONFIGS[:1], 'two runs are called'),
+    (['--seeds=0'], 'above 0'), (['--cluster_options', 'x'], 'not key=value'), (CONFIGS[:1], 'two runs would be called'),
     (['nowhere.py'], 'nowhere.py'), (['--seed=x'], 'invalid int'), (['--n_embd=14,,28'], 'an empty value'),
     (['--dataset=as_math_{seed}'], 'data/as_math_1337 is not prepared'), (['--n_embd=6,x'], "must be a whole number, not 'x'"),
-    (['--n_embd=6,6'], 'two runs are called'), (['--dataset=as_math,../as_math'], "a folder's name"),
+    (['--n_embd=6,6'], 'two runs would be called'), (['--dataset=as_math,../as_math'], 'contains a slash'),
 ])
 def test_a_wrong_sweep_is_refused_before_anything_is_trained(swept, args, says):
     swept.fails('sweep.py', CONFIGS[0], *QUICK, '--name=wrong', *args, says=says)
@@ -277,7 +277,7 @@ def test_a_sweep_says_for_whom_it_waits(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sweep, 'time', SimpleNamespace(sleep=lambda seconds: locks and locks.append(1) or len(locks) > 3 and
                                                        locks[0].close()))
     sweep.wait_for_lock(tmp_path)
-    assert capsys.readouterr().out.count(f'waits for an earlier training in it (process {os.getpid()} on ') == 1
+    assert capsys.readouterr().out.count(f'still training in {tmp_path} (process {os.getpid()} on ') == 1
 
 
 @pytest.mark.parametrize('error, says', [
