@@ -8,8 +8,8 @@ $ python eval_as_math.py math_mini_14 --plot
 $ python eval_as_math.py --init_from=gpt2
 
 Prints a grid for each operation, wrong predictions and the totals; the exit code is 0 whatever the accuracy. It
-evaluates on every question that has a number as its answer, also those of your own dataset. --max_operand adds the
-questions of larger operands; those that lie beyond the training text form a group of their own, `beyond`.
+evaluates on every question of the dataset that has a number as its answer. --max_operand adds those of larger operands;
+what lies beyond the training text forms a group of its own, `beyond`.
 """
 
 import math
@@ -25,7 +25,7 @@ out_dir = ''  # the model folder
 init_from = ''  # evaluate GPT-2 instead: 'gpt2', 'gpt2-medium', 'gpt2-large', 'gpt2-xl' or a folder with its weights
 checkpoint = ''  # checkpoint file in the model folder; '': ckpt_best_math.pt, or ckpt.pt if there is none
 operation = 'both'  # 'addition', 'subtraction' or 'both'
-max_operand = 0  # also ask a+b and a-b for all operands up to this; 0: only the dataset's own questions
+max_operand = 0  # also evaluate a+b and a-b for all operands up to this; 0: only the dataset's own questions
 num_samples = 10  # samples per question; if it is not given, as many as in training
 temperature = 0.01  # temperature of the samples, 0: greedy; if it is not given, as in training
 top_k = 10  # sample from the k likeliest tokens only; if it is not given, as in training
@@ -55,13 +55,13 @@ def larger_questions(questions, max_operand):
     known, grid = {(q.task, q.prompt): q for q in questions}, arithmetic_questions((), max_operand)
     left_out = known.keys() - {(q.task, q.prompt) for q in grid}
     if left_out:
-        raise UserError(f"--max_operand={max_operand} leaves out the dataset's own {min(left_out)[1]!r}: raise it, "
-                        "or leave it out if the questions are not like '<3+4='")
+        raise UserError(f"--max_operand={max_operand} would drop the dataset's own {min(left_out)[1]!r}: use a larger "
+                        "one, or omit it if the questions are not like '<3+4='")
     return [known.get((q.task, q.prompt), q._replace(group='beyond')) for q in grid]
 
 
 def print_by_digits(title, part, pairs):
-    """One operation too large for a grid: a line for each number of digits of the operands."""
+    """An operation too large for a grid: a line for each number of digits of the operands."""
     digits = [f"{len(str(a))} and {len(str(b))}" for a, b in pairs]
     print(f"\n{title}, by the number of digits of a and of b:")
     for name, some in part.groupby(digits):
@@ -78,8 +78,8 @@ def print_grid(title, part, pairs):
     if len(across) * width > 75:  # wider than a terminal, so it is made as narrow as can be read
         width = max(3, len(str(num_samples - 1)) + 2, len(str(across[-1])) + 1)
     beyond = ", ' beyond the training text" if (part.group == 'beyond').any() else ""
-    print('\n' + textwrap.fill(f"{title}: a down, b across; . always right, x never, a number: right in that many of "
-                               f"{num_samples} samples, [ ] held out{beyond}", 80))
+    print(f"\n{title}, a down and b across:")
+    print(textwrap.fill(f". = all {num_samples} samples right, x = none, 3 = three; [ ] held out{beyond}", 80))
     print('  a b' + ''.join(f'{b:^{width}}' for b in across).rstrip())
     for a in down:
         print(f'{a:>5}' + ''.join(f"{cells.get((a, b), ''):^{width}}" for b in across).rstrip())
@@ -96,7 +96,7 @@ if max_operand:
 if operation != 'both':
     questions = [q for q in questions if LABELS.get(q.task) == operation]
     if not questions:
-        raise UserError(f"the dataset of {path} has no question of {operation}: leave --operation out")
+        raise UserError(f"the dataset of {path} has no {operation} questions: omit --operation")
 table = grade(model, meta, questions, **sampling, terminated=knows_terminator)
 
 print(f"{title}: {len(table)} questions,\n{num_samples} samples each at temperature {temperature}")
@@ -108,11 +108,11 @@ for task in table.task.unique():
 wrong = table[~table.always_right]
 # those that are held out first, because the list may be cut
 wrong = wrong.sort_values('group', key=lambda group: group != 'held out', kind='stable')
-print("\nnot always right:" if len(wrong) else "\nall questions are always right")
+print("\nnot always right (%: probability of the right answer):" if len(wrong) else "\nall questions are always right")
 for row in wrong.head(MAX_LINES).itertuples():
     group = '' if row.group == 'seen' else f"  [{row.group}]"
-    print(textwrap.fill(f"  {row.prompt.strip('<=')} = {row.answer:<4} predicted {answered(row, 24)}; the right answer has "
-                        f"{row.prob:.1%}{group}", 80, subsequent_indent='    '))
+    print(textwrap.fill(f"  {row.prompt.strip('<=')} = {row.answer:<4} {row.prob:>6.1%}  predicted {answered(row, 24)}{group}",
+                        80, subsequent_indent='    '))
 if len(wrong) > MAX_LINES:
     print(f"  ... and {len(wrong) - MAX_LINES} more; --json FILE writes all")
 print()

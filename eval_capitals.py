@@ -7,8 +7,8 @@ $ python eval_capitals.py facts_mini_28 --plot
 $ python eval_capitals.py --init_from=gpt2
 
 Prints a line for each capital, with the prediction if that is wrong, a summary of the wrong ones and the totals; the
-exit code is 0 whatever the accuracy. It evaluates on every question that has a text as its answer, also those of your
-own dataset. The original GPT-2 cannot know that the line ends after the capital, so it is right if it begins with it.
+exit code is 0 whatever the accuracy. It evaluates on every question of the dataset that has a text as its answer. The
+original GPT-2 cannot know that the line ends after the capital, so it is right if it begins with it.
 """
 
 import math
@@ -47,20 +47,19 @@ sampling = dict(num_samples=num_samples, temperature=temperature, top_k=top_k, s
 table = grade(model, meta, **sampling, terminated=knows_terminator)
 
 print(f"{title}: {len(table)} questions,\n{num_samples} samples each at temperature {temperature}\n")
-print(f". always right, x never, a number: right in that many of {num_samples} samples;\n"
-      "% is the probability of the right answer\n")
+print(f". = all {num_samples} samples right, x = none, 3 = three; %: probability of the right answer\n")
 lines = [line if len(line) <= 44 else '…' + line[-43:] for line in table.prompt + table.answer]
 width = max(map(len, lines))
 for line, row in zip(lines, table.itertuples()):
-    prediction = '' if row.always_right else f"  {answered(row, 65 - width)}"  # 80 in all
+    prediction = '' if row.always_right else f"  {answered(row, 65 - width)}"  # a line has 80 columns
     print(f" {mark(row):>2}  {line:<{width}}  {row.prob:>6.1%}{prediction}")
 print()
 wrong = table[~table.right]
 if len(wrong):
     predictions = wrong.said.str.strip().value_counts()
     elsewhere = predictions[predictions.index.isin(table.answer)].sum()
-    print(textwrap.fill(f"wrong predictions: {len(wrong)} of {len(table)}, {elsewhere} of them the answer to another "
-                        f"question; most often {predictions.index[0][:40]!r} ({predictions.iloc[0]})", 80) + '\n')
+    print(textwrap.fill(f"wrong predictions: {len(wrong)} of {len(table)}; {elsewhere} are another question's answer; most "
+                        f"frequent: {predictions.index[0][:40]!r} ({predictions.iloc[0]} times)", 80) + '\n')
 print_totals(table)
 print_choice(path, 'facts')
 write_json(json, path, sampling, table)

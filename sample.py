@@ -1,5 +1,5 @@
 """
-Let a model write: it continues the text that you give it.
+Generate text with a model: it continues the text that you give it.
 
 $ python sample.py --out_dir=facts_mini_28 --start="Capital of " --num_samples=5 --max_new_tokens=40
 $ python sample.py facts_mini_28 --start=FILE:prompt.txt --checkpoint=ckpt_last.pt
@@ -39,18 +39,21 @@ if start.startswith('FILE:'):
 if not start:
     raise UserError(f"{source} is empty: a model needs at least one token to continue")
 
-from common.checkpoint import load_model  # torch takes seconds to import, so the settings are checked first
+import torch  # it takes seconds to import, so the settings are checked first
+
+from common.checkpoint import load_model
 from common.device import pick_device
-from common.evaluate import sample_completions
 
 if init_from == 'resume':
     model, meta, *_ = load_model(out_dir, [checkpoint])
 else:
     from common.gpt2 import load_pretrained
     model, meta = load_pretrained(init_from)
-model.to(pick_device(device, model.config.n_embd))
-ids = meta.tokenizer.encode(start)
-samples, = sample_completions(model, [ids], num_samples, max_new_tokens, temperature, top_k, seed=seed)
-for new in samples.elements():
-    print(meta.tokenizer.decode(ids + list(new)))
+device = pick_device(device, model.config.n_embd)
+model.to(device)
+torch.manual_seed(seed)
+x = torch.tensor([meta.tokenizer.encode(start)], device=device)
+for _ in range(num_samples):
+    y = model.generate(x, max_new_tokens, temperature=temperature, top_k=top_k)
+    print(meta.tokenizer.decode(y[0].tolist()))
     print('---------------')

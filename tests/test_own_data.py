@@ -106,7 +106,7 @@ def test_the_example_with_numbers_runs_as_it_stands_and_is_scored_as_arithmetic(
     table = pd.read_csv(project.folder / 'times/results.csv')
     assert set(table.times_total) == {200} and set(table.heldout_total) == {4} and set(table.facts_total) == {0}
     out = project.check('eval_as_math.py', 'times')
-    assert 'times: a down, b across' in out and out.count('[x]') == 2
+    assert 'times, a down and b across:' in out and out.count('[x]') == 2
     project.fails('eval_capitals.py', 'times', says='has no question whose answer is a text: try eval_as_math.py')
 
 
@@ -130,7 +130,7 @@ def test_modular_addition_of_any_modulus_is_prepared_trained_and_asked(project):
     table = pd.read_csv(project.folder / 'mod_7/results.csv')
     assert set(table['a+b mod 7_total']) == {98} and set(table.heldout_total) == {40}
     out = project.check('eval_as_math.py', '--out_dir=mod_7')
-    assert 'a+b mod 7: a down, b across' in out
+    assert 'a+b mod 7, a down and b across:' in out
     assert re.search(r'^a\+b mod 7 +\d+ of 49 questions right', out, re.MULTILINE)
     project.fails('eval_as_math.py', '--out_dir=mod_7', '--max_operand=9', says="if the questions are not like '<3+4='")
 
