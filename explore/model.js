@@ -1,7 +1,7 @@
 // The forward pass of model.py by hand: from the ids of a text to the probabilities of its next token.
 //
-// A vector is an array of numbers, a text of T tokens is a list of T vectors, and a matrix of weights lies row by row, with
-// a row for each output, as in torch. Numbers are doubles, so the logits are torch's but for its own rounding in float32.
+// A vector is an array of numbers, and a matrix of weights lies row by row, with a row for each output, as in torch.
+// Numbers are doubles, so the logits are torch's but for its own rounding in float32.
 
 // The model of what explore.py writes: GPTConfig's fields, the parameters' names and sizes, and their values in base64.
 function loadModel({config, parameters, weights}) {
@@ -14,49 +14,59 @@ function loadModel({config, parameters, weights}) {
 }
 
 function bytes(base64) {
-  return Uint8Array.from(atob(base64), ch => ch.charCodeAt(0)).buffer;
+  const text = atob(base64), array = new Uint8Array(text.length);
+  for (let i = 0; i < text.length; i++) array[i] = text.charCodeAt(i);
+  return array.buffer;
 }
 
-// Logits of the token after `ids`, of which the model sees the last block_size, and attention[layer][head][position], which
-// holds how much a position looks at each one up to itself.
-function forward(model, ids) {
+// Logits of the token after `ids`, of which the model sees the last block_size, and attention[layer][head][position],
+// which holds how much a position looks at each one up to itself. past: what readToken made of an earlier text. A position
+// depends on no later one, so where both texts begin alike, nothing is computed again (a cache of keys and values).
+function forward(model, ids, past = []) {
   ids = ids.slice(-model.block_size);
+  const same = ids.findIndex((id, t) => past[t]?.id !== id);
+  past.length = same < 0 ? ids.length : same;
+  while (past.length < ids.length) past.push(readToken(model, ids[past.length], past));
+  const w = model.weights, last = layerNorm(past.at(-1).x, w['transformer.ln_f.weight'], w['transformer.ln_f.bias']);
+  const attention = past[0].looks.map((heads, layer) =>
+    heads.map((_, head) => past.map(({looks}) => looks[layer][head])));
+  return {logits: multiply(w['transformer.wte.weight'], last), attention};  // the output layer is tied to the embeddings
+}
+
+// What the layers make of one more token, after the positions in `past`: its last vector x, and for each layer its query,
+// key and value in one vector, and where its heads look.
+function readToken(model, id, past) {
   const w = model.weights, C = model.n_embd, activation = model.activation === 'gelu_new' ? geluNew : gelu;
-  const row = (matrix, i) => matrix.subarray(i * C, (i + 1) * C), attention = [];
-  let x = ids.map((id, t) => add(row(w['transformer.wte.weight'], id), row(w['transformer.wpe.weight'], t)));
+  const row = (matrix, i) => matrix.subarray(i * C, (i + 1) * C), qkv = [], looks = [];
+  let x = add(row(w['transformer.wte.weight'], id), row(w['transformer.wpe.weight'], past.length));
   for (let layer = 0; layer < model.n_layer; layer++) {
     const h = `transformer.h.${layer}.`;
     const norm = (x, name) => layerNorm(x, w[h + name + '.weight'], w[h + name + '.bias']);
     const linear = (x, name) => multiply(w[h + name + '.weight'], x, w[h + name + '.bias']);
-    const qkv = x.map(v => linear(norm(v, 'ln_1'), 'attn.c_attn'));
-    const {y, looks} = attend(qkv, C, model.n_head);
-    attention.push(looks);
-    x = x.map((v, t) => add(v, linear(y[t], 'attn.c_proj')));
-    x = x.map(v => add(v, linear(linear(norm(v, 'ln_2'), 'mlp.c_fc').map(activation), 'mlp.c_proj')));
+    qkv.push(linear(norm(x, 'ln_1'), 'attn.c_attn'));
+    const {y, heads} = attend([...past.map(position => position.qkv[layer]), qkv[layer]], C, model.n_head);
+    looks.push(heads);
+    x = add(x, linear(y, 'attn.c_proj'));
+    x = add(x, linear(linear(norm(x, 'ln_2'), 'mlp.c_fc').map(activation), 'mlp.c_proj'));
   }
-  const last = layerNorm(x[x.length - 1], w['transformer.ln_f.weight'], w['transformer.ln_f.bias']);
-  return {logits: multiply(w['transformer.wte.weight'], last), attention};  // the output layer is tied to the embeddings
+  return {id, x, qkv, looks};
 }
 
-// Causal self-attention: each head mixes the values of the positions so far, by how well their keys match the query.
+// Causal self-attention of the last position: each head mixes the values of all by how well their keys match its query.
 function attend(qkv, C, n_head) {
-  const size = C / n_head, y = qkv.map(() => new Float64Array(C)), looks = [];
-  for (let head = 0; head < n_head; head++) {
-    const start = head * size;
-    looks.push(qkv.map((q, t) => {
-      const scores = qkv.slice(0, t + 1).map(k => {
-        let dot = 0;
-        for (let i = start; i < start + size; i++) dot += q[i] * k[C + i];
-        return dot / Math.sqrt(size);
-      });
-      const weights = softmax(scores);
-      weights.forEach((weight, s) => {
-        for (let i = start; i < start + size; i++) y[t][i] += weight * qkv[s][2 * C + i];
-      });
-      return weights;
+  const size = C / n_head, query = qkv.at(-1), y = new Float64Array(C), heads = [];
+  for (let start = 0; start < C; start += size) {
+    const weights = softmax(qkv.map(key => {
+      let dot = 0;
+      for (let i = start; i < start + size; i++) dot += query[i] * key[C + i];
+      return dot / Math.sqrt(size);
     }));
+    weights.forEach((weight, s) => {
+      for (let i = start; i < start + size; i++) y[i] += weight * qkv[s][2 * C + i];
+    });
+    heads.push(weights);
   }
-  return {y, looks};
+  return {y, heads};
 }
 
 function add(a, b) {
@@ -107,9 +117,9 @@ function erf(x) {
 // token, the one that is taken, and the attention. The likeliest is taken, until one is in `stops` or there are `limit` of
 // them; or, if `forced` is given, the next one of these.
 function answerSteps(model, ids, limit, stops, forced) {
-  const steps = [];
+  const steps = [], past = [];
   while (steps.length < (forced ? forced.length : limit)) {
-    const {logits, attention} = forward(model, ids), probs = softmax(logits);
+    const {logits, attention} = forward(model, ids, past), probs = softmax(logits);
     const taken = forced ? forced[steps.length] : probs.reduce((best, p, i) => p > probs[best] ? i : best, 0);
     steps.push({context: ids.slice(-model.block_size), probs, taken, attention});
     ids = [...ids, taken];
