@@ -16,7 +16,7 @@ import math
 import re
 from pathlib import Path
 
-from common.errors import UserError, argument_parser, report_errors
+from common.errors import UserError, argument_parser, report_errors, say
 
 if __name__ == '__main__':
     report_errors()  # before the imports that fail without the environment
@@ -34,6 +34,8 @@ from common.weights import flat, read_weights
 PARTS = Path(__file__).absolute().parent / 'explore'
 NOT_ASKED = 65535  # in the place of a probability
 LARGEST_GRID = 100  # cells in a row; more of them would not fit on a screen
+MOST_RUNS = 12  # as many styles of lines are in style.css
+LARGE = 20  # MB; the browser takes seconds to open such a page
 
 
 def base64_of(values, dtype):
@@ -45,14 +47,18 @@ def numbers(series):
 
 
 def models_of(folder, checkpoint):
-    """(models, Meta): the models that a folder has the weights of, by iteration. checkpoint: the only one to read, or ''."""
+    """(models, Meta): the models that a folder has the weights of, by iteration. checkpoint: the only one, or ''."""
     names = [checkpoint] if checkpoint else sorted(path.name for path in Path(folder).glob('ckpt*.pt')) or ['ckpt.pt']
     loaded = [(name, *load_model(folder, [name])) for name in names]
     _, model, meta, path, _ = loaded[-1]
     if meta.tokenizer.bpe:
         raise UserError(f"{path} has GPT-2's encoding, and explore.py supports character models only")
+    for name, other, *_ in loaded:
+        if {**other.config.model_args(), 'dropout': 0} != {**model.config.model_args(), 'dropout': 0}:
+            raise UserError(f"{name} and {path.name} in {folder} are of different shapes: choose one with --checkpoint")
     weights = [(config['iter_num'], name, flat(of_name)) for name, of_name, _, _, config in loaded]
-    weights += [(int(iter_num), 'weights.bin', kept) for iter_num, kept in read_weights(folder, model)]
+    if not checkpoint:
+        weights += [(int(iter_num), 'weights.bin', kept) for iter_num, kept in read_weights(folder, model)]
     shape = {'config': model.config.model_args(), 'parameters': [[key, p.numel()] for key, p in model.named_parameters()]}
     first = {iter_num: (name, values) for iter_num, name, values in reversed(weights)}  # checkpoints come first
     return [{'iter': iter_num, **shape, 'source': name, 'weights': base64_of(values, '<f4')}
@@ -74,11 +80,11 @@ def tasks_of(questions, meta):
 
 def page_curves(results, tasks):
     """The learning curves of a run: dict of name to numbers, which are fractions of 1."""
-    columns = {task['label']: name for name, task in tasks.items()} | {'held out': 'heldout'}
+    columns = {task['label']: name for name, task in tasks.items()} | {'held-out accuracy': 'heldout'}
     curves = {label: results[f'{name}_correct'] / results[f'{name}_total'] for label, name in columns.items()
               if f'{name}_correct' in results and results[f'{name}_total'].max() > 0}
-    if 'held out' in curves and 'heldout_prob' in results:
-        curves['held out, probability'] = results.heldout_prob
+    if 'held-out accuracy' in curves and 'heldout_prob' in results:
+        curves['probability of the right answer, held out'] = results.heldout_prob
     return {name: numbers(curve) for name, curve in curves.items()}
 
 
@@ -87,6 +93,8 @@ def run_of(folder, name, checkpoint=''):
     models, meta = models_of(folder, checkpoint)
     answers, results = read_answers(folder), read_results(folder)
     questions = answers.drop_duplicates(['task', 'prompt'])[['task', 'prompt', 'answer', 'group']]
+    if not set(questions.prompt) <= {q.prompt for q in meta.questions}:
+        say(f"{folder}: answers.csv.gz asks what the dataset of the model does not, so it may be another run's")
     questions = questions.assign(name=questions.groupby('task').prompt.transform(short_names))
     tasks, iters = tasks_of(questions, meta), np.unique(answers.iter)
     place = np.searchsorted(iters, answers.iter), answers.groupby(['task', 'prompt'], sort=False).ngroup()
@@ -131,13 +139,18 @@ if __name__ == '__main__':
     parser = argument_parser(__doc__)
     parser.add_argument('folders', nargs='*', metavar='F', help='model folders')
     parser.add_argument('--out_dir', nargs='+', action='extend', default=[], metavar='F', help='the same as F')
-    parser.add_argument('--checkpoint', default='', metavar='FILE', help='the only checkpoint to read (default: all)')
+    parser.add_argument('--checkpoint', default='', metavar='FILE', help='show only this model of each (default: all)')
     parser.add_argument('--output', metavar='FILE', help='file to write (default: explore.html)')
     args = parser.parse_args()
-    folders = list(dict.fromkeys(args.out_dir + args.folders))
+    folders = list({Path(folder).resolve(): folder for folder in args.out_dir + args.folders}.values())
     if not folders:
         parser.error("name a model folder: --out_dir=FOLDER")
+    if len(folders) > MOST_RUNS:
+        raise UserError(f"{len(folders)} model folders are too many to tell apart on a page: name at most {MOST_RUNS}")
     output = Path(args.output or Path(folders[0] if len(folders) == 1 else '', 'explore.html'))
-    page = page_of([run_of(folder, name, args.checkpoint) for folder, name in zip(folders, tell_apart(folders))])
+    runs = [run_of(folder, name, args.checkpoint) for folder, name in zip(folders, tell_apart(folders))]
+    page, n_models = page_of(runs), sum(len(run['models']) for run in runs)
     write_file(output, page)
     print(f"wrote {output} ({len(page) / 1e6:.1f} MB): open it in a browser")
+    if len(page) > LARGE * 1e6 and n_models > len(runs):
+        print(f"Most of it is the weights of {n_models} models: with --checkpoint=ckpt.pt, it holds one of each run")

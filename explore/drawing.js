@@ -31,7 +31,9 @@ const count = n => n.toLocaleString('en');
 const several = (n, what) => `${count(n)} ${what}${n === 1 ? '' : 's'}`;
 const plain = text => text.replace(/-(?=\d)/g, '−').trim();
 const quoted = text => text.trim() ? `“${plain(text)}”` : 'nothing';
-const visible = text => text.replace(/ /g, '␣').replace(/\n/g, '↵').replace(/\r/g, '␍').replace(/\t/g, '⇥');
+const SIGNS = {' ': '␣', '\n': '↵', '\r': '␍', '\t': '⇥'};  // and the code of whatever else cannot be seen
+const visible = text => text.replace(/[\p{Cc}\p{Cf}\p{Z}]/gu,
+  ch => SIGNS[ch] || `U+${ch.codePointAt(0).toString(16).toUpperCase().padStart(4, '0')}`);
 const mark = right => right ? ' ✓' : ' ✗';
 
 function percent(p) {
@@ -95,6 +97,7 @@ function chart(axis, width, height, label, series, top, format) {
   for (const {style, iters, values} of series) {
     svg.append(curve(style, iters.map(x), values.map(value => value === null ? null : y(value))));
   }
+  cursor.setAttribute('y2', height - below);  // so it crosses no number
   svg.append(cursor);
   return svg;
 }
@@ -115,11 +118,12 @@ function key(style) {
     : make('path', {class: style, d: 'M0 5H22'}));
 }
 
-// The predictions of a question over the iterations: a piece for each {iter, said, right} until the next one.
-function strip(axis, width, label, style, pieces) {
+// The predictions of a question over the iterations: a piece for each {iter, said, right} until the next one, and to `end`.
+function strip(axis, width, label, style, pieces, end) {
   const height = 22, {svg, x, cursor} = timeline(axis, width, height, {class: 'strip', 'aria-label': label});
   pieces.forEach(({iter, said, right}, i) => {
-    const from = x(iter), to = Math.max(x(pieces[i + 1]?.iter ?? axis.iters.at(-1)), from + 1), text = plain(said);
+    const from = Math.min(x(iter), x(end) - 3);  // one that begins at the end can be seen as well
+    const to = Math.max(x(pieces[i + 1]?.iter ?? end), from + 1), text = plain(said);
     svg.append(make('g', {class: right ? 'right' : 'wrong'},
       make('rect', {x: from, y: 2, width: to - from, height: height - 4}),
       make('title', {}, `from ${count(iter)}: ${quoted(said)}, ${right ? 'right' : 'wrong'}`),

@@ -17,7 +17,7 @@ const DARK = 0.676;  // at this probability black and white are equally readable
 // the data
 
 function openRun(raw, number) {
-  const run = {...raw, number, cells: [], pair: 0, chosen: 0, shown: -1, style: `s${number % 6}`};
+  const run = {...raw, number, cells: [], pair: 0, chosen: 0, shown: -1, style: `s${number}`};
   run.probs = new Uint16Array(bytes(raw.probs));
   run.said = new Uint32Array(bytes(raw.said));
   run.right = new Uint8Array(bytes(raw.right));
@@ -56,9 +56,9 @@ function evaluationAt(run) {
   return Math.max(0, run.iters.findLastIndex(iter => iter <= iters[state.step]));
 }
 
-// The model whose iteration is nearest to the slider's; its weights are decoded when they are first needed.
+// The model whose iteration is nearest to that evaluation's; its weights are decoded when they are first needed.
 function modelAt(run) {
-  const distance = model => Math.abs(model.iter - iters[state.step]);
+  const distance = model => Math.abs(model.iter - run.iters[evaluationAt(run)]);
   const nearest = run.models.reduce((best, model) => distance(model) < distance(best) ? model : best);
   nearest.model ??= loadModel(nearest);
   return nearest;
@@ -96,11 +96,11 @@ function buildRun(run) {
   const {config} = run.models[0];
   run.when = make('p', {class: 'when', hidden: iters.every(iter => run.iters.includes(iter))});
   return make('section', {class: 'run', 'aria-label': run.name},
-    make('h2', {}, runs.length > 1 && make('i', {class: `swatch ${run.style}`}), run.name),
+    make('h2', {}, runs.length > 1 && key(run.style), run.name),
     make('p', {class: 'shape'}, `${several(run.n_params, 'parameter')}: ${several(config.n_layer, 'layer')}, ` +
       `${several(config.n_head, 'head')}, width ${config.n_embd}`),
     run.when,
-    make('div', {class: 'tasks'}, Object.keys(run.tasks).map(name => buildTask(run, name))));
+    make('div', {class: 'tasks'}, [...new Set(run.questions.map(({task}) => task))].map(name => buildTask(run, name))));
 }
 
 function buildTask(run, name) {
@@ -154,7 +154,8 @@ function buildOrder(run, task) {
 
 function showRun(run) {
   const t = evaluationAt(run), iter = run.iters[t];
-  run.when.textContent = iter === iters[state.step] ? '' : `iteration ${count(iter)}, the nearest evaluation`;
+  run.when.textContent = iter === iters[state.step] ? ''
+    : `its ${iter < iters[state.step] ? 'latest' : 'first'} evaluation: iteration ${count(iter)}`;
   if (run.shown === t) return;
   run.shown = t;
   run.questions.forEach((_, q) => showCell(run, q, recorded(run, t, q)));
@@ -179,9 +180,10 @@ function showCell(run, q, entry) {
                     entry && entry.prob > DARK ? 'sure' : ''].filter(Boolean).join(' ');
   cell.style.setProperty('--p', entry ? entry.prob : 0);
   if (side > READABLE) return;  // there is no room for words, and describe() has them when they are wanted
-  const said = entry ? plain(entry.said) : '';
+  const said = entry ? plain(entry.said) : '', characters = [...said];
   if (side) {
-    fill(cell, make('span', {class: said.length > 2 && 'long'}, [...said].slice(0, 3).join('')));
+    fill(cell, make('span', {class: ['long', 'longer'][Math.min(characters.length, 4) - 3]},
+                    characters.length > 4 ? characters.slice(0, 2).join('') + '…' : said));
   } else {
     fill(cell, make('span', {class: 'name'}, `${plain(name)}: ${plain(answer)}`), make('span', {class: 'bar'}),
          make('span', {class: 'percent'}, entry ? percent(entry.prob) : 'not asked'),
@@ -247,8 +249,9 @@ function move(event, rows) {
 // ---------------------------------------------------------------------------------------------------------------------
 // the learning curves
 
-const STYLES = new Map([['addition', 'wide c0'], ['subtraction', 'dashed c1'], ['facts', 'dashed c2'],
-                        ['held out', 'dots c3'], ['held out, probability', 'thin c3']]);
+const STYLES = new Map([
+  ['addition', 'wide c0'], ['subtraction', 'dashed c1'], ['facts', 'dashed c2'],
+  ['held-out accuracy', 'dots c3'], ['probability of the right answer, held out', 'thin c3']]);
 const whole = value => `${+(100 * value).toFixed(2)}`;
 
 function showCurves() {
@@ -262,7 +265,8 @@ function showCurves() {
     const last = series.map(({name, values}) => `${name} ${percent(values.at(-1))}`).join(', ');
     const loss = {style: 'loss', iters: run.curve_iters, values: run.loss};
     return make('div', {}, make('h3', {}, run.name),
-      make('p', {class: 'axis'}, 'right answers, in per cent of the samples'),
+      make('p', {class: 'axis'}, 'accuracy (%)',
+           'held-out accuracy' in run.curves && '; that of a task counts its held-out questions, too'),
       chart(axis, width, 130, `Learning curves of ${run.name}. At its last evaluation: ${last}`, series, 1, whole),
       make('p', {class: 'axis'}, 'validation loss, in nats per character'),
       chart(axis, width, 80, `Validation loss of ${run.name}: ${losses.at(-1)} at its last evaluation`, [loss],
@@ -277,8 +281,11 @@ function showCurves() {
 // What the runs have recorded of the chosen question.
 function showKnown() {
   const asking = runs.filter(run => chosenIn(run) !== undefined);
-  if (!asking.length) return fill(part('known'));
-  const {name, answer, group, task} = asking[0].questions[chosenIn(asking[0])];
+  if (!asking.length) {
+    return fill(part('known'), state.prompt && make('p', {class: 'note'},
+      'No recorded question. The dataset’s look like ', make('code', {}, visible(first.prompt))));
+  }
+  const {name, answer, task} = asking[0].questions[chosenIn(asking[0])];
   const width = Math.max(240, part('question').clientWidth - 26);
   const series = asking.map(run => {
     const entries = recordsOf(run, chosenIn(run));
@@ -290,36 +297,50 @@ function showKnown() {
   const last = series.map(({name, values}) => `${name} ${percent(values.at(-1))}`).join(', ');
   fill(part('known'),
     make('h2', {}, plain(name)),
-    make('p', {class: 'facts'}, `${asking[0].tasks[task].label}, ${group === 'seen' ? 'a training question' : group}; ` +
-      'the right answer is ', make('b', {}, plain(answer))),
+    make('p', {class: 'facts'}, asking[0].tasks[task].label, alike(asking)
+      ? [`, ${groupIn(asking[0])}; the right answer is `, make('b', {}, plain(answer))]
+      : '; the runs differ in its right answer, or in whether it is held out'),
     make('div', {id: 'now'}),
     make('h3', {}, 'Probability of the right answer (%) over the iterations'),
-    chart(axis, width, 150, `Probability of the right answer to ${plain(name)} over the iterations; at the end: ${last}`,
-          series, top, whole),
+    chart(axis, width, 150, `Probability of the right answer to ${plain(name)} over the iterations. ` +
+          `At the last evaluation: ${last}`, series, top, whole),
     make('h3', {}, 'Predictions over the iterations'),
     asking.map(run => showChanges(run, changes(run, chosenIn(run)), width)));
   showNow();
+}
+
+function groupIn(run) {
+  const {group} = run.questions[chosenIn(run)];
+  return group === 'seen' ? 'a training question' : group;
+}
+
+// Whether all of these runs have the same right answer to the chosen question, and it is in the same group of theirs.
+function alike(asking) {
+  return new Set(asking.map(run => groupIn(run) + '\n' + run.questions[chosenIn(run)].answer)).size === 1;
 }
 
 // What they said at the slider's iteration.
 function showNow() {
   if (!part('now')) return;
   const head = [runs.length > 1 ? 'run' : 'iteration', 'prediction', 'probability', 'learnt for good'];
-  const rows = runs.filter(run => chosenIn(run) !== undefined).map(run => {
+  const asking = runs.filter(run => chosenIn(run) !== undefined), same = alike(asking);
+  const rows = asking.map(run => {
     const q = chosenIn(run), t = evaluationAt(run), entry = recorded(run, t, q);
     return make('tr', {},
-      make('th', {scope: 'row'}, runs.length > 1 ? [key(run.style), run.name] : count(run.iters[t])),
+      make('th', {scope: 'row'}, runs.length > 1 ? [key(run.style), run.name] : count(run.iters[t]),
+           !same && make('small', {}, `${groupIn(run)}; right: ${plain(run.questions[q].answer)}`)),
       make('td', {class: entry && !entry.right && 'wrong'}, entry ? quoted(entry.said) + mark(entry.right) : 'not asked'),
       make('td', {class: 'p'}, entry ? percent(entry.prob) : ''), make('td', {}, learntText(run.learnt[q])));
   });
-  fill(part('now'), make('table', {}, make('thead', {}, make('tr', {}, head.map(text => make('th', {scope: 'col'}, text)))),
+  fill(part('now'), make('table', {}, make('thead', {}, make('tr', {}, head.map(text =>
+    make('th', {scope: 'col', title: text.startsWith('learnt') && 'from then on every prediction is right'}, text)))),
                          make('tbody', {}, rows)));
 }
 
 function showChanges(run, pieces, width) {
   const times = pieces.length === 2 ? 'once' : `${count(pieces.length - 1)} times`;
   const text = pieces.length > 1 ? `the prediction changed ${times}` : 'always the same prediction';
-  return [strip(axis, width, `${run.name}: ${text}`, run.style, pieces),
+  return [strip(axis, width, `${run.name}: ${text}`, run.style, pieces, recordsOf(run, chosenIn(run)).at(-1)?.iter),
     make('details', {}, make('summary', {}, runs.length > 1 ? `${run.name}: ${text}` : text),
       make('ol', {class: 'changes'}, pieces.map(({iter, said, right}) => make('li', {class: right ? 'right' : 'wrong'},
         make('button', {type: 'button', class: 'link', click: () => axis.go(iters.indexOf(iter))},
@@ -333,11 +354,12 @@ function showLive() {
     type: 'radio', name: 'along', id: `along-${value}`, checked: state.along === value,
     change: () => { state.along = value; showLive(); }}), text);
   fill(part('live'), make('h2', {}, 'The model in this page'),
-       known && make('fieldset', {}, make('legend', {}, 'step by step along'), way('own', 'its own answer'),
+       make('p', {class: 'note'}, 'Choose a step of the answer to see below where the model attends.'),
+       known && make('fieldset', {}, make('legend', {}, 'Steps of'), way('own', 'its own answer'),
                      way('right', 'the right answer')),
        answers.map((answer, i) => liveOf(runs[i], answer)));
-  const heard = answers.map(({unknown, steps}, i) => runs[i].name + (unknown.length ? ' cannot read this'
-    : ` answers ${writtenIn(runs[i], steps)}`)).join('; ');
+  const heard = state.prompt && answers.map(({unknown, steps}, i) => runs[i].name + (unknown.length ? ' cannot read this'
+    : ` answers ${visible(writtenIn(runs[i], steps))}`)).join('; ');
   if (part('heard').textContent !== heard) part('heard').textContent = heard;
 }
 
@@ -346,7 +368,7 @@ function writtenIn(run, steps) {
 }
 
 function liveOf(run, {unknown, right, steps}) {
-  const {iter, source, model} = modelAt(run), away = iter !== run.iters[evaluationAt(run)];
+  const {iter, source, model} = modelAt(run), asked = run.iters[evaluationAt(run)], away = iter !== asked;
   const text = [...state.prompt], hidden = text.length - model.block_size;
   const missing = () => make('p', {class: 'error'}, `The vocabulary of ${several(run.vocabulary.length, 'character')} ` +
     `has no ${unknown.map(ch => `“${visible(ch)}”`).join(', ')}. It has ${vocabularyText(run)}`);
@@ -359,9 +381,10 @@ function liveOf(run, {unknown, right, steps}) {
     make('ol', {class: 'steps'}, steps.map((step, n) => stepCard(run, step, n, right))),
     attentionOf(run, steps[run.chosen])];
   return make('section', {class: 'live', 'aria-label': `the model of ${run.name}`},
-    runs.length > 1 && make('h3', {}, make('i', {class: `swatch ${run.style}`}), run.name),
-    make('p', {class: away ? 'note away' : 'note'}, `weights of iteration ${count(iter)} (${source})`,
-         away && `, the nearest saved to ${count(iters[state.step])}`),
+    runs.length > 1 && make('h3', {}, key(run.style), run.name),
+    make('p', {class: away ? 'note away' : 'note'}, `This is the model of iteration ${count(iter)} (${source})`,
+         away && `: the folder has no weights of iteration ${count(asked)}. Train with --keep_weights to keep them.`),
+    vocabularies.size > 1 && make('p', {class: 'note'}, `Characters: ${vocabularyText(run)}`),
     unknown.length ? missing() : steps.length ? answer() : make('p', {class: 'note'}, 'Type at least one character.'));
 }
 
@@ -372,7 +395,8 @@ function stepCard(run, {probs, taken}, n, right) {
   const others = Math.max(0, 1 - order.reduce((sum, id) => sum + probs[id], 0));
   const wrong = right && right[n] !== run.vocabulary[taken], name = id => visible(run.vocabulary[id]);
   return make('li', {}, make('button', {
-    type: 'button', id: `run${run.number}-step${n}`, 'aria-pressed': n === run.chosen, class: wrong ? 'step wrong' : 'step',
+    type: 'button', id: `run${run.number}-step${n}`, class: wrong ? 'step wrong' : 'step', 'aria-pressed': n === run.chosen,
+    'aria-label': `step ${n + 1}: ${order.map(id => `${name(id)}, ${percent(probs[id])}`).join('; ')}`,
     title: 'show where the model looks at this step', click: () => { run.chosen = n; showLive(); }},
     make('span', {class: 'big'}, name(taken)),
     order.map(id => make('span', {class: id === taken ? 'option taken' : 'option'},
@@ -388,7 +412,7 @@ function attentionOf(run, {context, attention}) {
   const {looks} = pairs[run.pair], last = looks.at(-1);
   const order = [...last.keys()].sort((a, b) => last[b] - last[a]).slice(0, 4);
   return make('div', {class: 'looks'}, names.length <= 48 && attentionMatrix(names, looks), make('div', {},
-    make('p', {}, 'Attention: at this step it looks from ', make('code', {}, names.at(-1)), ' (the last row) at'),
+    make('p', {}, 'Attention at this step, from ', make('code', {}, names.at(-1)), ' (the last row) to'),
     make('ul', {}, order.map(s => make('li', {}, make('code', {}, names[s]), ` ${percent(last[s])} `,
                                        make('small', {}, `(position ${s + 1})`)))),
     pairs.length > 1 && make('select', {
@@ -450,8 +474,12 @@ part('slider').max = iters.length - 1;
 part('slider').addEventListener('input', event => axis.go(+event.target.value));
 part('before').addEventListener('click', () => axis.go(state.step - 1));
 part('after').addEventListener('click', () => axis.go(state.step + 1));
+part('prompt').addEventListener('keydown', event => {
+  if (event.key === 'Enter' && !event.shiftKey && !event.isComposing) event.preventDefault();
+});
 part('prompt').addEventListener('input', event => {
-  const prompt = event.target.value;
+  let prompt = event.target.value;
+  if (!runs.some(run => run.ids.has('−'))) prompt = prompt.replaceAll('−', '-');  // as this page writes it
   const known = runs.flatMap(run => run.questions).find(question => question.prompt === prompt);
   choose(known ? known.task : '', prompt, false);
 });
@@ -464,11 +492,12 @@ addEventListener('resize', () => {
 });
 
 const vocabularies = new Set(runs.map(vocabularyText));
-part('hint').textContent =
-  vocabularies.size > 1 ? 'Each model has its own characters.' : `Characters: ${[...vocabularies][0]}`;
+const first = runs[0].questions.find(question => question.group !== 'seen') || runs[0].questions[0];
+fill(part('hint'), 'e.g. ', make('code', {}, visible(first.prompt)), '; Shift+Enter begins a new line (↵). ',
+     vocabularies.size > 1 ? 'Each model has its own characters, see below.' : `Characters: ${[...vocabularies][0]}`);
+part('dot').hidden = !runs.some(run => Object.values(run.tasks).some(({side}) => side > READABLE));
 document.title = `${runs.map(run => run.name).join(', ')}: ${document.title}`;
 part('runs').append(...runs.map(buildRun));
-const first = runs[0].questions.find(question => question.group !== 'seen') || runs[0].questions[0];
 choose(first.task, first.prompt, false);
 showCurves();
 showStep(state.step);

@@ -1,5 +1,6 @@
 """The page of explore.py in a real browser, what the script says if it lacks something, and the weights that training keeps."""
 
+import contextlib
 import copy
 import functools
 import gzip
@@ -49,11 +50,17 @@ run_of = functools.cache(explore.run_of)
 
 @pytest.fixture
 def look(browser, tmp_path):
+    with opener(browser, tmp_path) as look:
+        yield look
+
+
+@contextlib.contextmanager
+def opener(browser, folder):
     """A function that opens the page of some model folders; nothing may go wrong in it, and nothing may be loaded."""
     contexts, faults = [], []
 
     def look(*folders, width=1300, height=900, scheme='light'):
-        file = tmp_path / 'page.html'
+        file = folder / 'page.html'
         runs = [run_of(folder, name) for folder, name in zip(folders, tell_apart(folders))]
         file.write_text(explore.page_of(runs))
         contexts.append(browser.new_context(viewport={'width': width, 'height': height}, color_scheme=scheme,
@@ -368,28 +375,172 @@ def test_the_arrow_keys_walk_through_a_grid_and_tab_leaves_it(look):
 def test_learning_curves_are_those_of_results_csv(look):
     page = look(SUMS[0])
     results = pd.read_csv(SUMS[0] / 'results.csv')
-    assert page.locator('#curves .legend .entry').all_text_contents() == ['addition', 'subtraction', 'held out',
-                                                                         'held out, probability']
+    assert page.locator('#curves .legend .entry').all_text_contents() == [
+        'addition', 'subtraction', 'held-out accuracy', 'probability of the right answer, held out']
     addition = page.locator('#curves .chart').first.locator('path').first.get_attribute('d')
     heights = [float(point.split(' ')[1]) for point in re.findall(r'[\d.]+ [\d.]+', addition)]
     np.testing.assert_allclose(heights, 6 + 106 * (1 - results.add_correct / results.add_total), atol=0.06)
     assert page.locator('#curves .chart').first.locator('circle').count() == 121
 
 
-def test_runs_with_other_evaluations_and_questions_stand_side_by_side(look, tmp_path):
-    """The slider has the evaluations of both; a run shows its latest one, and a question is marked wherever it is asked."""
-    first, second = tmp_path / 'a/run', tmp_path / 'b/run'
-    write_run(first, arithmetic_questions(max_operand=2), [0, 20, 40])
-    write_run(second, arithmetic_questions(max_operand=3), [0, 30])
-    page = look(first, second)
-    assert page.locator('.run h2').all_text_contents() == ['a/run', 'b/run']
-    assert page.evaluate('iters') == [0, 20, 30, 40]
-    for iteration, whens in ((20, ['', 'iteration 0']), (30, ['iteration 20', '']), (40, ['', 'iteration 30'])):
-        go(page, iteration)
-        assert [text.split(',')[0] for text in page.locator('.when').all_text_contents()] == whens
-    cell(page, '<3+3=', run=1).click()
-    assert page.locator('[aria-selected=true]').count() == 1 and page.locator('#now tbody tr').count() == 1
-    assert 'no “3”' not in page.locator('#live').text_content(), 'an answer of the first run has a 3 as well'
+@pytest.fixture(scope='module')
+def two_runs(browser, tmp_path_factory):
+    """The page of two runs that differ in their evaluations, questions, characters and the answer to 1+2; the first has kept
+    its weights."""
+    folder = tmp_path_factory.mktemp('two')
+    _, meta = write_run(folder / 'a/run', arithmetic_questions(max_operand=2), [0, 20, 40])
+    for i in (0, 20, 40):
+        append_weights(i, little_model(meta.tokenizer.vocab_size, seed=i, std=0.3), folder / 'a/run')
+    write_run(folder / 'b/run', [q._replace(answer='7', group='held out') if q.prompt == '<1+2=' else q
+                                 for q in arithmetic_questions(max_operand=3)], [10, 35])
+    with opener(browser, folder) as look:
+        yield look(folder / 'a/run', folder / 'b/run')
+
+
+def test_the_slider_has_the_evaluations_of_all_runs_and_each_says_which_of_its_own_it_shows(two_runs):
+    assert two_runs.locator('.run h2').all_text_contents() == ['a/run', 'b/run']
+    assert two_runs.evaluate('iters') == [0, 10, 20, 35, 40]
+    for iteration, whens in ((0, ['', 'its first evaluation: iteration 10']), (10, ['its latest evaluation: iteration 0', '']),
+                             (20, ['', 'its latest evaluation: iteration 10']),
+                             (35, ['its latest evaluation: iteration 20', ''])):
+        go(two_runs, iteration)
+        assert two_runs.locator('.when').all_text_contents() == whens
+
+
+def test_the_model_is_that_of_the_evaluation_that_is_shown_even_if_another_is_nearer_to_the_slider(two_runs):
+    go(two_runs, 35)
+    assert two_runs.evaluate('modelAt(runs[0]).iter') == 20 and two_runs.locator('.away').count() == 0
+
+
+def test_a_question_of_one_run_is_marked_and_shown_there_alone(two_runs):
+    cell(two_runs, '<3+3=', run=1).click()
+    assert two_runs.locator('[aria-selected=true]').count() == 1 and two_runs.locator('#now tbody tr').count() == 1
+    assert 'no “3”' not in two_runs.locator('#live').text_content(), 'an answer of the first run has a 3 as well'
+
+
+def test_runs_that_differ_in_the_answer_or_the_group_of_a_question_say_theirs(two_runs):
+    cell(two_runs, '<1+2=').click()
+    assert two_runs.locator('#now small').all_text_contents() == ['a training question; right: 3', 'held out; right: 7']
+    assert two_runs.locator('.facts b').count() == 0
+    cell(two_runs, '<1+1=').click()
+    assert two_runs.locator('#now small').count() == 0 and two_runs.locator('.facts b').text_content() == '2'
+
+
+def test_the_predictions_of_a_run_end_at_its_last_evaluation(two_runs):
+    """A prediction that begins there is seen as well."""
+    cell(two_runs, '<1+2=').click()
+    ends = two_runs.evaluate('''() => [...document.querySelectorAll('#known .strip')].map(svg => {
+        const {x, width} = [...svg.querySelectorAll('rect')].at(-1); return x.baseVal.value + width.baseVal.value; })''')
+    width = two_runs.evaluate('document.querySelector("#known .strip").width.baseVal.value')
+    assert ends == pytest.approx([width - 10, 40 + (width - 50) * 35 / 40])
+    last = two_runs.evaluate('''() => { const said = {said: '1', right: true};
+        const svg = strip(axis, 300, '', 's0', [{iter: 0, ...said}, {iter: 35, ...said}], 35);
+        const {x, width} = [...svg.querySelectorAll('rect')].at(-1); return [x.baseVal.value, width.baseVal.value]; }''')
+    end = 40 + 250 * 35 / 40
+    assert last == pytest.approx([end - 3, 3])
+
+
+def test_enter_does_not_change_the_prompt_and_shift_enter_begins_a_line_in_a_field_that_grows(two_runs):
+    two_runs.fill('#prompt', '<2-1=')
+    height = two_runs.locator('#prompt').bounding_box()['height']
+    two_runs.press('#prompt', 'Enter')
+    assert two_runs.input_value('#prompt') == '<2-1='
+    two_runs.press('#prompt', 'Shift+Enter')
+    assert two_runs.input_value('#prompt') == '<2-1=\n'
+    assert 'Shift+Enter' in two_runs.locator('#hint').text_content()
+    assert two_runs.locator('#prompt').bounding_box()['height'] > height + 10
+    two_runs.fill('#prompt', '\n' * 50)
+    assert two_runs.locator('#prompt').bounding_box()['height'] < 5 * height
+
+
+def test_a_prompt_that_is_no_question_is_told_what_the_questions_look_like(two_runs):
+    two_runs.fill('#prompt', '2-1')
+    assert two_runs.locator('#known').text_content() == 'No recorded question. The dataset’s look like <0+0='
+    two_runs.fill('#prompt', '')
+    assert two_runs.locator('#known').text_content() == '' and two_runs.locator('[role=status]').text_content() == ''
+
+
+def test_a_minus_as_the_page_writes_it_is_read_as_a_hyphen(two_runs):
+    two_runs.fill('#prompt', '<2−1=')
+    assert two_runs.input_value('#prompt') == '<2-1=' and two_runs.locator('#known h2').text_content() == '2−1'
+    assert two_runs.locator('.error').count() == 0
+
+
+def test_runs_with_other_characters_each_say_theirs(two_runs):
+    texts = two_runs.locator('.live .note:has-text("Characters")').all_text_contents()
+    assert texts == ['Characters: ↵ + - 0 1 2 3 4 < = >', 'Characters: ↵ + - 0 1 2 3 4 5 6 7 < = >']
+
+
+def test_an_answer_is_computed_without_reading_its_text_again(two_runs):
+    read = two_runs.evaluate('''() => { const own = readToken, {model} = modelAt(runs[0]); let n = 0;
+        window.readToken = (...all) => { n++; return own(...all); };
+        answerSteps(model, [1, 2, 3, 4, 5], 4, []);
+        window.readToken = own; return n; }''')
+    assert read == 5 + 3
+
+
+def test_a_step_is_read_as_words(two_runs):
+    cell(two_runs, '<1+2=').click()
+    step, options = two_runs.locator('.step').first, two_runs.locator('.step').first.locator('.option')
+    said = [f"{option.locator('.ch').text_content()}, {option.locator('.percent').text_content()}" for option in options.all()]
+    assert step.get_attribute('aria-label') == 'step 1: ' + '; '.join(said)
+
+
+def test_characters_that_cannot_be_seen_are_shown_by_their_codes(two_runs):
+    assert two_runs.evaluate(r"visible('a \n\u202e\u200b\u00a0é😀')") == 'a␣↵U+202EU+200BU+00A0é😀'
+
+
+def test_twelve_runs_have_lines_of_their_own(two_runs):
+    lines = two_runs.evaluate('''() => [...Array(12).keys()].map(n => {
+        const svg = key(`s${n}`); document.body.append(svg);
+        const {stroke, strokeDasharray} = getComputedStyle(svg.firstChild); svg.remove();
+        return stroke + strokeDasharray; })''')
+    assert len(set(lines)) == 12 == explore.MOST_RUNS
+
+
+def test_forced_colours_leave_the_probabilities_and_the_frames(two_runs):
+    two_runs.emulate_media(forced_colors='active', color_scheme='light')
+    styles = two_runs.evaluate('''() => [0.1, 0.9].map(prob => {
+        runs[1].cells[0].style.transition = 'none';
+        showCell(runs[1], 0, {prob, said: '1', right: true});
+        return getComputedStyle(runs[1].cells[0]).backgroundColor; })''')
+    assert styles[0] != styles[1]
+    assert cell(two_runs, '<1+2=', run=1).evaluate('cell => getComputedStyle(cell).boxShadow') != 'none'
+    two_runs.emulate_media(forced_colors='none')
+
+
+def test_nothing_scrolls_by_itself_in_print(two_runs):
+    two_runs.emulate_media(media='print')
+    panel = two_runs.locator('#question').evaluate('e => [getComputedStyle(e).position, e.scrollHeight - e.clientHeight]')
+    two_runs.emulate_media(media='screen')
+    assert panel == ['static', 0]
+
+
+@pytest.mark.parametrize('width', [360, 1300])
+def test_a_cell_shows_what_fits_of_a_prediction_and_says_what_it_leaves_out(look, width):
+    page = look(SUMS[0], SUMS[1], SUMS[2], width=width)
+    for said, shown in (('6561', '6561'), ('-100', '−100'), ('12345', '12…')):
+        text, cell_width, span_width = page.evaluate('''said => { const [td] = runs[0].cells;
+            showCell(runs[0], 0, {prob: 0.1, said, right: false});
+            return [td.textContent, td.getBoundingClientRect().width, td.firstChild.getBoundingClientRect().width]; }''', said)
+        assert text == shown and span_width <= cell_width
+
+
+def test_long_names_and_answers_fit_a_small_screen(look, tmp_path):
+    write_run(tmp_path / 'run', [Question('q', f'{n}{"Q" * 200} is ', 'A' * 150, 'seen', '\n') for n in range(2)], [0])
+    page = look(tmp_path / 'run', width=360, height=740)
+    page.evaluate('''() => { document.querySelectorAll('details').forEach(details => { details.open = true; });
+                             runs[0].texts = ['B'.repeat(150)]; runs[0].said.fill(0); showNow(); }''')
+    assert page.evaluate('document.documentElement.scrollWidth') <= 360
+
+
+def test_a_cell_without_room_for_letters_marks_a_wrong_prediction_by_a_dot(look, tmp_path):
+    write_run(tmp_path / 'run', [Question('add', f'<{a}+1=', str(a + 1)) for a in (0, 60)], [0])
+    page = look(tmp_path / 'run')
+    marks = page.evaluate('''() => [true, false].map(right => {
+        showCell(runs[0], 0, {prob: 0.1, said: '1', right});
+        return getComputedStyle(runs[0].cells[0]).backgroundImage.split('(')[0]; })''')
+    assert marks == ['none', 'radial-gradient'] and page.locator('#dot').is_visible()
 
 
 def test_a_run_that_goes_on_with_one_evaluation_of_one_question_has_a_page(look, tmp_path):
@@ -427,9 +578,10 @@ def test_hostile_names_are_shown_as_text_and_never_run(look, tmp_path):
     questions = [Question(evil, f"'{n}\" </textarea><b>&amp; ", f'{n}</td>"{n * n}', 'held out' if n == 1 else 'seen', '\n')
                  for n in range(3)]
     questions += [Question('__proto__', f'{n} squared: ', str(n * n), 'seen', ';') for n in range(3)]
+    questions += [Question('7', '7: ', '7', 'seen', ';')]
     write_run(folder, questions, [0, 10], n_head=4, block_size=40)
     page = look(folder)
-    assert page.locator('.task h3').all_text_contents() == [evil, '__proto__']
+    assert page.locator('.task h3').all_text_contents() == [evil, '__proto__', '7'], 'in the order of the dataset'
     assert page.locator('.run h2').text_content() == folder.name and folder.name in page.title()
     assert page.locator('script').count() == 4 and page.locator('img').count() == 0
     cell(page, questions[1].prompt).click()
@@ -507,7 +659,7 @@ def test_every_picture_and_field_has_a_name(look):
 
 
 def test_the_command_writes_one_page_beside_a_run_or_in_the_current_folder(project):
-    out = project.check('explore.py', '--out_dir=math_mini_14')
+    out = project.check('explore.py', '--out_dir=math_mini_14', './math_mini_14/')  # the same folder
     assert out.startswith('wrote math_mini_14/explore.html (0.') and (project.folder / 'math_mini_14/explore.html').exists()
     project.check('explore.py', 'math_mini_14', '--out_dir', 'facts_mini_14', 'both_mini_14')
     html = (project.folder / 'explore.html').read_text()
@@ -522,6 +674,7 @@ def test_the_command_writes_one_page_beside_a_run_or_in_the_current_folder(proje
 def test_what_is_missing_is_named_in_a_sentence_and_no_page_is_written(project):
     project.fails('explore.py', says='name a model folder')
     project.fails('explore.py', 'nowhere', says='model folder nowhere not found')
+    project.fails('explore.py', *(f'run_{n}' for n in range(13)), says='13 model folders are too many')
     for name, says in (('answers.csv.gz', 'no answers.csv.gz in math_mini_14'),
                        ('results.csv', 'no results.csv in math_mini_14'), ('ckpt*.pt', 'no ckpt.pt in math_mini_14')):
         shutil.copytree(project.folder / 'math_mini_14', project.folder / 'kept')
@@ -544,6 +697,26 @@ def test_a_model_of_gpt2s_encoding_is_refused(monkeypatch):
     monkeypatch.setattr(explore, 'load_model', load)
     with pytest.raises(UserError, match="GPT-2's encoding"):
         explore.run_of(SUMS[0], 'x')
+
+
+def test_checkpoints_of_different_shapes_are_refused_unless_one_is_named(tmp_path):
+    _, meta = write_run(tmp_path / 'run', arithmetic_questions(max_operand=2), [0])
+    other = little_model(meta.tokenizer.vocab_size, n_layer=1)
+    torch.save({'model': other.state_dict(), 'model_args': other.config.model_args()}, tmp_path / 'run/ckpt_old.pt')
+    with pytest.raises(UserError, match='ckpt.pt and ckpt_old.pt in .* are of different shapes'):
+        explore.run_of(tmp_path / 'run', 'run')
+    for name, n_layer in (('ckpt.pt', 2), ('ckpt_old.pt', 1)):
+        assert explore.run_of(tmp_path / 'run', 'run', name)['models'][0]['config']['n_layer'] == n_layer
+
+
+def test_answers_to_what_the_dataset_does_not_ask_get_a_sentence(tmp_path, capsys):
+    write_run(tmp_path / 'run', arithmetic_questions(max_operand=2), [0])
+    explore.run_of(tmp_path / 'run', 'run')
+    assert 'another' not in ''.join(capsys.readouterr())
+    write_run(tmp_path / 'other', arithmetic_questions(max_operand=3), [0])
+    shutil.copy(tmp_path / 'other/answers.csv.gz', tmp_path / 'run')
+    explore.run_of(tmp_path / 'run', 'run')
+    assert "it may be another run's" in ''.join(capsys.readouterr())
 
 
 def test_the_page_of_the_papers_runs_is_small_and_refers_to_nothing(look):
@@ -572,6 +745,7 @@ def test_kept_weights_move_with_the_slider(look, project):
     records = read_weights(folder, model)
     assert list(records['iter']) == [0, 2, 4] and config['iter_num'] == 4
     assert (records['weights'][2] == flat(model)).all() and (records['weights'][1] != flat(model)).any()
+    assert len(explore.run_of(folder, 'kept', 'ckpt_last.pt')['models']) == 1, 'the only model that is wanted'
     page = look(folder)
     answers = read_answers(folder)
     for iteration in (0, 2, 4):
@@ -581,13 +755,15 @@ def test_kept_weights_move_with_the_slider(look, project):
             cell(page, row.prompt).click()
             steps = page.evaluate('answerOf(runs[0]).steps.map(step => step.probs[step.taken])')
             assert np.prod(steps) == pytest.approx(row.prob, rel=1e-3)
-            assert f'weights of iteration {iteration} ' in page.locator('.note').first.text_content()
+            assert f'This is the model of iteration {iteration} ' in page.locator('.live').first.text_content()
 
 
 def test_without_kept_weights_the_page_says_whose_answer_it_is(look):
     page = look(SUMS[0])
     go(page, 5000)
-    assert page.locator('.away').text_content() == 'weights of iteration 30,000 (ckpt.pt), the nearest saved to 5,000'
+    assert page.locator('.away').text_content() == (
+        'This is the model of iteration 30,000 (ckpt.pt): the folder has no weights of iteration 5,000. '
+        'Train with --keep_weights to keep them.')
 
 
 def test_a_resumed_run_keeps_the_weights_of_one_that_never_stopped(project):
