@@ -31,7 +31,10 @@ typedef int32_t ivec __attribute__((vector_size(BYTES)));
 
 // While one of these lives, its thread takes numbers below 1.2e-38, which are stored in another way (denormal), for 0.
 // A trained model has many of them, in gradients and in probabilities times weights, and Intel's processors need a
-// hundred times longer for each. The thread's own setting is restored in the end.
+// hundred times longer for each. The thread's own setting is restored in the end. None of these may live around a
+// parallel region: threads that begin there would inherit the setting and keep it, and torch computes with them, too.
+// What is computed in between has to be loaded from memory and stored there, because those are what the compiler does
+// not move past a change of the setting.
 struct DenormalsAreZero {
 #if defined(__SSE2__)
     const unsigned before = _mm_getcsr();
@@ -41,9 +44,9 @@ struct DenormalsAreZero {
     uint64_t before;
     DenormalsAreZero() {
         asm volatile("mrs %0, fpcr" : "=r"(before));
-        asm volatile("msr fpcr, %0" ::"r"(before | 1 << 24));  // FPCR: both (FZ, bit 24)
+        asm volatile("msr fpcr, %0" ::"r"(before | 1 << 24) : "memory");  // FPCR: both (FZ, bit 24)
     }
-    ~DenormalsAreZero() { asm volatile("msr fpcr, %0" ::"r"(before)); }
+    ~DenormalsAreZero() { asm volatile("msr fpcr, %0" ::"r"(before) : "memory"); }
 #else
     DenormalsAreZero() {}
 #endif

@@ -246,6 +246,7 @@ template <class A> static void multiply(float* __restrict out, A a, const float*
 
 // Multiplies the LayerNorms' weights into the matrices after them, and with one head proj into the rows of qkv for v
 static void fold(const Shape& s, const Tensors& w) {
+    const DenormalsAreZero in_this_thread;
     for (const AfterNorm& after : w.after_norms)
         for (int i = 0; i < after.rows * s.C; i++) after.matrix[i] *= after.ln[i % s.C];
     if (s.H == 1) for (const Layer& layer : w.layers) {
@@ -259,6 +260,7 @@ static void fold(const Shape& s, const Tensors& w) {
 // W diag(w), then that of w is the sum of d * W over the rows, and that of W is d diag(w), which takes d's place. wte
 // is used twice, so its two gradients are added.
 static void unfold(const Shape& s, const Tensors& w, const Tensors& d_w) {
+    const DenormalsAreZero in_this_thread;
     const int C = s.C;
     if (s.H == 1) for (int i = 0; i < s.L; i++) {
         float *v = w.layers[i].qkv + 2 * C * C, *d_v = d_w.layers[i].qkv + 2 * C * C;
@@ -281,6 +283,14 @@ struct Part {  // of the batch: its gradients, and its share of the loss
     Table table;
     float loss;
 };
+
+static void sum_parts(std::vector<Part>& parts) {  // into the first
+    const DenormalsAreZero in_this_thread;
+    for (int i = 1; i < PARTS; i++) {
+        parts[0].loss += parts[i].loss;
+        sum_into(parts[0].gradients.data(), parts[i].gradients.data(), parts[0].gradients.size());
+    }
+}
 
 struct Step {
     Shape s;
@@ -370,7 +380,6 @@ static void run_part(const Shape& s, const Tensors& w, Table& table, Activations
 // has sorted the windows, without which the result would be the same but take longer.
 extern "C" float step_gradients(Step* step, int n_tensors, const int64_t* size, float* const* param, float* const* grad,
                                 const int64_t* ids, const int64_t* start, const float* weight, int n) {
-    const DenormalsAreZero in_this_thread;
     const Shape& s = step->s;
     float* end = step->weights.data();
     for (int i = 0; i < n_tensors; i++) end = std::copy_n(param[i], size[i], end);
@@ -396,10 +405,7 @@ extern "C" float step_gradients(Step* step, int n_tensors, const int64_t* size, 
             table_backward(s, folded, part_d_w, a, table, d_table, block);
         }
     });
-    for (int i = 1; i < PARTS; i++) {
-        parts[0].loss += parts[i].loss;
-        sum_into(parts[0].gradients.data(), parts[i].gradients.data(), parts[0].gradients.size());
-    }
+    sum_parts(parts);
     unfold(s, w, d_w);
     const float* begin = parts[0].gradients.data();
     for (int i = 0; i < n_tensors; begin += size[i++]) std::copy_n(begin, size[i], grad[i]);

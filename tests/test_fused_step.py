@@ -140,14 +140,16 @@ def test_the_moments_are_those_of_the_optimizer_so_that_either_step_goes_on_from
     assert difference(moments(one.optimizer, first), moments(two.optimizer, second)) < 100 * EPS
 
 
-def test_one_seed_gives_one_result_to_the_bit_with_any_number_of_threads():
+@pytest.mark.parametrize('shape', [dict(n_embd=28), dict(block_size=24, vocab_size=66, n_layer=2, n_head=2)], ids=str)
+def test_one_seed_gives_one_result_to_the_bit_with_any_number_of_threads(shape):
+    """The second shape has so large a table that several threads turn its gradients into those of the parameters."""
     results = []
     for n_threads in (1, 1, 2, 2, 3, 7):
-        model, ids, _ = make(windows=0, n_embd=28)
+        model, ids, _ = make(windows=0, **shape)
         step = fused(model, n_threads)
         for i in range(20):
-            fused_iteration(step, ids, np.random.default_rng(i).integers(491, size=300), 1e-3, 1.0)
-        results.append([p.detach().clone() for p in model.parameters()])
+            fused_iteration(step, ids, np.random.default_rng(i).integers(470, size=300), 1e-3, 1.0)
+        results.append([t.detach().clone() for p in model.parameters() for t in (p, p.grad)])
     assert all(torch.equal(a, b) for result in results for a, b in zip(result, results[0]))
 
 
@@ -187,6 +189,44 @@ def test_denormal_numbers_which_slow_some_processors_down_become_0_and_the_calle
         assert (tiny * 0.5 == 0) == flushes
     finally:
         torch.set_flush_denormal(False)
+
+
+@pytest.fixture
+def two_threads():
+    """Threads of torch, which the step uses, too, and which exist already and do not take denormal numbers for 0."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    torch.ones(1_000_000).mul_(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_every_thread_takes_denormal_numbers_for_0(two_threads, monkeypatch):
+    """Of a model so sure that each gradient of a logit is denormal, before huge embeddings make larger ones of them."""
+    monkeypatch.setattr('fused.fused_step.MAX_SORTED', 10)  # else windows have beginnings, and so their gradients, in common
+    model, *_ = make()
+    direction = torch.linspace(-1, 1, 14)
+    other = direction**2 - (direction**2).mean()  # no position has any of it
+    with torch.no_grad():
+        for p in model.parameters():
+            p *= p.dim() < 2
+        model.transformer.wpe.weight += 1000 * direction
+        model.lm_head.weight += 1e10 * (other - direction)
+        model.lm_head.weight[:3] = torch.tensor([[1000.0], [-1.0], [-2.0]]) * direction
+    ids = torch.zeros(5000, dtype=torch.int64)
+    ids[::10], ids[::20] = 1, 2
+    step = fused(model, n_threads=2)
+    for _ in range(5):
+        step.gradients(ids, np.arange(0, 4980, 10))
+        assert all((p.grad == 0).all() for p in model.parameters())
+
+
+def test_threads_that_begin_in_a_step_do_not_take_torchs_denormal_numbers_for_0():
+    code = ("import torch; torch.set_num_threads(2); from tests.test_fused_step import fused, make; "
+            "model, ids, starts = make(); fused(model, n_threads=2).gradients(ids, starts); "
+            "print((torch.full((1_000_000,), 1e-39) * 0.5 == 0).sum().item())")
+    run = subprocess.run([sys.executable, '-c', code], cwd=REPO, capture_output=True, text=True)
+    assert run.stdout == '0\n', run.stderr
 
 
 @pytest.mark.parametrize('n_threads', [1, 2])
