@@ -215,7 +215,8 @@ static void product(Out out, A a, B b, int I, int J, int K, bool add = false, Tr
 // --------------------------------------------------------------------------------------------------------------------
 // The layers
 
-struct Norm { vec *y, *rstd; };  // what a LayerNorm keeps for its gradient: its output, and 1 / standard deviation
+// A LayerNorm's output w * y, and for its gradient y, 1 / standard deviation, and room for that of w, lane by lane
+struct Norm { vec *out, *y, *rstd, *d_w; };
 
 // out = or += w x, where w is a matrix of O rows and I columns, for P positions
 static void linear(vec* out, const float* w, vec* x, int O, int I, int P, bool add = false) {
@@ -227,7 +228,7 @@ static void linear_backward(vec* d_x, float* d_w, vec* d_out, const float* w, ve
     product(Features{d_x, I}, View<const float, true>{w, I}.t(), Features{d_out, O}, I, P, O);
 }
 
-static void normalize(const vec* x, const Norm& n, int P, int C) {
+static void normalize(const vec* x, const float* w, const Norm& n, int P, int C) {
     for (int p = 0; p < P; p++, x += C) {
         vec *y = n.y + p * C, mean = {}, var = {};
         for (int c = 0; c < C; c++) mean += x[c];
@@ -237,18 +238,29 @@ static void normalize(const vec* x, const Norm& n, int P, int C) {
         for (int l = 0; l < LANES; l++) deviation[l] = std::sqrt(deviation[l]);
         n.rstd[p] = 1.0f / deviation;
         for (int c = 0; c < C; c++) y[c] *= n.rstd[p];
+        for (int c = 0; c < C; c++) n.out[p * C + c] = w[c] * y[c];
     }
 }
 
-// d_x = or += (d_y - mean(d_y) - y mean(d_y * y)) / standard deviation, where the means are over the features
-static void normalize_backward(vec* d_x, const vec* d_y, const Norm& n, int P, int C, bool add) {
-    for (int p = 0; p < P; p++, d_x += C, d_y += C) {
+// d_w += d_out * y, summed over positions, and d_x = or += (d_y - mean(d_y) - y mean(d_y * y)) / standard deviation, where
+// d_y = w * d_out, and the means are over the features
+static void normalize_backward(vec* d_x, float* d_w, const vec* d_out, const float* w, const Norm& n, int P, int C,
+                               bool add) {
+    std::fill_n(n.d_w, C, vec{});
+    for (int p = 0; p < P; p++, d_x += C, d_out += C) {
         const vec* y = n.y + p * C;
         vec mean = {}, dot = {};
-        for (int c = 0; c < C; c++) mean += d_y[c], dot += d_y[c] * y[c];
-        mean *= 1.0f / C, dot *= 1.0f / C;
-        for (int c = 0; c < C; c++) put(d_x[c], (d_y[c] - mean - y[c] * dot) * n.rstd[p], add);
+        for (int c = 0; c < C; c++) {
+            const vec product = d_out[c] * y[c];
+            n.d_w[c] += product;
+            mean += w[c] * d_out[c];
+            dot += w[c] * product;
+        }
+        mean *= 1.0f / C;
+        dot *= 1.0f / C;
+        for (int c = 0; c < C; c++) put(d_x[c], (w[c] * d_out[c] - mean - y[c] * dot) * n.rstd[p], add);
     }
+    for (int c = 0; c < C; c++) put(d_w[c], n.d_w[c], true);
 }
 
 static void attend(const Shape& s, vec* qkv, vec* attention, vec* y) {

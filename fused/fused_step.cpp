@@ -10,8 +10,6 @@
 //   many prefixes in common, the more so as they come sorted. So a block computes each of its prefixes once.
 // - What the first layer computes before attention depends only on a prefix's last token and its position. So it is
 //   computed once for each such pair, in a table.
-// - LayerNorms have no weights here, because these are multiplied into the matrix that follows:
-//   W (w * y) = (W diag(w)) y
 // - With one head, proj is multiplied into the matrix that makes v, because attention is linear in v.
 //
 // What lanes are: windows within attention, rows of the table where that is made, and prefixes everywhere else. On the
@@ -31,23 +29,17 @@ constexpr int PARTS = 4;
 // What is kept in memory
 
 struct Layer { float *ln_1, *qkv, *proj, *ln_2, *fc, *proj_2; };
-struct AfterNorm { float *matrix, *ln; int rows; };  // a matrix that follows a LayerNorm, and that one's weights
 
 struct Tensors {  // parameters or gradients, one after another
     float *wte, *wpe, *ln_f, *head;  // head is the output layer, which nanoGPT ties to wte
     std::vector<Layer> layers;
-    std::vector<AfterNorm> after_norms;
     Tensors(const Shape& s, std::vector<float>& memory) {
         const int C = s.C, F = s.F;
         auto take = [next = memory.data()](int n) mutable { return (next += n) - n; };
         wte = take(s.V * C), wpe = take(s.T * C);
-        for (int i = 0; i < s.L; i++) {
+        for (int i = 0; i < s.L; i++)
             layers.push_back({take(C), take(3 * C * C), take(C * C), take(C), take(F * C), take(C * F)});
-            after_norms.push_back({layers[i].qkv, layers[i].ln_1, 3 * C});
-            after_norms.push_back({layers[i].fc, layers[i].ln_2, F});
-        }
         ln_f = take(C), head = take(s.V * C);
-        after_norms.push_back({head, ln_f, s.V});
     }
 };
 
@@ -88,7 +80,7 @@ struct Activations {  // of a block: features x positions
         const int C = s.C, F = s.F, P = s.P();
         std::iota(own_row.begin(), own_row.end(), 0);
         auto take = [&](int n) { return memory.emplace_back(n + LANES).data(); };
-        auto norm = [&] { return Norm{take(P * C), take(P)}; };
+        auto norm = [&] { return Norm{take(P * C), take(P * C), take(P), take(C)}; };
         weight = take(P), target_logit = take(P), x = take(P * C), logits = take(P * s.V);
         d_x = take(P * C), d_y = take(P * C), d_qkv = take(P * 3 * C), d_att = take(s.T * s.T), d_hidden = take(P * F);
         for (int i = 0; i < s.L; i++)
@@ -104,16 +96,16 @@ struct Activations {  // of a block: features x positions
 // Rows of q, k and v, from `begin` on, from x
 static void before_attention(const Shape& s, const Layer& w, const LayerActivations& l, Activations& a, Rows& qkv,
                              int N, int begin = 0) {
-    normalize(a.x, l.ln_1, N, s.C);
-    linear(l.qkv, w.qkv, l.ln_1.y, 3 * s.C, s.C, N);
+    normalize(a.x, w.ln_1, l.ln_1, N, s.C);
+    linear(l.qkv, w.qkv, l.ln_1.out, 3 * s.C, s.C, N);
     store(l.qkv, qkv, a.own_row, N, false, begin);
 }
 
 static void before_attention_backward(const Shape& s, const Layer& w, const Layer& d_w, const LayerActivations& l,
                                       Activations& a, Rows& d_qkv, int N, int begin = 0) {
     load(a.d_qkv, d_qkv, a.own_row, N, begin);
-    linear_backward(a.d_y, d_w.qkv, a.d_qkv, w.qkv, l.ln_1.y, 3 * s.C, s.C, N);
-    normalize_backward(a.d_x, a.d_y, l.ln_1, N, s.C, true);
+    linear_backward(a.d_y, d_w.qkv, a.d_qkv, w.qkv, l.ln_1.out, 3 * s.C, s.C, N);
+    normalize_backward(a.d_x, d_w.ln_1, a.d_y, w.ln_1, l.ln_1, N, s.C, true);
 }
 
 // y from rows of q, k and v, of which `row` says what the windows take
@@ -142,8 +134,8 @@ static void after_attention(const Shape& s, const Layer& w, const LayerActivatio
     const int C = s.C, F = s.F, N = a.N;
     if (s.H > 1) linear(a.x, w.proj, l.y, C, C, N, true);
     else for (int j = 0; j < N * C; j++) a.x[j] += l.y[j];
-    normalize(a.x, l.ln_2, N, C);
-    linear(l.gelu, w.fc, l.ln_2.y, F, C, N);
+    normalize(a.x, w.ln_2, l.ln_2, N, C);
+    linear(l.gelu, w.fc, l.ln_2.out, F, C, N);
     for (int j = 0; j < N * F; j++) l.gelu[j] = gelu(l.gelu[j], l.gelu_slope[j]);
     linear(a.x, w.proj_2, l.gelu, C, F, N, true);
 }
@@ -154,8 +146,8 @@ static const vec* after_attention_backward(const Shape& s, const Layer& w, const
     const int C = s.C, F = s.F, N = a.N;
     linear_backward(a.d_hidden, d_w.proj_2, a.d_x, w.proj_2, l.gelu, C, F, N);
     for (int j = 0; j < N * F; j++) a.d_hidden[j] *= l.gelu_slope[j];
-    linear_backward(a.d_y, d_w.fc, a.d_hidden, w.fc, l.ln_2.y, F, C, N);
-    normalize_backward(a.d_x, a.d_y, l.ln_2, N, C, true);
+    linear_backward(a.d_y, d_w.fc, a.d_hidden, w.fc, l.ln_2.out, F, C, N);
+    normalize_backward(a.d_x, d_w.ln_2, a.d_y, w.ln_2, l.ln_2, N, C, true);
     if (s.H == 1) return a.d_x;
     linear_backward(a.d_y, d_w.proj, a.d_x, w.proj, l.y, C, C, N);
     return a.d_y;
@@ -182,7 +174,7 @@ static void table_backward(const Shape& s, const Tensors& w, const Tensors& d_w,
                            Table& d_table, int block) {
     const int C = s.C, begin = block * s.lanes();
     load(a.x, table.x, a.own_row, s.P(), begin);
-    normalize(a.x, a.layers[0].ln_1, s.P(), C);
+    normalize(a.x, w.layers[0].ln_1, a.layers[0].ln_1, s.P(), C);
     load(a.d_x, d_table.x, a.own_row, s.P(), begin);
     before_attention_backward(s, w.layers[0], d_w.layers[0], a.layers[0], a, d_table.qkv, s.P(), begin);
     store(a.d_x, d_table.x, a.own_row, s.P(), false, begin);
@@ -201,8 +193,8 @@ static void forward(const Shape& s, const Tensors& w, Table& table, Activations&
         else attention(s, l, a, table.qkv, a.window_pair);
         after_attention(s, w.layers[i], l, a);
     }
-    normalize(a.x, a.ln_f, a.N, s.C);
-    linear(a.logits, w.head, a.ln_f.y, s.V, s.C, a.N);
+    normalize(a.x, w.ln_f, a.ln_f, a.N, s.C);
+    linear(a.logits, w.head, a.ln_f.out, s.V, s.C, a.N);
 }
 
 // Adds the windows' mean losses, weighted. The logits become their gradients: the prefix's weight * softmax, minus the
@@ -220,8 +212,8 @@ static void cross_entropy(const Shape& s, Activations& a) {
 }
 
 static void backward(const Shape& s, const Tensors& w, const Tensors& d_w, Table& d_table, Activations& a) {
-    linear_backward(a.d_y, d_w.head, a.logits, w.head, a.ln_f.y, s.V, s.C, a.N);
-    normalize_backward(a.d_x, a.d_y, a.ln_f, a.N, s.C, false);
+    linear_backward(a.d_y, d_w.head, a.logits, w.head, a.ln_f.out, s.V, s.C, a.N);
+    normalize_backward(a.d_x, d_w.ln_f, a.d_y, w.ln_f, a.ln_f, a.N, s.C, false);
     for (int i = s.L - 1; i >= 0; i--) {
         const LayerActivations& l = a.layers[i];
         const vec* d_y = after_attention_backward(s, w.layers[i], d_w.layers[i], l, a);
@@ -244,36 +236,26 @@ template <class A> static void multiply(float* __restrict out, A a, const float*
             for (int j = 0; j < C; j++) out[i * C + j] += a(i, k) * b[k * C + j];
 }
 
-// Multiplies the LayerNorms' weights into the matrices after them, and with one head proj into the rows of qkv for v
+// With one head, multiplies proj into the rows of qkv for v
 static void fold(const Shape& s, const Tensors& w) {
     const DenormalsAreZero in_this_thread;
-    for (const AfterNorm& after : w.after_norms)
-        for (int i = 0; i < after.rows * s.C; i++) after.matrix[i] *= after.ln[i % s.C];
     if (s.H == 1) for (const Layer& layer : w.layers) {
         float* v = layer.qkv + 2 * s.C * s.C;
         multiply(v, View<float, true>{layer.proj, s.C}, std::vector<float>(v, v + s.C * s.C).data(), s.C);
     }
 }
 
-// The gradients of the folded matrices become those of the parameters, in the opposite order. If d is that of proj V,
-// where V = W diag(w), then that of proj is d V^T, and that of V is proj^T d, which takes d's place. If d is that of
-// W diag(w), then that of w is the sum of d * W over the rows, and that of W is d diag(w), which takes d's place. wte
-// is used twice, so its two gradients are added.
+// The gradients of the folded matrices become those of the parameters. If d is that of proj V, then that of proj is
+// d V^T, and that of V is proj^T d, which takes d's place. wte is used twice, so its two gradients are added.
 static void unfold(const Shape& s, const Tensors& w, const Tensors& d_w) {
     const DenormalsAreZero in_this_thread;
     const int C = s.C;
     if (s.H == 1) for (int i = 0; i < s.L; i++) {
         float *v = w.layers[i].qkv + 2 * C * C, *d_v = d_w.layers[i].qkv + 2 * C * C;
         std::vector<float> d(d_v, d_v + C * C), transposed(C * C);
-        for (int k = 0; k < C * C; k++) transposed[k % C * C + k / C] = v[k] * w.layers[i].ln_1[k % C];
+        for (int k = 0; k < C * C; k++) transposed[k % C * C + k / C] = v[k];
         multiply(d_w.layers[i].proj, View<float, true>{d.data(), C}, transposed.data(), C);
         multiply(d_v, View<float, true>{w.layers[i].proj, C}.t(), d.data(), C);
-    }
-    for (size_t k = 0; k < w.after_norms.size(); k++) {
-        const AfterNorm &after = w.after_norms[k], &d = d_w.after_norms[k];
-        for (int i = 0; i < after.rows * C; i += C)
-            for (int c = 0; c < C; c++)
-                d.ln[c] += d.matrix[i + c] * after.matrix[i + c], d.matrix[i + c] *= after.ln[c];
     }
     for (int i = 0; i < s.V * C; i++) d_w.wte[i] += d_w.head[i];
 }
