@@ -27,11 +27,19 @@ FLAGS = ['-O3', '-std=c++17', '-shared', '-fPIC', '-fno-math-errno', '-fno-trapp
 REGISTERS = {'AVX512': ['-mavx512f', '-mavx512dq', '-mfma'], 'AVX2': ['-mavx2', '-mfma']}
 
 
+def is_ours(path):
+    """Whether this user owns a file. A library is code, so one that somebody else made is not loaded."""
+    return not hasattr(os, 'getuid') or path.stat().st_uid == os.getuid()
+
+
 def cache_folder():
-    """The user's folder of compiled libraries; if that cannot be written, a temporary one, removed at the end."""
+    """The user's folder of compiled libraries; if it is not one that only the user can write, a temporary one."""
     try:
         folder = Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser() / 'fused_step'
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not is_ours(folder):
+            raise PermissionError
+        folder.chmod(0o700)  # whatever made it may have let others write in it
         tempfile.TemporaryFile(dir=folder).close()
     except (OSError, RuntimeError):  # RuntimeError if the user has no home
         folder = Path(tempfile.mkdtemp(prefix='fused_step_'))
@@ -57,21 +65,27 @@ def build():
     key, folder = digest(repr([text, command, platform.machine()]).encode()), cache_folder()
     for library in folder.glob(f'{key}_*.so'):
         try:  # a damaged library would crash the process that loads it, so its name says what it holds
-            if library.stem == f'{key}_{digest(library.read_bytes())}':
+            if is_ours(library) and library.stem == f'{key}_{digest(library.read_bytes())}':
                 ctypes.CDLL(str(library))  # fails if another machine that shares this folder has other libraries
                 return str(library)
         except OSError:
             pass
-    ours = folder / f'{key}.{os.getpid()}'  # processes that build at once do not write into one file
     for openmp in (['-fopenmp'], []):  # some compilers lack it, or its library
-        try:
-            subprocess.run([*command, *openmp, SOURCE, '-o', ours], capture_output=True, check=True, encoding='utf-8',
-                           errors='replace', timeout=600)
-            ctypes.CDLL(str(ours))
-            return str(ours.replace(folder / f'{key}_{digest(ours.read_bytes())}.so'))
-        except subprocess.CalledProcessError as error:
-            lines = [line for line in error.stderr.splitlines() if 'error' in line]
-            problem = (lines or [f'it ended with status {error.returncode}'])[0]
-        except (OSError, subprocess.TimeoutExpired) as error:
-            problem = str(error)
-    raise RuntimeError(f"the C++ compiler {shlex.join(compiler)} did not compile {SOURCE.name}: {problem}")
+        with tempfile.TemporaryDirectory(dir=folder) as own:  # processes that build at once do not write into one file
+            library = Path(own, 'fused_step.so')
+            try:
+                subprocess.run([*command, *openmp, SOURCE, '-o', library], capture_output=True, check=True,
+                               encoding='utf-8', errors='replace', timeout=600)
+            except subprocess.CalledProcessError as error:
+                lines = [line for line in error.stderr.splitlines() if 'error' in line]
+                problem = f"did not compile {SOURCE.name}: {(lines or [f'it ended with status {error.returncode}'])[0]}"
+                continue
+            except (OSError, subprocess.TimeoutExpired) as error:
+                problem = f"did not compile {SOURCE.name}: {error}"
+                continue
+            try:
+                ctypes.CDLL(str(library))
+                return str(library.replace(folder / f'{key}_{digest(library.read_bytes())}.so'))
+            except OSError as error:
+                problem = f"compiled {SOURCE.name}, but the library cannot be loaded: {error}"
+    raise RuntimeError(f"the C++ compiler {shlex.join(compiler)} {problem}")

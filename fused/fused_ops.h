@@ -1,10 +1,10 @@
-// The operations of a small GPT, forward and backward, from which fused_step.cpp is built. The lanes of a SIMD register
-// hold the same number of different windows of a batch, or of prefixes, so each operation is the scalar formula,
-// written with `vec` for `float`, and hardly a lane is idle, however narrow the model is.
+// The operations of a small GPT, forward and backward, from which fused_step.cpp is built. A SIMD register holds one
+// feature of as many windows (or prefixes) as it has lanes. So each operation is the scalar formula, written with `vec`
+// for `float`, and no lane is idle, however narrow the model is.
 //
-// Letters: L layers, H heads, width C, MLP of hidden width F, T positions in a window, vocabulary V. A lane of a block
-// holds W windows laid end to end, because products are quicker over more positions: P = W * T. Only attention sees
-// where a window ends. d_x is the gradient of x.
+// Letters: L layers, H heads, width C, MLP of hidden width F, T positions in a window, vocabulary V. A lane holds W
+// windows laid end to end, because products are quicker over more positions: P = W * T. Only attention sees where a
+// window ends. A slot is one lane at one position, and has the number position * LANES + lane. d_x is the gradient of x.
 
 #pragma once
 
@@ -17,6 +17,8 @@
 #if defined(__SSE2__)
 #include <xmmintrin.h>
 #endif
+
+namespace {  // so that no other library can replace anything of this one
 
 #if defined(__AVX512F__)
 constexpr int BYTES = 64;
@@ -58,36 +60,44 @@ struct DenormalsAreZero {
 
 // exp of x <= 0: x = n log 2 + r with |r| <= log(2) / 2, and exp(r) by the polynomial of Cephes' expf (Moshier), to
 // 1e-7 of the value. Below -87 it is exp(-87), about 1e-38, because 2^n must not leave the range of float.
-static inline vec exp_negative(vec x) {
+inline vec exp_negative(vec x) {
     x = x < -87.0f ? vec{} - 87.0f : x;
     const ivec n = __builtin_convertvector(x * 1.44269504f - 0.5f, ivec);  // truncated to the nearest, because x <= 0
-    const vec z = __builtin_convertvector(n, vec);
-    const vec r = x - z * 0.693359375f - z * -2.12194440e-4f;  // log 2 in two parts, because the first one is exact
+    const vec n_float = __builtin_convertvector(n, vec);
+    const vec r = x - n_float * 0.693359375f - n_float * -2.12194440e-4f;  // log 2 in two parts: the first one is exact
     vec y = 1.9875691500e-4f * r + 1.3981999507e-3f;
-    y = y * r + 8.3334519073e-3f, y = y * r + 4.1665795894e-2f;
-    y = y * r + 1.6666665459e-1f, y = y * r + 5.0000001201e-1f;
+    y = y * r + 8.3334519073e-3f;
+    y = y * r + 4.1665795894e-2f;
+    y = y * r + 1.6666665459e-1f;
+    y = y * r + 5.0000001201e-1f;
     return (y * r * r + r + 1.0f) * (vec)((n + 127) << 23);  // n + 127 in the bits of the exponent: 2^n
 }
 
 // GELU(h) = h Phi(h), and its derivative Phi(h) + h phi(h). Phi, the normal distribution, is formula 7.1.26 of
 // Abramowitz and Stegun, accurate to 1e-7, because it shares exp(-h^2 / 2) with phi, the normal density.
-static inline vec gelu(vec h, vec& derivative) {
-    const vec e = exp_negative(-0.5f * h * h), t = 1.0f / (1.0f + 0.3275911f * 0.70710678f * (h < 0.0f ? -h : h));
+inline vec gelu(vec h, vec& derivative) {
+    const vec e = exp_negative(-0.5f * h * h);
+    const vec t = 1.0f / (1.0f + 0.3275911f * 0.70710678f * (h < 0.0f ? -h : h));
     vec tail = 1.061405429f * t - 1.453152027f;
-    tail = tail * t + 1.421413741f, tail = tail * t - 0.284496736f, tail = tail * t + 0.254829592f;
+    tail = tail * t + 1.421413741f;
+    tail = tail * t - 0.284496736f;
+    tail = tail * t + 0.254829592f;
     tail *= 0.5f * t * e;
     const vec Phi = h < 0.0f ? tail : 1.0f - tail;
     derivative = Phi + h * e * 0.39894228f;  // 1 / sqrt(2 pi)
     return h * Phi;
 }
 
-// x[i] becomes exp(scale * (x[i] - max)), max being their maximum; returns the sum
-static inline vec exp_all(vec* x, int n, float scale, vec& max) {
-    max = x[0];
+// x[i] becomes exp(scale * (x[i] - max)), max being their maximum, and total is the sum of that
+struct MaxAndTotal { vec max, total; };
+inline MaxAndTotal exp_all(vec* x, int n, float scale) {
+    vec max = x[0], total = {};
     for (int i = 1; i < n; i++) max = x[i] > max ? x[i] : max;
-    vec total = {};
-    for (int i = 0; i < n; i++) total += x[i] = exp_negative((x[i] - max) * scale);
-    return total;
+    for (int i = 0; i < n; i++) {
+        x[i] = exp_negative((x[i] - max) * scale);
+        total += x[i];
+    }
+    return {max, total};
 }
 
 // a[0], b[0], a[1], b[1], ... from the lanes of two vectors, the first half of them and the second
@@ -100,7 +110,7 @@ template <int... I>
 // LANES rows of LANES floats become columns. To interleave rows i and i + LANES / 2 moves the top digit of the row's
 // number, written in binary, to the end of the lane's, and the top digit of the lane's to the end of the row's. After
 // log2(LANES) rounds the two numbers have changed places.
-static inline void transpose(vec* x) {
+inline void transpose(vec* x) {
     vec y[LANES];
     for (int size = 1; size < LANES; size *= 2) {
         for (int i = 0; i < LANES / 2; i++)
@@ -110,36 +120,41 @@ static inline void transpose(vec* x) {
 }
 
 struct Rows {  // of n floats, each padded to whole registers
-    int n, step;  // a row has `step` registers
+    int n, registers;  // of a row
     std::vector<vec> memory;
-    Rows(int rows, int n) : n(n), step((n + LANES - 1) / LANES), memory(rows * step) {}
-    vec* at(int row) { return memory.data() + row * step; }
+    Rows(int rows, int n) : n(n), registers((n + LANES - 1) / LANES), memory(rows * registers) {}
+    vec* at(int row) { return memory.data() + row * registers; }
     float* floats(int row) { return (float*)at(row); }
-    void clear(int first, int rows) { std::fill_n(at(first), rows * step, vec{}); }
+    void clear(int first, int rows) { std::fill_n(at(first), rows * registers, vec{}); }
 };
 
-// Lanes take their n features at P positions from rows: lane l of position p from row begin + number[p * LANES + l]. x
-// has LANES vectors after its end, because what is beyond the n-th is moved along and overwritten.
-static void load(vec* x, Rows& rows, const std::vector<int>& number, int P, int begin = 0) {
+struct From {  // the rows from `first` on, one for each slot: instead of a vector that names the rows of slots
+    int first;
+    int operator[](int slot) const { return first + slot; }
+};
+
+// Each slot of P positions takes its n features from the row that `row` names. x has LANES vectors after its end, because
+// the padding of a row is moved along, and overwritten by the next position.
+template <class Numbers> void load(vec* x, Rows& rows, const Numbers& row, int P) {
     for (int p = 0; p < P; p++, x += rows.n)
-        for (int j = 0; j < rows.step; j++) {
+        for (int j = 0; j < rows.registers; j++) {
             vec square[LANES];
-            for (int l = 0; l < LANES; l++) square[l] = rows.at(begin + number[p * LANES + l])[j];
+            for (int lane = 0; lane < LANES; lane++) square[lane] = rows.at(row[p * LANES + lane])[j];
             transpose(square);
-            for (int l = 0; l < LANES; l++) x[j * LANES + l] = square[l];
+            for (int i = 0; i < LANES; i++) x[j * LANES + i] = square[i];
         }
 }
 
 // Writes x into the rows, or adds it. Loops copy squares, because g++ makes a slow call of memcpy of so much.
-static void store(const vec* x, Rows& rows, const std::vector<int>& number, int P, bool add, int begin = 0) {
+template <class Numbers> void store(const vec* x, Rows& rows, const Numbers& row, int P, bool add) {
     for (int p = 0; p < P; p++, x += rows.n)
-        for (int j = 0; j < rows.step; j++) {
+        for (int j = 0; j < rows.registers; j++) {
             vec square[LANES];
-            for (int l = 0; l < LANES; l++) square[l] = x[j * LANES + l];
+            for (int i = 0; i < LANES; i++) square[i] = x[j * LANES + i];
             transpose(square);
-            for (int l = 0; l < LANES; l++) {
-                vec& row = rows.at(begin + number[p * LANES + l])[j];
-                row = add ? row + square[l] : square[l];
+            for (int lane = 0; lane < LANES; lane++) {
+                vec& out = rows.at(row[p * LANES + lane])[j];
+                out = add ? out + square[lane] : square[lane];
             }
         }
 }
@@ -148,7 +163,10 @@ struct Shape {  // fused_step.py passes these numbers as an array
     int L, H, C, F, T, V;
     int W() const { return std::max(1, 18 / T); }  // measured: up to 18 positions are quicker together, more are not
     int P() const { return W() * T; }
-    int lanes() const { return P() * LANES; }
+    int windows() const { return W() * LANES; }
+    int slots() const { return P() * LANES; }
+    bool proj_in_v() const { return H == 1; }  // see fused_step.cpp
+    int parameters() const { return V * C + T * C + L * (C + 3 * C * C + C * C + C + F * C + C * F) + C; }
 };
 
 // --------------------------------------------------------------------------------------------------------------------
@@ -157,12 +175,13 @@ struct Shape {  // fused_step.py passes these numbers as an array
 // A matrix stored by rows or by columns. E is vec, or float for weights, which are the same in all lanes.
 template <class E, bool BY_ROWS> struct View {
     E* p;
-    int64_t step;  // from a row to the next, or from a column to the next
-    E& operator()(int64_t i, int64_t j) const { return BY_ROWS ? p[i * step + j] : p[j * step + i]; }
-    View at(int i, int j) const { return {&(*this)(i, j), step}; }
-    View<E, !BY_ROWS> t() const { return {p, step}; }
+    int64_t stride;  // from a row to the next, or from a column to the next
+    E& operator()(int64_t i, int64_t j) const { return BY_ROWS ? p[i * stride + j] : p[j * stride + i]; }
+    View at(int i, int j) const { return {&(*this)(i, j), stride}; }
+    View<E, !BY_ROWS> transposed() const { return {p, stride}; }
 };
 using Features = View<vec, false>;  // features x positions, stored position by position
+using Weights = View<const float, true>;
 
 [[gnu::always_inline]] inline float sum_lanes(vec x) {
     typedef float quad __attribute__((vector_size(16)));
@@ -195,107 +214,120 @@ enum Triangle { NONE, LOWER_OUT, LOWER_A, UPPER_A };
 
 // S columns of a product from column j on: tiles of R rows, and for the rest a smaller one
 template <int R, int S, class Out, class A, class B>
-static void columns(Out out, A a, B b, int i, int I, int j, int K, bool add, Triangle triangle) {
+void columns(Out out, A a, B b, int i, int I, int j, int K, bool add, Triangle triangle) {
     for (; i + R <= I; i += R) {
         if (triangle == LOWER_OUT && j >= i + R) continue;
-        const int k_begin = triangle == UPPER_A ? i : 0, k_end = triangle == LOWER_A ? std::min(i + R, K) : K;
+        const int k_begin = triangle == UPPER_A ? i : 0;
+        const int k_end = triangle == LOWER_A ? std::min(i + R, K) : K;
         tile<R, S>(out.at(i, j), a.at(i, 0), b.at(0, j), k_begin, k_end, add);
     }
-    if constexpr (R > 1) if (i < I) columns<R - 1, S>(out, a, b, i, I, j, K, add, triangle);
+    if constexpr (R > 1)
+        if (i < I) columns<R - 1, S>(out, a, b, i, I, j, K, add, triangle);
 }
 
 // I rows and J columns of sums of K products. Tiles of 3 x 3 fill the 16 registers of AVX2; with the 32 of AVX-512,
 // larger ones are no quicker.
 template <int S = 3, class Out, class A, class B>
-static void product(Out out, A a, B b, int I, int J, int K, bool add = false, Triangle triangle = NONE, int j = 0) {
+void product(Out out, A a, B b, int I, int J, int K, bool add = false, Triangle triangle = NONE, int j = 0) {
     for (; j + S <= J; j += S) columns<3, S>(out, a, b, 0, I, j, K, add, triangle);
-    if constexpr (S > 1) if (j < J) product<S - 1>(out, a, b, I, J, K, add, triangle, j);
+    if constexpr (S > 1)
+        if (j < J) product<S - 1>(out, a, b, I, J, K, add, triangle, j);
 }
 
 // --------------------------------------------------------------------------------------------------------------------
 // The layers
 
+// out = or += w x, where w is a matrix of O rows and I columns, for P positions
+void linear(vec* out, const float* w, vec* x, int O, int I, int P, bool add = false) {
+    product(Features{out, O}, Weights{w, I}, Features{x, I}, O, P, I, add);
+}
+
+void linear_backward(vec* d_x, float* d_w, vec* d_out, const float* w, vec* x, int O, int I, int P) {
+    product(View<float, true>{d_w, I}, Features{d_out, O}, Features{x, I}.transposed(), O, I, P, true);
+    product(Features{d_x, I}, Weights{w, I}.transposed(), Features{d_out, O}, I, P, O);
+}
+
 // A LayerNorm's output w * y, and for its gradient y, 1 / standard deviation, and room for that of w, lane by lane
 struct Norm { vec *out, *y, *rstd, *d_w; };
 
-// out = or += w x, where w is a matrix of O rows and I columns, for P positions
-static void linear(vec* out, const float* w, vec* x, int O, int I, int P, bool add = false) {
-    product(Features{out, O}, View<const float, true>{w, I}, Features{x, I}, O, P, I, add);
-}
-
-static void linear_backward(vec* d_x, float* d_w, vec* d_out, const float* w, vec* x, int O, int I, int P) {
-    product(View<float, true>{d_w, I}, Features{d_out, O}, Features{x, I}.t(), O, I, P, true);
-    product(Features{d_x, I}, View<const float, true>{w, I}.t(), Features{d_out, O}, I, P, O);
-}
-
-static void normalize(const vec* x, const float* w, const Norm& n, int P, int C) {
+void normalize(const vec* x, const float* w, const Norm& norm, int P, int C) {
     for (int p = 0; p < P; p++, x += C) {
-        vec *y = n.y + p * C, mean = {}, var = {};
+        vec *out = norm.out + p * C, *y = norm.y + p * C, mean = {}, var = {};
         for (int c = 0; c < C; c++) mean += x[c];
         mean *= 1.0f / C;
-        for (int c = 0; c < C; c++) y[c] = x[c] - mean, var += y[c] * y[c];
+        for (int c = 0; c < C; c++) {
+            y[c] = x[c] - mean;
+            var += y[c] * y[c];
+        }
         vec deviation = var * (1.0f / C) + 1e-5f;
-        for (int l = 0; l < LANES; l++) deviation[l] = std::sqrt(deviation[l]);
-        n.rstd[p] = 1.0f / deviation;
-        for (int c = 0; c < C; c++) y[c] *= n.rstd[p];
-        for (int c = 0; c < C; c++) n.out[p * C + c] = w[c] * y[c];
+        for (int lane = 0; lane < LANES; lane++) deviation[lane] = std::sqrt(deviation[lane]);
+        norm.rstd[p] = 1.0f / deviation;
+        for (int c = 0; c < C; c++) {
+            y[c] *= norm.rstd[p];
+            out[c] = w[c] * y[c];
+        }
     }
 }
 
-// d_w += d_out * y, summed over positions, and d_x = or += (d_y - mean(d_y) - y mean(d_y * y)) / standard deviation, where
-// d_y = w * d_out, and the means are over the features
-static void normalize_backward(vec* d_x, float* d_w, const vec* d_out, const float* w, const Norm& n, int P, int C,
-                               bool add) {
-    std::fill_n(n.d_w, C, vec{});
+// d_w += d_out * y, summed over positions, and d_x = or += (d_y - mean(d_y) - y mean(d_y * y)) / standard deviation,
+// where d_y = w * d_out, and the means are over the features
+void normalize_backward(vec* d_x, float* d_w, const vec* d_out, const float* w, const Norm& norm, int P, int C,
+                        bool add) {
+    vec* __restrict sum = norm.d_w;  // else g++ reads w again after each write to it
+    std::fill_n(sum, C, vec{});
     for (int p = 0; p < P; p++, d_x += C, d_out += C) {
-        const vec* y = n.y + p * C;
+        const vec* y = norm.y + p * C;
         vec mean = {}, dot = {};
         for (int c = 0; c < C; c++) {
-            const vec product = d_out[c] * y[c];
-            n.d_w[c] += product;
+            const vec d_out_y = d_out[c] * y[c];
+            sum[c] += d_out_y;
             mean += w[c] * d_out[c];
-            dot += w[c] * product;
+            dot += w[c] * d_out_y;
         }
         mean *= 1.0f / C;
         dot *= 1.0f / C;
-        for (int c = 0; c < C; c++) put(d_x[c], (w[c] * d_out[c] - mean - y[c] * dot) * n.rstd[p], add);
+        for (int c = 0; c < C; c++) put(d_x[c], (w[c] * d_out[c] - mean - y[c] * dot) * norm.rstd[p], add);
     }
-    for (int c = 0; c < C; c++) put(d_w[c], n.d_w[c], true);
+    for (int c = 0; c < C; c++) put(d_w[c], sum[c], true);
 }
 
-static void attend(const Shape& s, vec* qkv, vec* attention, vec* y) {
+void attend(const Shape& s, vec* qkv, vec* attention, vec* y) {
     const int T = s.T, C = s.C, size = C / s.H;
-    for (int w = 0; w < s.W(); w++)
-        for (int h = 0; h < s.H; h++) {
-            Features q{qkv + w * T * 3 * C + h * size, 3 * C}, k = q.at(C, 0), v = q.at(2 * C, 0);
-            View<vec, true> att{attention + (w * s.H + h) * T * T, T};
-            product(att, q.t(), k, T, T, size, false, LOWER_OUT);
+    const float scale = 1.0f / std::sqrt((float)size);
+    for (int window = 0; window < s.W(); window++)
+        for (int head = 0; head < s.H; head++) {
+            const Features q{qkv + window * T * 3 * C + head * size, 3 * C}, k = q.at(C, 0), v = q.at(2 * C, 0);
+            const Features y_head{y + window * T * C + head * size, C};
+            const View<vec, true> att{attention + (window * s.H + head) * T * T, T};
+            product(att, q.transposed(), k, T, T, size, false, LOWER_OUT);
             for (int t = 0; t < T; t++) {
-                vec max, factor = 1.0f / exp_all(&att(t, 0), t + 1, 1.0f / std::sqrt((float)size), max);
+                const vec factor = 1.0f / exp_all(&att(t, 0), t + 1, scale).total;
                 for (int u = 0; u < T; u++) att(t, u) = u <= t ? att(t, u) * factor : vec{};
             }
-            product(Features{y + w * T * C + h * size, C}.t(), att, v.t(), T, size, T, false, LOWER_A);
+            product(y_head.transposed(), att, v.transposed(), T, size, T, false, LOWER_A);
         }
 }
 
-static void attend_backward(const Shape& s, vec* qkv, vec* attention, vec* d_y, vec* d_qkv, vec* d_attention) {
+void attend_backward(const Shape& s, vec* qkv, vec* attention, vec* d_y, vec* d_qkv, vec* d_attention) {
     const int T = s.T, C = s.C, size = C / s.H;
     const float scale = 1.0f / std::sqrt((float)size);
-    for (int w = 0; w < s.W(); w++)
-        for (int h = 0; h < s.H; h++) {
-            Features q{qkv + w * T * 3 * C + h * size, 3 * C}, k = q.at(C, 0), v = q.at(2 * C, 0);
-            Features d_q{d_qkv + (q.p - qkv), 3 * C}, d_k = d_q.at(C, 0), d_v = d_q.at(2 * C, 0);
-            View<vec, true> att{attention + (w * s.H + h) * T * T, T}, d_att{d_attention, T};
-            Features d_head{d_y + w * T * C + h * size, C};
-            product(d_att, d_head.t(), v, T, T, size, false, LOWER_OUT);
-            product(d_v.t(), att.t(), d_head.t(), T, size, T, false, UPPER_A);
+    for (int window = 0; window < s.W(); window++)
+        for (int head = 0; head < s.H; head++) {
+            const int offset = window * T * 3 * C + head * size;
+            const Features q{qkv + offset, 3 * C}, k = q.at(C, 0), v = q.at(2 * C, 0);
+            const Features d_q{d_qkv + offset, 3 * C}, d_k = d_q.at(C, 0), d_v = d_q.at(2 * C, 0);
+            const Features d_head{d_y + window * T * C + head * size, C};
+            const View<vec, true> att{attention + (window * s.H + head) * T * T, T}, d_att{d_attention, T};
+            product(d_att, d_head.transposed(), v, T, T, size, false, LOWER_OUT);
+            product(d_v.transposed(), att.transposed(), d_head.transposed(), T, size, T, false, UPPER_A);
             for (int t = 0; t < T; t++) {
                 vec dot = {};
                 for (int u = 0; u <= t; u++) dot += att(t, u) * d_att(t, u);
                 for (int u = 0; u < T; u++) d_att(t, u) = u <= t ? att(t, u) * (d_att(t, u) - dot) * scale : vec{};
             }
-            product(d_q.t(), d_att, k.t(), T, size, T, false, LOWER_A);
-            product(d_k.t(), d_att.t(), q.t(), T, size, T, false, UPPER_A);
+            product(d_q.transposed(), d_att, k.transposed(), T, size, T, false, LOWER_A);
+            product(d_k.transposed(), d_att.transposed(), q.transposed(), T, size, T, false, UPPER_A);
         }
 }
 
+}  // namespace

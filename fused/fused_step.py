@@ -24,37 +24,46 @@ MAX_TABLE = 64 * 66  # pairs of a position and a token, for which q, k and v are
 MAX_SORTED = 1_000_000  # longer texts are not sorted: it takes seconds, and their windows seldom begin alike
 
 
+def can_compute(config):
+    """Whether the step has the formulas for this model, and memory."""
+    return (config.dropout == 0 and not config.bias and config.activation == 'gelu' and config.n_embd <= MAX_WIDTH
+            and config.mlp_expansion <= MAX_EXPANSION and config.block_size <= MAX_BLOCK
+            and config.vocab_size * config.block_size <= MAX_TABLE)
+
+
 def supports(config, device, dtype, batch_size):
-    """Whether the fused step can compute this model, and is faster than PyTorch. batch_size: windows of a process."""
-    return (device == 'cpu' and dtype == 'float32' and config.dropout == 0 and not config.bias
-            and config.activation == 'gelu' and config.n_embd <= MAX_WIDTH and config.mlp_expansion <= MAX_EXPANSION
-            and config.block_size <= MAX_BLOCK and config.vocab_size * config.block_size <= MAX_TABLE
+    """Whether the step can compute this model, and is faster than PyTorch. batch_size: windows of a process."""
+    return (device == 'cpu' and dtype == 'float32' and can_compute(config)
             # the table of all pairs must not outweigh the windows
             and (config.n_embd <= 32 or batch_size >= config.vocab_size))
 
 
 def sort_windows(text, size):
-    """The windows of a text, sorted: where each different one first starts, and each start's place in that.
+    """The windows of a text, sorted: where each different one first starts, and each start's place in that; int64.
 
     Those of a long text stay as they are.
     """
     windows = np.lib.stride_tricks.sliding_window_view(text, size)
     if len(text) > MAX_SORTED:
-        return (np.arange(len(windows)),) * 2
+        return (np.arange(len(windows), dtype=np.int64),) * 2
     as_bytes = windows.astype('>u4').view(f'V{4 * size}')[:, 0]  # with high bytes first they are sorted as ids
-    return np.unique(as_bytes, return_index=True, return_inverse=True)[1:]
+    _, first, place = np.unique(as_bytes, return_index=True, return_inverse=True)
+    return first.astype(np.int64), place.astype(np.int64)
 
 
 class FusedStep:
     """The steps of one model with one optimizer, that of model.configure_optimizers.
 
     n_threads: more than four are not used. A process that is forked after a step with several cannot take another step.
+    Raises ValueError if the model is not one that can_compute allows, and RuntimeError without a compiler or memory.
     """
 
     def __init__(self, model, optimizer, n_threads):
         if n_threads < 1:
             raise ValueError(f"the fused step needs at least one thread, not {n_threads}")
         c = model.config
+        if not can_compute(c):
+            raise ValueError("the fused step cannot compute this model: see can_compute")
         self.params, self.optimizer, self.config = list(model.parameters()), optimizer, c
         self.sizes = (ctypes.c_int64 * len(self.params))(*[p.numel() for p in self.params])
         self.ids, self.checked = object(), {}
@@ -64,23 +73,26 @@ class FusedStep:
                                           exp_avg_sq=torch.zeros_like(p))
         self.library = ctypes.CDLL(build())
         self.library.step_new.restype, self.library.step_gradients.restype = ctypes.c_void_p, ctypes.c_float
-        shape = c.n_layer, c.n_head, c.n_embd, c.mlp_expansion * c.n_embd, c.block_size, c.vocab_size
-        self.step = ctypes.c_void_p(self.library.step_new((ctypes.c_int * 6)(*shape), n_threads,
-                                                          ctypes.c_int64(sum(self.sizes))))
-        if not self.step:
-            raise MemoryError("for the fused step")
-        weakref.finalize(self, self.library.step_delete, self.step)
+        self.library.step_has_threads.restype = ctypes.c_bool
+        shape = (ctypes.c_int * 6)(c.n_layer, c.n_head, c.n_embd, c.mlp_expansion * c.n_embd, c.block_size, c.vocab_size)
+        if sum(self.sizes) != self.library.step_parameters(shape):
+            raise ValueError(f"the fused step cannot compute this model: of its {sum(self.sizes)} parameters it knows "
+                             f"{self.library.step_parameters(shape)}")
+        self.handle = ctypes.c_void_p(self.library.step_new(shape, n_threads))
+        if not self.handle:
+            raise RuntimeError("there is not enough memory for the training step in C++")
+        weakref.finalize(self, self.library.step_delete, self.handle)
 
     def pointers(self, name, tensors):
         """The addresses of one tensor for each parameter, which are checked if they are not those of the last time."""
-        places = [(t.data_ptr(), t.stride()) if t is not None else None for t in tensors]
+        places = [(t.data_ptr(), t.dtype, t.shape, t.stride()) if t is not None else None for t in tensors]
         checked, array = self.checked.get(name, (None, None))
         if places != checked:
             sizes = [1] * len(tensors) if name == 'step' else self.sizes
             if not all(t is not None and t.dtype == torch.float32 and t.device.type == 'cpu' and t.is_contiguous()
                        and t.numel() == size for t, size in zip(tensors, sizes)):
                 raise ValueError(f"the fused step needs every {name} as a contiguous float32 tensor on the CPU")
-            array = (ctypes.c_void_p * len(places))(*[address for address, _ in places])
+            array = (ctypes.c_void_p * len(places))(*[place[0] for place in places])
             self.checked[name] = places, array
         return array
 
@@ -110,17 +122,17 @@ class FusedStep:
             if p.grad is None:
                 p.grad = torch.empty_like(p)
         return self.library.step_gradients(
-            self.step, len(self.params), self.sizes, self.pointers('parameter', self.params),
+            self.handle, len(self.params), self.sizes, self.pointers('parameter', self.params),
             self.pointers('gradient', [p.grad for p in self.params]), ctypes.c_void_p(self.text.ctypes.data),
             ctypes.c_void_p(first.ctypes.data), ctypes.c_void_p(weights.ctypes.data), len(first))
 
     def update(self, lr, grad_clip):
         """Clip the gradients' norm to grad_clip, never if it is 0, and take AdamW's step at learning rate lr."""
-        decay_of = {}
-        for group in self.optimizer.param_groups:
+        groups = self.optimizer.param_groups
+        for group in groups:
             group['lr'] = lr
-            decay_of |= dict.fromkeys(group['params'], group['weight_decay'])
-        (beta1, beta2), eps = group['betas'], group['eps']
+        decay_of = {p: group['weight_decay'] for group in groups for p in group['params']}
+        (beta1, beta2), eps = groups[0]['betas'], groups[0]['eps']
         decay = (ctypes.c_double * len(self.params))(*[decay_of[p] for p in self.params])
         state = [self.optimizer.state[p] for p in self.params]
         self.library.step_update(
@@ -142,7 +154,10 @@ def load_fused_step(fused, model, optimizer, device, dtype, batch_size, n_thread
     if fused == 'False' or not can:
         return None
     try:
-        return FusedStep(model, optimizer, n_threads)
+        step = FusedStep(model, optimizer, n_threads)
+        if n_threads > 1 and not step.library.step_has_threads():
+            say("the C++ compiler has no OpenMP, so the training step computes on one thread")
+        return step
     except RuntimeError as e:
         if fused == 'True':
             raise UserError(str(e))

@@ -3,6 +3,8 @@ The fused step in C++: its gradients and updates against PyTorch's, its reproduc
 """
 
 import copy
+import ctypes
+import os
 import shutil
 import subprocess
 import sys
@@ -14,7 +16,7 @@ import torch
 
 from fused import compile_cpp
 from common.checkpoint import load_model
-from fused.fused_step import FusedStep, build, sort_windows, supports
+from fused.fused_step import FusedStep, build, load_fused_step, sort_windows, supports
 from common.questions import arithmetic_questions, arithmetic_text
 from model import GPT, GPTConfig
 
@@ -298,9 +300,30 @@ def test_a_text_whose_sorting_was_interrupted_is_sorted_again(monkeypatch):
     assert step.gradients(ids, starts) == pytest.approx(exact_gradients(model, ids, starts)[0], rel=100 * EPS)
 
 
+def test_the_loss_of_a_model_that_is_certain_is_0_however_large_its_logits_are():
+    model, _, starts = make()
+    with torch.no_grad():
+        model.transformer.wpe.weight *= 0
+        model.lm_head.weight[:] = -1000 * torch.linspace(-1, 1, 14)
+        model.lm_head.weight[3] *= -1
+    assert fused(model).gradients(torch.full((500,), 3), starts) == 0
+
+
 def test_no_threads_are_an_error():
     with pytest.raises(ValueError, match='at least one thread'):
         fused(make()[0], n_threads=0)
+
+
+def test_moments_of_the_wrong_kind_are_an_error_although_address_and_strides_are_those_of_before():
+    model, ids, starts = make()
+    step = fused(model)
+    fused_iteration(step, ids, starts, 1e-3, 1.0)
+    state = step.optimizer.state[model.transformer.h[0].attn.c_attn.weight]
+    whole = state['exp_avg']
+    for wrong in (whole[:14], whole.view(torch.int32)):
+        state['exp_avg'] = wrong
+        with pytest.raises(ValueError, match='exp_avg'):
+            step.update(1e-3, 1.0)
 
 
 def test_gradients_of_the_wrong_kind_are_an_error_before_they_reach_the_c_code():
@@ -330,15 +353,34 @@ def test_weights_that_are_not_numbers_give_a_loss_that_is_none(n_layer):
         assert np.isfinite(step.gradients(ids, some)) and all(p.grad.isfinite().all() for p in model.parameters())
 
 
-def test_only_models_that_it_can_compute_are_supported():
+@pytest.mark.parametrize('other', [
+    dict(bias=True), dict(dropout=0.1), dict(activation='gelu_new'), dict(n_embd=1024), dict(vocab_size=1000),
+    dict(mlp_expansion=8)], ids=str)
+def test_a_model_that_it_cannot_compute_is_not_supported_and_an_error(other):
+    config = GPTConfig(**dict(block_size=9, vocab_size=17, n_layer=1, n_head=2, n_embd=14, bias=False) | other)
+    assert not supports(config, 'cpu', 'float32', 882)
+    with pytest.raises(ValueError, match='cannot compute'):
+        fused(GPT(config))
+
+
+def test_an_output_layer_of_its_own_is_an_error():
+    model, *_ = make()
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.clone())
+    with pytest.raises(ValueError, match='of its 1820 parameters it knows 1582'):
+        fused(model)
+
+
+def test_only_small_models_on_a_cpu_in_float32_are_supported():
     config = dict(block_size=9, vocab_size=17, n_layer=2, n_head=2, n_embd=14, bias=False)
     assert supports(GPTConfig(**config), 'cpu', 'float32', 1)
-    for other in (dict(bias=True), dict(dropout=0.1), dict(activation='gelu_new'), dict(n_embd=1024),
-                  dict(vocab_size=1000), dict(mlp_expansion=8)):
-        assert not supports(GPTConfig(**config | other), 'cpu', 'float32', 882)
     assert not supports(GPTConfig(**config), 'cuda', 'float32', 882)
     assert not supports(GPTConfig(**config), 'cpu', 'bfloat16', 882)
     assert not supports(GPTConfig(**config | dict(n_embd=56)), 'cpu', 'float32', 16), 'the table outweighs the windows'
+
+
+@pytest.fixture
+def compiled():
+    return build()
 
 
 @pytest.fixture
@@ -355,6 +397,45 @@ def test_a_compiler_that_does_not_work_is_one_sentence(cache, monkeypatch, compi
     assert '\n' not in str(error.value) and compiler in str(error.value)
 
 
+def script(path, *lines):
+    """A compiler that is a shell script."""
+    path.write_text('\n'.join(['#!/bin/sh', *lines, '']), encoding='utf-8')
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_a_library_that_cannot_be_loaded_is_one_sentence_and_leaves_nothing(cache, tmp_path, monkeypatch):
+    monkeypatch.setenv('CXX', script(tmp_path / 'compiler', 'for out; do :; done', 'echo nonsense > "$out"'))
+    with pytest.raises(RuntimeError, match=r'compiler compiled fused_step.cpp, but the library cannot be loaded: .+'):
+        build()
+    assert not list((cache / 'fused_step').iterdir())
+
+
+def test_a_compiler_without_openmp_is_told_of_and_gives_one_thread(cache, tmp_path, monkeypatch, capsys):
+    compiler = next(filter(shutil.which, ('g++', 'clang++', 'c++')))
+    monkeypatch.setenv('CXX', script(tmp_path / 'compiler', 'case "$*" in *-fopenmp*) exit 1;; esac',
+                                     f'exec {compiler} "$@" -O0'))
+    model, ids, starts = make()
+    optimizer = model.configure_optimizers(0.0, 1e-2, (0.9, 0.99), 'cpu')
+    step = load_fused_step('auto', model, optimizer, 'cpu', 'float32', batch_size=100, n_threads=2)
+    assert 'no OpenMP' in capsys.readouterr().out
+    assert step.gradients(ids, starts) == pytest.approx(exact_gradients(model, ids, starts)[0], rel=100 * EPS)
+
+
+@pytest.mark.skipif(not hasattr(os, 'getuid'), reason='files have no owners')
+def test_a_library_of_somebody_else_is_not_loaded(compiled, cache, tmp_path, monkeypatch):
+    monkeypatch.setenv('CXX', script(tmp_path / 'compiler', 'for out; do :; done', f'cp {compiled} "$out"'))
+    theirs = Path(build())
+    monkeypatch.setattr(compile_cpp, 'is_ours', lambda path: path != theirs)
+    before = theirs.stat().st_ino
+    assert Path(build()).stat().st_ino != before
+
+
+def test_memory_that_cannot_be_had_is_no_exception_in_the_c_code():
+    new = fused(make()[0]).library.step_new
+    assert new((ctypes.c_int * 6)(1, 1, 14, 14, 9, -100), 1) is None  # as many bytes as no vector can have
+
+
 def test_no_compiler_is_one_sentence(cache, monkeypatch):
     monkeypatch.delenv('CXX', raising=False)
     monkeypatch.setenv('PATH', str(cache))
@@ -368,6 +449,22 @@ def test_a_cache_folder_that_cannot_be_written_gives_way_to_a_temporary_one(cach
     model, ids, starts = make()
     fused(model).gradients(ids, starts)
     assert cache not in Path(build()).parents and cache.is_file()
+
+
+@pytest.mark.skipif(not hasattr(os, 'getuid'), reason='folders have no modes')
+def test_nobody_else_can_write_in_the_cache_folder(cache):
+    for path in (cache, cache / 'fused_step'):
+        path.mkdir()
+        path.chmod(0o777)
+    assert compile_cpp.cache_folder() == cache / 'fused_step'
+    assert (cache / 'fused_step').stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.skipif(not hasattr(os, 'getuid'), reason='folders have no owners')
+def test_a_cache_folder_of_somebody_else_gives_way_to_a_temporary_one(cache, monkeypatch):
+    (cache / 'fused_step').mkdir(parents=True)
+    monkeypatch.setattr(os, 'getuid', lambda: (cache / 'fused_step').stat().st_uid + 1)
+    assert cache not in compile_cpp.cache_folder().parents
 
 
 @pytest.mark.slow
