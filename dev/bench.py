@@ -112,13 +112,15 @@ def settings(name):
 
 
 def serve(pipe, kind, name, threads):
-    """A process that takes one kind of step: it gets weights and a number of iterations, and sends milliseconds."""
+    """A process that takes one kind of step: it gets weights and a number of iterations, and sends milliseconds.
+
+    It ends when it gets None: one that is killed leaves semaphores behind, of which Python then warns.
+    """
     torch.set_flush_denormal(kind != 'plain')  # before there are threads to inherit it
     config, _, ids, model = settings(name)
     compute_init('cpu', config['n_embd'], threads, 'auto')
     step, iter_num = STEPS[kind](model, config, ids), 0
-    while True:
-        weights, iters = pipe.recv()
+    for weights, iters in iter(pipe.recv, None):
         model.load_state_dict(weights)
         start = time.perf_counter()
         for _ in range(iters):
@@ -157,8 +159,9 @@ def bench_steps(name, threads):
             for kind, pipe in pipes.items():
                 pipe.send((state, iters))
                 times[of][kind].append(pipe.recv())
-    for process in processes:
-        process.kill()
+    for pipe, process in zip(pipes.values(), processes, strict=True):
+        pipe.send(None)
+        process.join()
     return {of: {kind: values[1:] for kind, values in table.items()} | {'floor': [floor(model, config)]}
             for of, table in times.items()}
 
