@@ -4,7 +4,7 @@
 //
 // Letters: L layers, H heads, width C, MLP of hidden width F, T positions in a window, vocabulary V. A lane holds W
 // windows laid end to end, because products are quicker over more positions: P = W * T. Only attention sees where a
-// window ends. A slot is one lane at one position, and has the number position * LANES + lane. d_x is the gradient of x.
+// window ends. A slot is one lane at one position; its number is position * LANES + lane. d_x is the gradient of x.
 
 #pragma once
 
@@ -133,8 +133,8 @@ struct From {  // the rows from `first` on, one for each slot: instead of a vect
     int operator[](int slot) const { return first + slot; }
 };
 
-// Each slot of P positions takes its n features from the row that `row` names. x has LANES vectors after its end, because
-// the padding of a row is moved along, and overwritten by the next position.
+// Each slot of P positions takes its n features from the row that `row` names. x has LANES vectors after its end,
+// because the padding of a row is moved along, and overwritten by the next position.
 template <class Numbers> void load(vec* x, Rows& rows, const Numbers& row, int P) {
     for (int p = 0; p < P; p++, x += rows.n)
         for (int j = 0; j < rows.registers; j++) {

@@ -10,8 +10,8 @@
 //   many prefixes in common, the more so as they come sorted. So a group computes each of its prefixes once.
 // - What the first layer computes before attention depends only on a prefix's last token and its position. So it is
 //   computed once for each such pair, in a table.
-// - With one head, proj is multiplied into the matrix that makes v, because attention is linear in v. The parameters are
-//   called folded then.
+// - With one head, proj is multiplied into the matrix that makes v, because attention is linear in v. The parameters
+//   are called folded then.
 //
 // What lanes are: windows within attention, rows of the table where that is made, and prefixes everywhere else. On the
 // way from one to the other, lanes are stored as rows of floats, and loaded from there in another order.
@@ -73,7 +73,8 @@ struct Table {
 
 struct LayerActivations { Norm ln_1, ln_2; vec *qkv, *att, *y, *gelu, *gelu_slope; };
 
-// The token that follows a position of a window: after which prefix, where its logit is, that, and its weight in the loss
+// The token that follows a position of a window: after which prefix, where its logit is, the logit, and its weight in
+// the loss
 struct Target { int prefix, logit; float value, weight; };
 
 struct Source { Rows& qkv; const std::vector<int>& row; };  // rows of q, k and v, and which one each window takes
@@ -302,8 +303,8 @@ void forward(const Shape& s, const Parameters& folded, Table& table, Activations
     linear(a.logits, folded.head, a.ln_f.out, s.V, s.C, a.positions);
 }
 
-// Adds the windows' mean losses, weighted: the log of the sum of exp(logit), minus the target's logit. The logits become
-// their gradients: the prefix's weight * softmax, minus the weights of the windows that go on with that token.
+// Adds the windows' mean losses, weighted: the log of the sum of exp(logit), minus the target's logit. The logits
+// become their gradients: the prefix's weight * softmax, minus the weights of the windows that go on with that token.
 void cross_entropy(const Shape& s, Activations& a) {
     for (Target& t : a.targets) t.value = a.logits[t.logit][t.prefix % LANES];
     for (int p = 0; p < a.positions; p++) {
@@ -314,11 +315,13 @@ void cross_entropy(const Shape& s, Activations& a) {
         a.max[p] = max;
         for (int lane = 0; lane < LANES; lane++) a.log_total[p][lane] = std::log(total[lane]);
     }
+    double loss = 0.0;
     for (const Target& t : a.targets) {
         const int p = t.prefix / LANES, lane = t.prefix % LANES;
-        a.loss += t.weight * (a.log_total[p][lane] + (a.max[p][lane] - t.value));  // both are at least 0
+        loss += t.weight * (a.log_total[p][lane] + (a.max[p][lane] - t.value));  // both are at least 0
         a.logits[t.logit][lane] -= t.weight;
     }
+    a.loss += loss;
 }
 
 void backward(const Shape& s, const Parameters& folded, const Parameters& d_folded, Table& d_table, Activations& a) {
@@ -399,8 +402,8 @@ void fold(const Shape& s, const Parameters& params, Parameters& folded) {
         multiply(folded.layers[i].v(s.C), Weights{params.layers[i].proj, s.C}, params.layers[i].v(s.C), s.C);
 }
 
-// The gradients of folded parameters become those of the parameters. If d is that of proj V, then that of proj is d V^T,
-// and that of V is proj^T d. wte is used twice, so its two gradients are added.
+// The gradients of folded parameters become those of the parameters. If d is that of proj V, then that of proj is
+// d V^T, and that of V is proj^T d. wte is used twice, so its two gradients are added.
 void unfold(const Shape& s, const Parameters& params, const Parameters& d_params, float* square) {
     const DenormalsAreZero in_this_thread;
     const int C = s.C;

@@ -74,7 +74,8 @@ class FusedStep:
         self.library = ctypes.CDLL(build())
         self.library.step_new.restype, self.library.step_gradients.restype = ctypes.c_void_p, ctypes.c_float
         self.library.step_has_threads.restype = ctypes.c_bool
-        shape = (ctypes.c_int * 6)(c.n_layer, c.n_head, c.n_embd, c.mlp_expansion * c.n_embd, c.block_size, c.vocab_size)
+        shape = (ctypes.c_int * 6)(c.n_layer, c.n_head, c.n_embd, c.mlp_expansion * c.n_embd, c.block_size,
+                                   c.vocab_size)
         if sum(self.sizes) != self.library.step_parameters(shape):
             raise ValueError(f"the fused step cannot compute this model: of its {sum(self.sizes)} parameters it knows "
                              f"{self.library.step_parameters(shape)}")

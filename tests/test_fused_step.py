@@ -74,7 +74,7 @@ def exact_gradients(model, ids, starts, off=0.0):
 
 
 def assert_exact_but_for_rounding(model, ids, starts, n_threads=1):
-    """On any processor: float32 errs 1 to 3 times as much as if each weight were off by one rounding, and exact sums not."""
+    """On any processor, float32 errs 1 to 3 times as much as if each weight were off by one rounding."""
     loss, expected = exact_gradients(model, ids, starts)
     allowed = 10 * difference(exact_gradients(model, ids, starts, off=EPS)[1], expected)
     assert allowed < 1e-4, 'so that a wrong formula is not within it'
@@ -205,7 +205,7 @@ def two_threads():
 
 def test_every_thread_takes_denormal_numbers_for_0(two_threads, monkeypatch):
     """Of a model so sure that each gradient of a logit is denormal, before huge embeddings make larger ones of them."""
-    monkeypatch.setattr('fused.fused_step.MAX_SORTED', 10)  # else windows have beginnings, and so their gradients, in common
+    monkeypatch.setattr('fused.fused_step.MAX_SORTED', 10)  # else windows share beginnings, and gradients are summed
     model, *_ = make()
     direction = torch.linspace(-1, 1, 14)
     other = direction**2 - (direction**2).mean()  # no position has any of it
@@ -333,7 +333,7 @@ def test_gradients_of_the_wrong_kind_are_an_error_before_they_reach_the_c_code()
         step.update(1e-3, 1.0)  # there are none yet
     step.gradients(ids, starts)
     wide, square = model.transformer.h[0].attn.c_attn.weight, model.transformer.h[0].attn.c_proj.weight
-    for weight, grad in ((wide, torch.zeros(14, 42).t()), (square, square.grad.t())):  # the second's address is the same
+    for weight, grad in ((wide, torch.zeros(14, 42).t()), (square, square.grad.t())):  # the second has its old address
         whole, weight.grad = weight.grad, grad
         with pytest.raises(ValueError, match='gradient'):
             step.update(1e-3, 1.0)
