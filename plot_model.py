@@ -1,5 +1,5 @@
 """
-What is inside a model: its characters on two principal components, where each position attends, and the weights as images.
+Draw the inside of a model: its characters on two principal components, where it attends, and the weights as images.
 
 $ python plot_model.py --out_dir=math_mini_14
 
@@ -9,7 +9,7 @@ one question of each task, held out if there is such a one.
 
 import os
 
-from common.errors import UserError, report_errors, printable
+from common.errors import UserError, printable, report_errors
 from configurator import configure
 
 # settings
@@ -25,9 +25,10 @@ import torch  # it takes seconds to import, so the settings are checked first
 
 from common.checkpoint import load_model
 from common.pictures import SHADES, matplotlib, plt, save
+from matplotlib.ticker import MaxNLocator
 
 VISIBLE = str.maketrans('\n ', '↵␣')
-CIRCLE = 14  # points
+CIRCLE = 14  # diameter of a character's circle, in points
 plt.rcParams.update({'axes.titlesize': 9, 'axes.labelsize': 9, 'xtick.labelsize': 8, 'ytick.labelsize': 8,
                      'xtick.major.size': 0, 'ytick.major.size': 0})
 
@@ -58,10 +59,12 @@ def apart(points, least):
 
 
 def image(ax, matrix, title, xlabel, ylabel, names=()):
-    """A matrix of weights; the title names the largest. names: of equal parts of its rows."""
+    """A matrix of weights, named beside its rows. names: of equal parts of them."""
     limit = np.abs(matrix).max()
     ax.imshow(matrix, cmap='cividis', vmin=-limit, vmax=limit, aspect='auto', interpolation='nearest')
-    ax.set(title=f'{title}, largest {limit:.2g}', xlabel=xlabel, ylabel=ylabel)
+    ax.set(title=f'{title}, max |w| {limit:.2g}', xlabel=xlabel, ylabel=ylabel)
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True))
     if names:
         ax.set_yticks([(i + 0.5) * len(matrix) / len(names) - 0.5 for i in range(len(names))], names, parse_math=False)
 
@@ -70,7 +73,7 @@ torch.set_grad_enabled(False)
 model, meta, path, config = load_model(out_dir, [checkpoint])
 wte, layers = model.transformer.wte.weight.double().numpy(), model.transformer.h
 if min(wte.shape) < 2:
-    raise UserError(f"{path} has a width or a vocabulary of 1, and embeddings are drawn on two components")
+    raise UserError(f"{path} cannot be drawn: two components need a width and a vocabulary of 2 or more")
 names = [meta.tokenizer.decode([i]).translate(VISIBLE) for i in range(min(len(wte), 256))]
 questions = {q.task: q for q in sorted(meta.questions, key=lambda q: q.group == 'held out')}  # held out if there is one
 prompts = [meta.tokenizer.encode(q.prompt)[-model.config.block_size:] for q in questions.values()]
@@ -87,7 +90,8 @@ axes = above.subplots(1, 3, width_ratios=[2, 2, 1])
 image(axes[1], wte, 'wte', 'dimension', 'character', names if len(wte) <= 128 else ())
 image(axes[2], model.transformer.wpe.weight.numpy(), 'wpe', 'dimension', 'position')
 
-# the digits, or all characters if there are fewer than three, along the two directions in which their embeddings differ most
+# the digits, or all characters if there are fewer than three, along the two directions in which their embeddings differ
+# most
 digits = [i for i, name in enumerate(names) if name.isdigit()]
 chosen = digits if len(digits) > 2 else list(range(len(names)))
 components, sizes, _ = np.linalg.svd(wte[chosen] - wte[chosen].mean(0), full_matrices=False)
@@ -98,8 +102,10 @@ axes[0].plot(*points.T, color='#56B4E9', linewidth=len(digits) > 2, marker='o', 
 for i, (x, y) in zip(chosen, points):
     axes[0].text(x, y, names[i], ha='center', va='center', parse_math=False)
 first, second = sizes[:2] ** 2 / (sizes ** 2).sum()
-axes[0].set(title='embeddings on their first two principal components', xticks=[], yticks=[], aspect='equal',
-            adjustable='datalim', xlabel=f'first ({first:.0%} of the variance)', ylabel=f'second ({second:.0%})')
+axes[0].scatter(*np.stack([points.min(0) - CIRCLE / 72, points.max(0) + CIRCLE / 72]).T, s=0)  # room for the circles
+axes[0].set(title='embeddings on their first two principal components,\npoints that would overlap are moved apart',
+            xticks=[], yticks=[], aspect='equal', adjustable='datalim',
+            xlabel=f'first ({first:.0%} of the variance)', ylabel=f'second ({second:.0%})')
 
 axes = below.subplots(len(layers), len(prompts) + 4, squeeze=False, width_ratios=[side] * len(prompts) + [1.65] * 4)
 for j, ids in enumerate(prompts):
@@ -115,7 +121,7 @@ for block, row in zip(layers, axes[:, len(prompts):]):
         weights = block.get_submodule(name).weight.numpy()
         image(ax, weights, name, 'input', 'output', 'qkv' if name == 'attn.c_attn' else '')
 for some, cmap, low, label in ((axes[:, :len(prompts)], SHADES, 0, 'attention'),
-                               (axes[:, len(prompts):], 'cividis', -1, 'weight, divided by the largest of its image')):
+                               (axes[:, len(prompts):], 'cividis', -1, 'weight, divided by max |w| of its image')):
     if some.size:
         colours = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(low, 1), cmap)
         below.colorbar(colours, ax=some, location='bottom', aspect=40, label=label, ticks=[low, (low + 1) / 2, 1])

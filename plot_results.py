@@ -240,7 +240,7 @@ def label_sizes(ax, kind, sizes):
     ax.set_title(f"{DATASETS.get(kind.removesuffix('_mini'), kind)} ({seeds})", parse_math=False)
     widths = [re.search(r'(?:_|n_embd=)(\d+)', config) for config in sizes.index]
     labels = [f'{n:,}\nwidth {width[1]}' if width else f'{n:,}' for n, width in zip(sizes.n_params, widths)]
-    ax.set(xscale='log', ylim=(-3, 103), xlabel='parameters')
+    ax.set(xscale='log', xmargin=0.13, ylim=(-3, 103), xlabel='parameters')
     if len(sizes) == 1:  # otherwise matplotlib puts the only tick at the edge
         ax.set_xlim(sizes.n_params.iloc[0] / 2, sizes.n_params.iloc[0] * 2)
     ax.set_xticks(sizes.n_params.astype(float), labels)

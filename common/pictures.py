@@ -236,7 +236,7 @@ def draw_answers(models, logx=False):
             ax.label_outer()  # all panels of a row have the same questions
     figure.supylabel('questions, those learnt first at the top' + '; only some are named' * (not all_named),
                      fontsize=10)
-    figure.colorbar(mesh, ax=axes, location='right', aspect=40, shrink=0.6, label=PROBABILITY)
+    figure.colorbar(mesh, ax=axes, location='right', aspect=40, shrink=0.6, pad=0.02, label=PROBABILITY)
     return figure
 
 

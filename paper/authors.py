@@ -22,10 +22,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from common.pictures import ITERATIONS, plt, save, seeds_label
+from common.pictures import ITERATIONS, plt, run_label, save, seeds_label
 from common.results import read_sweep
 from common.files import write_file
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 RESULTS = REPO / 'results'
 STYLES = {'loss': ('#555555', 'training loss'), 'sums': ('#0072B2', 'arithmetic, held-out questions included'),
@@ -106,10 +107,10 @@ def draw(panels):
             if measure == 'loss':  # the fall from the loss of an untrained model would hide the rest
                 ax.set_ylim(0.95 * min(theirs_curve.min(), seeds.min().min()), 1.1 * theirs_curve.loc[:1000].iloc[-1])
         stopped = f', {stop:,.0f} iterations' if stop < theirs.iter.max() else ''
-        top.set(title=f'{config} ({seeds_label(len(ours))}{stopped})', ylim=(-3, 103))
+        top.set(title=f'{run_label(config)} ({seeds_label(len(ours))}{stopped})', ylim=(-3, 103))
         if i % 3 == 0:
             top.set_ylabel('accuracy (%)')
-            bottom.set_ylabel('nats per character')
+            bottom.set_ylabel('training loss\n(nats per character)')
         bottom.xaxis.set_major_formatter(ITERATIONS)
         for ax in (top, bottom):
             ax.grid(alpha=0.25)
@@ -119,9 +120,11 @@ def draw(panels):
         ax.set_xlabel('iteration')
     handles = [Line2D([], [], color=colour, label=name) for measure, (colour, name) in STYLES.items()
                if any(measure in curves(theirs) for _, theirs, _ in panels)]
-    band = 'our seed' if all(len(ours) == 1 for _, _, ours in panels) else 'our seeds, from the lowest to the highest'
-    figure.legend(handles=handles, title=f"line: the authors' run; band: {band}", loc='outside lower center',
-                  ncols=len(handles), frameon=False)
+    one = all(len(ours) == 1 for _, _, ours in panels)
+    handles += [Line2D([], [], color='black', linewidth=1.2, label="the authors' run"),
+                Line2D([], [], color='#aaaaaa', linewidth=4, label='our seed') if one else
+                Patch(color='#bbbbbb', label='our seeds, from the lowest to the highest')]
+    figure.legend(handles=handles, loc='outside lower center', ncols=3, frameon=False)
     return figure
 
 
@@ -137,8 +140,8 @@ def draw_replay(theirs, ours):
         ax.plot(run.iter, run.train_loss, color={'theirs': '#D55E00', 'other': '#0072B2'}[batches], linewidth=1.8,
                 linestyle='--' if dtype == 'bfloat16' else '-',
                 label=f"our model, {batches.removesuffix('s')} batches, {dtype}")
-    ax.set(xlim=(0, table.iter.max()), ylim=(0.75, 1.7), xlabel='iteration', ylabel='training loss (nats per character)',
-           title="facts_mini_14, replayed from the authors' initial weights")
+    ax.set(xlim=(400, table.iter.max()), ylim=(0.75, 1.7), xlabel='iteration', ylabel='training loss (nats per character)',
+           title="capitals, width 14, replayed from the authors' initial weights")
     ax.grid(alpha=0.25)
     ax.legend(frameon=False)
     return figure

@@ -14,7 +14,7 @@ ADDED = ['chance_acc', 'chance_off_by_one', 'inner_acc', 'edge_acc', 'inner_minu
 PERCENTS = [*PERCENT_HELD_OUT.values()]
 
 
-def describe(runs):
+def measure_rows(runs):
     """How many runs there are of each kind (value) of those planned (n); then each measure of each condition."""
     numbers = []
     conditions = pd.DataFrame(PLANNED + runs[CONDITION].values.tolist(), columns=CONDITION).drop_duplicates()
@@ -121,4 +121,4 @@ def run_tests(runs):
 
 def all_numbers(runs):
     """numbers.csv as a DataFrame."""
-    return pd.DataFrame(describe(runs) + run_tests(runs), columns=COLUMNS)
+    return pd.DataFrame(measure_rows(runs) + run_tests(runs), columns=COLUMNS)

@@ -4,7 +4,7 @@ The five figures of study/widths.md, for widths.py.
 
 import numpy as np
 
-from common.pictures import ITERATIONS, plt
+from common.pictures import ITERATIONS, plt, width_axis
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, NullLocator
 from study.inference import dealt_anew_within
@@ -22,7 +22,7 @@ def draw_heat(numbers):
     ax.imshow(100 * accuracy, cmap='cividis', vmin=0, vmax=most, aspect='auto')
     for (y, x), value in np.ndenumerate(100 * accuracy):
         ax.text(x, y, '' if np.isnan(value) else f'{np.floor(value + 0.5):.0f}', ha='center', va='center', fontsize=12,
-                fontweight='bold', color='white' if value < 0.6 * most else 'black')
+                fontweight='bold', color='white' if value < 0.45 * most else 'black')
     rows, columns = accuracy.shape
     if (fits > 0.5).to_numpy().any():
         fine = np.kron(np.pad(fits > 0.5, 1).astype(float), np.ones((50, 50)))  # the line follows the cells' edges
@@ -31,30 +31,29 @@ def draw_heat(numbers):
         line.set_path_effects([withStroke(linewidth=5, foreground='black')])
     ax.set(xlim=(-0.53, columns - 0.47), ylim=(rows - 0.47, -0.53), xlabel='width (n_embd)', ylabel='held-out fraction',
            title='Final held-out accuracy (%), mean over the splits\n'
-                 'inside the outline, most runs once reached 99 % training accuracy')
+                 'outlined: most runs reached 99 % training accuracy')
     ax.set_xticks(range(columns), accuracy.columns.astype(int))
     ax.set_yticks(range(rows), [f'{percent:.0f} %' + '\n(one pair)' * (percent == 2) for percent in accuracy.index])
     return figure
 
 
-def draw_splits(ax, runs, numbers, name, widths, style, label):
+def draw_splits(ax, runs, numbers, name, style, label):
     """One measure over the width: a small dot for each run, and beside it the mean and its interval.
 
-    The mean of fewer than five runs is hollow. Runs of one value would hide each other, so each split is a little
-    aside.
+    The mean of fewer than five runs is hollow. Runs of one value would hide each other, so each split is a little aside: on the
+    logarithmic axis, a factor.
     """
     offset, colour, marker, dashes = style
     there, means = runs.dropna(subset=name), numbers[numbers.name == name].sort_values('n_embd')
-    aside = offset - 0.08 + 0.012 * (there.split - 3.5)
-    ax.plot(there.n_embd.map(widths.index) + aside, 100 * there[name], linestyle='', marker=marker, markersize=3,
+    aside = offset - 0.012 + 0.0018 * (there.split - 3.5)
+    ax.plot(there.n_embd * np.exp(aside), 100 * there[name], linestyle='', marker=marker, markersize=3,
             color=colour, alpha=0.45, markeredgewidth=0)
-    x, few = means.n_embd.map(widths.index) + offset + 0.06, means.n < 5
+    x, few = means.n_embd * np.exp(offset + 0.009), means.n < 5
     mean, low, high = (100 * means[column].fillna(means.value) for column in ('value', 'low', 'high'))
     ax.plot(x[few], mean[few], linestyle='', marker=marker, markersize=6, color=colour, markerfacecolor='white',
             zorder=3)
     ax.errorbar(x, mean, yerr=[mean - low, high - mean], color=colour, marker=marker, linestyle=dashes, linewidth=1.3,
                 capsize=2.5, markersize=6, label=label)
-    ax.set_xticks(range(len(widths)), widths)
     ax.set(ylim=(-3, 103))
     ax.grid(alpha=0.25)
 
@@ -66,11 +65,12 @@ def draw_widths(runs, numbers):
     figure, axes = plt.subplots(2, 3, figsize=(10, 6), sharex=True, sharey=True, layout='constrained')
     for ax, percent in zip(axes.flat, percents):
         tables = runs[runs.share == percent], numbers[numbers.share == percent]
-        draw_splits(ax, *tables, 'heldout_acc', widths, (-0.12, END, 'o', '-'), 'final')
-        draw_splits(ax, *tables, 'fit_heldout_acc', widths, (0.12, FIT, '^', '--'),
+        draw_splits(ax, *tables, 'heldout_acc', (-0.02, END, 'o', '-'), 'final')
+        draw_splits(ax, *tables, 'fit_heldout_acc', (0.02, FIT, '^', '--'),
                     'at matched fit (first evaluation\nwith 99 % training accuracy)')
-        ax.set(title=f'{percent:.0f} % held out', xlabel='width (n_embd)')
-        ax.tick_params(labelbottom=True)
+        width_axis(ax, widths)
+        ax.set(title=f'{percent:.0f} % held out')
+        ax.tick_params(labelbottom=True, axis='x', labelsize=8)
     for ax in axes.flat[len(percents):]:
         ax.axis('off')
     for ax in axes[:, 0]:
@@ -122,7 +122,7 @@ def draw_errors(answers):
     asked = asked[(asked.group == 'held out') & (asked.when == 'last')]
     widths = sorted(asked.n_embd.unique())
     figure, axes = panels_by_width(widths, 'Held-out questions, 20 % held out', 'held-out questions (%)',
-                                   'prediction minus right answer')
+                                   'prediction minus right answer; predictions without a number are in no bar')
     bins = range(-5, 6)
 
     def percent_of(errors):  # predictions without a number are NaN and in no bin
@@ -134,7 +134,7 @@ def draw_errors(answers):
                       edgecolor='black', linewidth=0.6)
         dots = ax.plot(bins, percent_of(dealt_anew), color='black', linestyle='', marker='.', markersize=5)
         ax.set_xticks([-5, -2, 0, 2, 5], ['≤−5', '−2', '0', '2', '≥5'])
-    figure.legend([bars[5], bars[0], dots[0]], ['right', 'wrong', 'answers dealt anew'], loc='outside upper right',
+    figure.legend([bars[5], bars[0], dots[0]], ['right', 'wrong', 'baseline: answers dealt anew'], loc='outside upper right',
                   ncols=3, frameon=False)
     return figure
 
@@ -144,11 +144,10 @@ def draw_random(runs, numbers):
     runs, numbers = (table[table.study == 'random'] for table in (runs, numbers))
     widths = sorted(runs.n_embd.unique())
     figure, ax = plt.subplots(figsize=(6.4, 4.2), layout='constrained')
-    draw_splits(ax, runs, numbers, 'seen_acc', widths, (0, END, 'o', '-'), 'training accuracy')
+    draw_splits(ax, runs, numbers, 'seen_acc', (0, END, 'o', '-'), 'training accuracy')
     bits = numbers[numbers.name == 'bits_per_param'].set_index('n_embd').value
-    ax.set_xticks(range(len(widths)), [f'{width}\n{bits[width]:.2f}' for width in widths])
-    ax.set(xlabel='width (n_embd), and below it the bits memorised per parameter', xlim=(-0.5, len(widths) - 0.5),
-           ylabel='final training accuracy (%)',
+    width_axis(ax, widths, [f'{width}\n{bits[width]:.2f}' for width in widths])
+    ax.set(xlabel='width (n_embd), and below it the bits memorised per parameter', ylabel='final training accuracy (%)',
            title='200 shuffled answers\nsmall: one split; large: mean over the splits, 95 % interval')
     return figure
 

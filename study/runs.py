@@ -21,14 +21,14 @@ SPLITS = 8  # runs of each condition
 FIRST_SEED = 1337  # of split 0
 
 
-def settings_of(config):
+def varied_settings(config):
     """The settings in which a run differs, from its label in a sweep: {'n_embd': '6', ...} of 'study,n_embd=6,...'."""
     return dict(part.split('=') for part in config.split(',')[1:])
 
 
 def condition_of(config, kind):
     """The condition of a run, from its label and the kind of its sweep: main, orders, decay or random."""
-    settings = settings_of(config)
+    settings = varied_settings(config)
     study = f"decay {float(settings['weight_decay'])}" if kind == 'decay' else kind
     return study, PERCENT_HELD_OUT[settings['dataset']] if kind == 'main' else CONTROLS[study], int(settings['n_embd'])
 

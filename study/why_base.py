@@ -99,7 +99,7 @@ def percentile_row(name, values, **columns):
     return dict(arm='B', name=name, value=values[0], low=low, high=high) | columns
 
 
-def curves_of(runs, measure, seed):
+def bootstrapped_curves(runs, measure, seed):
     """The mean curve of each base, and after it those of bootstrap samples: dict of base to (1 + samples, widths).
 
     All bases draw the same splits, as far as they have them. A base without a complete split has no curve.
@@ -111,8 +111,8 @@ def curves_of(runs, measure, seed):
 
 def primary(runs, shuffled, ending=''):
     """The widths of the fall and of memory of each base, the slope and the verdict: rows of numbers.csv."""
-    accuracy = curves_of(runs, f'held-out accuracy{ending}', 0)
-    memory = curves_of(shuffled, f'accuracy on shuffled answers{ending}', 1)
+    accuracy = bootstrapped_curves(runs, f'held-out accuracy{ending}', 0)
+    memory = bootstrapped_curves(shuffled, f'accuracy on shuffled answers{ending}', 1)
     falls = {base: width_of_fall(WIDTHS, curve) for base, curve in accuracy.items()}
     memories = {base: width_of_memory(WIDTHS, curve) for base, curve in memory.items()}
     both = [base for base in falls if base in memories]

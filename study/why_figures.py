@@ -5,7 +5,7 @@ there.
 
 import numpy as np
 
-from common.pictures import plt
+from common.pictures import plt, width_axis
 from matplotlib.ticker import NullLocator
 from study.datasets import BASES
 from study.why_load import LOADS, MOST_LEARNT
@@ -24,13 +24,6 @@ def draw_means(ax, x, means, **style):
     ax.grid(alpha=0.25)
 
 
-def width_axis(ax, widths):
-    """A logarithmic axis of widths that has a tick at each."""
-    ax.set(xscale='log', xlabel='width (n_embd)')
-    ax.set_xticks(widths, [str(width) for width in widths])
-    ax.xaxis.set_minor_locator(NullLocator())
-
-
 def draw_order(numbers):
     """Arm A: accuracy over the width if one order or both are held out, for additions and for subtractions."""
     figure, axes = plt.subplots(1, 2, figsize=(9.6, 4.2), sharey=True, layout='constrained')
@@ -39,14 +32,15 @@ def draw_order(numbers):
     for ax, name in zip(axes, ('additions', 'subtractions')):
         for condition, style in styles.items():
             means = numbers[(numbers.name == name) & (numbers.condition == condition)].sort_values('n_embd')
-            aside = 1.02 if condition == 'one order held out' else 1 / 1.02  # so that intervals do not hide each other
-            draw_means(ax, aside * means.n_embd, means, label=condition, **style)
-        ax.set(title=f'Ten held-out {name}')
+            aside = 1.025 if condition == 'one order held out' else 1 / 1.025  # so that intervals do not hide each other
+            draw_means(ax, aside * means.n_embd, means, label=f'{condition}, right', **style)
+        splits = sorted({*numbers[(numbers.name == name)].n.astype(int)})
+        ax.set(title=f"Ten held-out {name} ({' to '.join(map(str, dict.fromkeys([splits[0], splits[-1]])))} splits)")
         width_axis(ax, sorted(means.n_embd.astype(int)))
     other = numbers[(numbers.name == 'predicted b-a for a-b') & (numbers.condition == 'one order held out')]
-    draw_means(axes[1], other.n_embd, other, label='one order held out: predicted b-a for a-b', color=GREY, marker='s',
+    draw_means(axes[1], other.n_embd, other, label='one order held out, predicted b-a for a-b', color=GREY, marker='s',
                linestyle=':')
-    axes[0].set_ylabel(f'held-out accuracy (%)\n{NOTE}')
+    axes[0].set_ylabel(f'per cent of the ten questions\n{NOTE}')
     figure.legend(*axes[1].get_legend_handles_labels(), loc='outside lower center', ncols=3, frameon=False)
     return figure
 

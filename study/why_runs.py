@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from common.answers import read_answers
 from common.errors import UserError, explained
-from study.runs import FIRST_SEED, settings_of
+from study.runs import FIRST_SEED, varied_settings
 
 
 class Sweep(NamedTuple):
@@ -45,7 +45,7 @@ def read_runs(folder, name):
         raise UserError(f"the runs in {path} end at {ends}, not at {sweep.iters}: write it with summarize.py --output "
                         "when they are finished")
     with explained(f"{path} holds a run that is not of the plan ({{}}): write it again with study/why.sh save"):
-        settings = {config: {'weight_decay': '0', **sweep.settings, **settings_of(config)}
+        settings = {config: {'weight_decay': '0', **sweep.settings, **varied_settings(config)}
                     for config in answers.config.unique()}
         columns = {key: [settings[config][key] for config in answers.config]
                    for key in ('n_embd', 'dataset', 'weight_decay')}

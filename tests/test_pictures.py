@@ -309,7 +309,7 @@ def test_every_letter_inside_a_model_of_capitals_can_be_read(monkeypatch):
 def test_attention_has_a_scale_and_weights_have_axes_inside_a_model(monkeypatch):
     axes = inside('math_mini_14', monkeypatch).axes
     assert [ax.get_xlabel() for ax in axes if ax.get_label() == '<colorbar>'] == [
-        'attention', 'weight, divided by the largest of its image']
+        'attention', 'weight, divided by max |w| of its image']
     labels = {ax.get_title().split(',')[0]: (ax.get_xlabel(), ax.get_ylabel()) for ax in axes}
     assert labels['wte'] == ('dimension', 'character') and labels['wpe'] == ('dimension', 'position')
     assert {labels[name] for name in ('attn.c_attn', 'attn.c_proj', 'mlp.c_fc', 'mlp.c_proj')} == {('input', 'output')}

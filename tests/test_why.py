@@ -238,7 +238,7 @@ def test_a_split_that_lacks_a_width_is_in_no_curve():
     runs = base_runs({8: 18.0})
     runs = runs[~((runs.split == 3) & (runs.n_embd == 40))]
     assert why_base.table_of(runs, 'held-out accuracy', 8).shape == (7, 8)
-    assert why_base.curves_of(runs, 'held-out accuracy', 0).keys() == {8}
+    assert why_base.bootstrapped_curves(runs, 'held-out accuracy', 0).keys() == {8}
 
 
 def trend_runs(accuracy_of):
