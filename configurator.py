@@ -3,10 +3,10 @@ Poor man's configurator, after nanoGPT's: config files are executed, then --key=
 
 $ python train_with_eval.py config/override_file.py --batch_size=32
 
-A script's settings are its own module-level variables, so each is written down once, with its default and a comment, where
-it is used. Config files come first, wherever they stand; a folder among the arguments is the model folder, --out_dir. Unlike
-in nanoGPT, a typo is an error: a name in a config file that is no setting must be used by the file itself, or begin with an
-underscore. Config files are Python and run with your rights, so run only those that you trust.
+A script's settings are its own module-level variables, so each is written down once, with its default and a comment,
+where it is used. Config files come first, wherever they stand; a folder among the arguments is the model folder,
+--out_dir. Unlike in nanoGPT, a typo is an error: a name in a config file that is no setting must be used by the file
+itself, or begin with an underscore. Config files are Python and run with your rights, so run only those that you trust.
 """
 
 import ast
@@ -30,10 +30,11 @@ ELSEWHERE = {'lr': 'learning_rate', 'epochs': 'max_iters', 'steps': 'max_iters',
 
 
 def configure(namespace, ranges, argv=None):
-    """Override a script's settings from config files, then from --key=value; returns them all, and the names of those given.
+    """Override a script's settings from config files, then --key=value; returns them all, and the names of those given.
 
-    namespace: the script's globals(), of which every int, float, bool or str without an underscore is a setting. ranges: dict
-    of settings ('a b') to (lowest, below what), or to choices ('auto cpu'). argv: list of str, default sys.argv[1:].
+    namespace: the script's globals(), of which every int, float, bool or str without an underscore is a setting.
+    ranges: dict of settings ('a b') to (lowest, below what), or to choices ('auto cpu'). argv: list of str, default
+    sys.argv[1:].
     """
     defaults = {k: v for k, v in namespace.items() if not k.startswith('_') and isinstance(v, (int, float, bool, str))}
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -63,7 +64,7 @@ def configure(namespace, ranges, argv=None):
 
 
 def resume_settings(namespace, settings, given, of_run, ranges):
-    """Let settings that were not given be those of a run, e.g. of the one that is resumed; returns the final settings.
+    """Let the settings that were not given be those of a run; returns the final settings.
 
     namespace, ranges: as for configure, which returned settings and given. of_run: dict; other names in it are ignored.
     """
@@ -118,7 +119,7 @@ def unknown(key, settings, where, advice=""):
 
 
 def checked(found, defaults, ranges, where):
-    """The settings that were found, in the type of their default if their meaning is clear (1 is 1.0), and in their range."""
+    """The settings that were found, in the type of their default if that is clear (1 is 1.0), and in their range."""
     allowed = {key: limits for keys, limits in ranges.items() for key in keys.split()}
     settings = {}
     for key, value in found.items():

@@ -87,7 +87,7 @@ def print_grid(title, part, pairs):
 
 model, meta, path, trained_with, knows_terminator, title = load_evaluated(
     out_dir, init_from, checkpoint, device, 'math')
-resume_settings(globals(), config, given, trained_with, RANGES)  # sampling settings that are not given are those of the run
+resume_settings(globals(), config, given, trained_with, RANGES)  # sampling is the run's if it is not given
 sampling = dict(num_samples=num_samples, temperature=temperature, top_k=top_k, seed=seed)
 questions = meta.questions
 if max_operand:
@@ -111,8 +111,8 @@ wrong = wrong.sort_values('group', key=lambda group: group != 'held out', kind='
 print("\nnot always right (%: probability of the right answer):" if len(wrong) else "\nall questions are always right")
 for row in wrong.head(MAX_LINES).itertuples():
     group = '' if row.group == 'seen' else f"  [{row.group}]"
-    print(textwrap.fill(f"  {row.prompt.strip('<=')} = {row.answer:<4} {row.prob:>6.1%}  predicted {answered(row, 24)}{group}",
-                        80, subsequent_indent='    '))
+    print(textwrap.fill(f"  {row.prompt.strip('<=')} = {row.answer:<4} {row.prob:>6.1%}  predicted "
+                        f"{answered(row, 24)}{group}", 80, subsequent_indent='    '))
 if len(wrong) > MAX_LINES:
     print(f"  ... and {len(wrong) - MAX_LINES} more; --json FILE writes all")
 print()

@@ -42,7 +42,7 @@ from common.report import answered, mark, print_choice, print_totals, write_json
 
 model, meta, path, trained_with, knows_terminator, title = load_evaluated(
     out_dir, init_from, checkpoint, device, 'facts')
-resume_settings(globals(), config, given, trained_with, RANGES)  # sampling settings that are not given are those of the run
+resume_settings(globals(), config, given, trained_with, RANGES)  # sampling is the run's if it is not given
 sampling = dict(num_samples=num_samples, temperature=temperature, top_k=top_k, seed=seed)
 table = grade(model, meta, **sampling, terminated=knows_terminator)
 
@@ -58,8 +58,8 @@ wrong = table[~table.right]
 if len(wrong):
     predictions = wrong.said.str.strip().value_counts()
     elsewhere = predictions[predictions.index.isin(table.answer)].sum()
-    print(textwrap.fill(f"wrong predictions: {len(wrong)} of {len(table)}; {elsewhere} are another question's answer; most "
-                        f"frequent: {predictions.index[0][:40]!r} ({predictions.iloc[0]} times)", 80) + '\n')
+    print(textwrap.fill(f"wrong predictions: {len(wrong)} of {len(table)}; {elsewhere} are another question's answer; "
+                        f"most frequent: {predictions.index[0][:40]!r} ({predictions.iloc[0]} times)", 80) + '\n')
 print_totals(table)
 print_choice(path, 'facts')
 write_json(json, path, sampling, table)

@@ -4,9 +4,9 @@ Explore runs in the browser: one page with every question through the training, 
 $ python explore.py --out_dir=math_mini_14
 $ python explore.py math_mini_14 math_mini_28 math_mini_56 --output=widths.html
 
-Writes explore.html in the model folder, or in the current folder if there are several, which stand side by side. The page
-needs no network. It holds answers.csv.gz, results.csv and the weights of all checkpoints, and those of earlier evaluations
-if training kept them (--keep_weights). This script only fills it: its parts are in explore/.
+Writes explore.html in the model folder, or in the current folder if there are several, which stand side by side. The
+page needs no network. It holds answers.csv.gz, results.csv and the weights of all checkpoints, and those of earlier
+evaluations if training kept them (--keep_weights). This script only fills it: its parts are in explore/.
 """
 
 import base64
@@ -47,7 +47,7 @@ def numbers(series):
 
 
 def models_of(folder, checkpoint):
-    """(models, Meta): the models that a folder has the weights of, by iteration. checkpoint: the only one, or ''."""
+    """(models by iteration, Meta): those whose weights a folder has. checkpoint: the only one to read, or ''."""
     names = [checkpoint] if checkpoint else sorted(path.name for path in Path(folder).glob('ckpt*.pt')) or ['ckpt.pt']
     loaded = [(name, *load_model(folder, [name])) for name in names]
     _, model, meta, path, _ = loaded[-1]
@@ -59,7 +59,8 @@ def models_of(folder, checkpoint):
     weights = [(config['iter_num'], name, flat(of_name)) for name, of_name, _, _, config in loaded]
     if not checkpoint:
         weights += [(int(iter_num), 'weights.bin', kept) for iter_num, kept in read_weights(folder, model)]
-    shape = {'config': model.config.model_args(), 'parameters': [[key, p.numel()] for key, p in model.named_parameters()]}
+    parameters = [[key, p.numel()] for key, p in model.named_parameters()]
+    shape = {'config': model.config.model_args(), 'parameters': parameters}
     first = {iter_num: (name, values) for iter_num, name, values in reversed(weights)}  # checkpoints come first
     return [{'iter': iter_num, **shape, 'source': name, 'weights': base64_of(values, '<f4')}
             for iter_num, (name, values) in sorted(first.items(), key=lambda item: item[0])], meta
@@ -110,14 +111,12 @@ def run_of(folder, name, checkpoint=''):
             'questions': questions.to_dict('records'), 'iters': iters.tolist(), 'texts': texts.tolist(),
             'probs': table((answers.prob.clip(0, 1) * 10000).round().fillna(NOT_ASKED), '<u2', NOT_ASKED),
             'said': table(said, '<u4'), 'right': table(answers.right, 'u1'),
-            'curves': page_curves(results, tasks), 'loss': numbers(results.val_loss), 'curve_iters': results.iter.tolist()}
+            'curves': page_curves(results, tasks), 'loss': numbers(results.val_loss),
+            'curve_iters': results.iter.tolist()}
 
 
 def page_of(runs):
-    """The page: explore/page.html with the style and the scripts that it refers to, and the data, inside.
-
-    Its policy lets nothing be loaded and no other script run, whatever the names in the data are.
-    """
+    """explore/page.html with its style, scripts and the data inside; its policy lets nothing else be loaded or run."""
     def read(name):
         return (PARTS / name).read_text(encoding='utf-8')
 
@@ -131,7 +130,8 @@ def page_of(runs):
     policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src {' '.join(allowed)}"
     html = html.replace('<meta charset="utf-8">', f'<meta charset="utf-8">\n<meta http-equiv="Content-Security-Policy" '
                                                   f'content="{policy}">')
-    data = json.dumps({'runs': runs, 'notAsked': NOT_ASKED}).replace('<', '\\u003c')  # so no name in it can end the element
+    # no name in the data can end its element
+    data = json.dumps({'runs': runs, 'notAsked': NOT_ASKED}).replace('<', '\\u003c')
     return html.replace('id="data"></script>', f'id="data">{data}</script>')
 
 

@@ -9,12 +9,13 @@ $ python plot_results.py --film --model_folder math_mini_14 math_mini_28
 $ python plot_results.py --sweep sweeps/main
 
 One folder gives plot.png in it, also during training: accuracies and loss over the iterations. Several give one grid,
-comparison.png in the current folder, or with --overlay overlay.png, which has a panel for each measure. A folder of seed_N
-folders, as sweep.py makes it, is drawn as the mean over its finished seeds. --sweep draws curves.png, a grid of all configs,
-and capacity.png, final accuracies against the number of parameters, into the sweep's folder.
+comparison.png in the current folder, or with --overlay overlay.png, which has a panel for each measure. A folder of
+seed_N folders, as sweep.py makes it, is drawn as the mean over its finished seeds. --sweep draws curves.png, a grid of
+all configs, and capacity.png, final accuracies against the number of parameters, into the sweep's folder.
 
---answers draws answers.png: every question's probability at each evaluation, or for folders of seeds, how many of them are
-finally right on each question. --film draws film.gif, the predictions through the training, and film.png, its first frame.
+--answers draws answers.png: every question's probability at each evaluation, or for folders of seeds, how many of them
+are finally right on each question. --film draws film.gif, the predictions through the training, and film.png, its first
+frame.
 """
 
 import math
@@ -29,11 +30,10 @@ import numpy as np
 import pandas as pd
 
 from common.answers import read_answers
-from common.pictures import (DATASETS, draw_answers, film, model_figure, plt, run_label, save, seeds_label,
+from common.pictures import (DATASETS, draw_answers, film, log_axis, model_figure, plt, run_label, save, seeds_label,
                              set_iterations)
 from common.results import (other_tasks, read_results, read_seeds, read_sweep, samples_right, seed_folders, summarize,
                             tell_apart)
-from matplotlib.ticker import NullLocator
 
 HELD_OUT, LOSS = 'held-out accuracy', 'validation loss'
 PROBABILITY = 'probability of the right answer, held-out questions'
@@ -48,7 +48,8 @@ OTHER_COLOURS = ['#0072B2', '#8C564B', '#CC79A7', '#999999']  # for tasks that a
 def curves_of(results, operation):
     """The curves of a run in per cent, and its loss: a DataFrame by iteration.
 
-    Held-out questions are taken out of a task's curve if they can only be this task's; if not, the curve's name says so.
+    Held-out questions are taken out of a task's curve if they can only be this task's; if not, the curve's name says
+    so.
     """
     results = results.set_index('iter')
 
@@ -79,7 +80,7 @@ def curves_of(results, operation):
 
 
 def read_curves(panels, operation):
-    """The curves of each panel, with the index (run, iter), and the style of each curve, in the order of the legend."""
+    """The curves of each panel, by (run, iter), and the style of each curve, in the order of the legend."""
     curves = [pd.concat({i: curves_of(run, operation) for i, run in enumerate(runs)}, names=['run'])
               for _, runs, _ in panels]
     task_of = {name: name.split('accuracy: ')[-1] for table in curves for name in table}
@@ -91,7 +92,7 @@ def read_curves(panels, operation):
 
 
 def read_panels(folders):
-    """What to draw of model folders, or of folders of seed_N model folders: a list of (title, runs, the runs' folders)."""
+    """What to draw of model folders, or of folders of seed_N folders: a list of (title, runs, the runs' folders)."""
     panels = []
     for folder, name in zip(folders, tell_apart(folders)):
         seeds = seed_folders(folder)
@@ -131,7 +132,7 @@ def axes_over_iterations(n, columns, size, iters, logx, **shared):
 
 
 def draw_panels(panels, operation, logx=False):
-    """A figure with an axis for each panel: its run, or its seeds, their mean and its 95 % interval."""
+    """A figure with an axis for each panel: its run, or its seeds, their mean and its 95% interval."""
     curves, styles = read_curves(panels, operation)
     columns, handles = min(3, len(panels)), {}
     size = (7, 4.4) if len(panels) == 1 else (3.3 * columns + 1, 2.6 * math.ceil(len(panels) / columns) + 0.8)
@@ -156,7 +157,7 @@ def draw_panels(panels, operation, logx=False):
             loss_ax.tick_params(labelright=False)
     of_seeds = any(len(runs) > 1 for _, runs, _ in panels)
     add_legend(figure, {name: handles[name] for name in styles}, handlelength=1.8, columnspacing=1.2, title_fontsize=9,
-               title='mean over the seeds; band: its 95 % interval; thin line: one seed' if of_seeds else None)
+               title='mean over the seeds; band: its 95% interval; thin line: one seed' if of_seeds else None)
     return figure
 
 
@@ -228,7 +229,7 @@ def draw_capacity(sweep):
             handles[name] = ax.errorbar(x, mean, yerr=[mean - low, high - mean], color=colour, marker=marker, capsize=3,
                                         linestyle=dashes, linewidth=1.6, elinewidth=1, clip_on=False, zorder=3)
         label_sizes(ax, kind, of_kind.groupby('config')[['n_params', 'seeds']].max().sort_values('n_params'))
-    axes.flat[0].set_ylabel('final accuracy (%),\nmean and 95 % interval')
+    axes.flat[0].set_ylabel('final accuracy (%),\nmean and 95% interval')
     add_legend(figure, handles, title='no interval: a single seed, or all seeds agree', title_fontsize=9)
     return figure
 
@@ -240,11 +241,8 @@ def label_sizes(ax, kind, sizes):
     ax.set_title(f"{DATASETS.get(kind.removesuffix('_mini'), kind)} ({seeds})", parse_math=False)
     widths = [re.search(r'(?:_|n_embd=)(\d+)', config) for config in sizes.index]
     labels = [f'{n:,}\nwidth {width[1]}' if width else f'{n:,}' for n, width in zip(sizes.n_params, widths)]
-    ax.set(xscale='log', xmargin=0.13, ylim=(-3, 103), xlabel='parameters')
-    if len(sizes) == 1:  # otherwise matplotlib puts the only tick at the edge
-        ax.set_xlim(sizes.n_params.iloc[0] / 2, sizes.n_params.iloc[0] * 2)
-    ax.set_xticks(sizes.n_params.astype(float), labels)
-    ax.xaxis.set_minor_locator(NullLocator())
+    log_axis(ax, sizes.n_params.astype(float), labels, 'parameters')
+    ax.set(xlim=(0.75 * sizes.n_params.min(), 1.35 * sizes.n_params.max()), ylim=(-3, 103))
     ax.grid(alpha=0.25)
 
 
@@ -294,36 +292,26 @@ def parse_arguments():
     return args, folders
 
 
-def draw_sweep(args):
-    """Draw curves.png and capacity.png into the folder of a sweep."""
-    sweep = read_sweep(args.sweep)
-    panels = [(title_of(config, runs), list(runs.values()), []) for config, runs in sweep.items()]
-    save(draw_panels(panels, args.operation, args.logx), Path(args.sweep, 'curves.png'))
-    save(draw_capacity(sweep), Path(args.sweep, 'capacity.png'))
-
-
-def draw_folders(args, folders):
-    """Draw model folders in the way that the options ask for."""
-    panels, one = read_panels(folders), len(folders) == 1
-    of_seeds = [folder for folder in folders if seed_folders(folder)]
-    name = ('film.gif' if args.film else 'answers.png' if args.answers else 'overlay.png' if args.overlay else
-            'plot.png' if one else 'comparison.png')
-    output = Path(args.output or Path(folders[0] if one else '', name))
-    if args.film and of_seeds:
-        raise UserError(f"a film shows single runs: choose a seed of {of_seeds[0]}")
-    if args.film:
-        film([(title.split('\n')[0], read_answers(run)) for title, _, (run,) in panels], output)
-    elif args.answers and of_seeds:
-        save(draw_seeds(panels), output)
-    elif args.answers:
-        save(draw_answers([(title, read_answers(run)) for title, _, (run,) in panels], args.logx), output)
-    else:
-        save((draw_overlay if args.overlay else draw_panels)(panels, args.operation, args.logx), output)
-
-
 if __name__ == '__main__':
     args, folders = parse_arguments()
     if args.sweep:
-        draw_sweep(args)
+        sweep = read_sweep(args.sweep)
+        panels = [(title_of(config, runs), list(runs.values()), []) for config, runs in sweep.items()]
+        save(draw_panels(panels, args.operation, args.logx), Path(args.sweep, 'curves.png'))
+        save(draw_capacity(sweep), Path(args.sweep, 'capacity.png'))
     else:
-        draw_folders(args, folders)
+        panels, one = read_panels(folders), len(folders) == 1
+        of_seeds = [folder for folder in folders if seed_folders(folder)]
+        name = ('film.gif' if args.film else 'answers.png' if args.answers else 'overlay.png' if args.overlay else
+                'plot.png' if one else 'comparison.png')
+        output = Path(args.output or Path(folders[0] if one else '', name))
+        if args.film and of_seeds:
+            raise UserError(f"a film shows single runs: choose a seed of {of_seeds[0]}")
+        if args.film:
+            film([(title.split('\n')[0], read_answers(run)) for title, _, (run,) in panels], output)
+        elif args.answers and of_seeds:
+            save(draw_seeds(panels), output)
+        elif args.answers:
+            save(draw_answers([(title, read_answers(run)) for title, _, (run,) in panels], args.logx), output)
+        else:
+            save((draw_overlay if args.overlay else draw_panels)(panels, args.operation, args.logx), output)

@@ -35,7 +35,7 @@ source = '--start'
 if start.startswith('FILE:'):
     source = start.removeprefix('FILE:')
     with explained(f"cannot read {source}: {{}}", OSError, UnicodeDecodeError):
-        start = Path(source).read_text(encoding='utf-8-sig')  # -sig: Windows' Notepad begins a file with a byte-order mark
+        start = Path(source).read_text(encoding='utf-8-sig')  # -sig: Windows' Notepad writes a byte-order mark
 if not start:
     raise UserError(f"{source} is empty: a model needs at least one token to continue")
 

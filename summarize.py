@@ -1,15 +1,16 @@
 """
-Summarise a sweep: means and 95 % intervals over the seeds of each config, from the results.csv of its model folders.
+Summarise a sweep: means and 95% intervals over the seeds of each config, from the results.csv of its model folders.
 
 $ python summarize.py sweeps/main
 $ python summarize.py sweeps/main --output=results/main
 $ python summarize.py results/paper --compare math_mini_14 math_mini_28
 
-Writes summary.csv into the sweep's folder and prints a table. sweep.py runs this script when it ends. --output writes a copy,
-which is enough to summarise and plot the sweep again without its model folders: summary.csv, results.csv.gz with the rows of
-all runs, and answers.csv.gz with the graded tables of each run's last evaluation (when is 'last') and of the first with 99 %
-training accuracy ('fit'). --compare only prints how two configs differ in final accuracies and losses: the difference of the
-means over the seeds, its 95 % interval (bootstrap), and the p-value of an exact permutation test.
+Writes summary.csv into the sweep's folder and prints a table. sweep.py runs this script when it ends. --output writes a
+copy, which is enough to summarise and plot the sweep again without its model folders: summary.csv, results.csv.gz with
+the rows of all runs, and answers.csv.gz with the graded tables of each run's last evaluation (when is 'last') and of
+the first with 99% training accuracy ('fit'). --compare only prints how two configs differ in final accuracies and
+losses: the difference of the means over the seeds, its 95% interval (bootstrap), and the p-value of an exact
+permutation test.
 """
 
 import argparse
@@ -140,7 +141,7 @@ def print_table(summary):
         print(f'  {cells}{seeds_all_right(metrics)}'.rstrip())
         for name, task in others.items():
             print(textwrap.fill(f'  {task}: {cell(metrics, name)}', 80))
-    print("final accuracies in %: mean over the seeds (95 % interval)\n"
+    print("final accuracies in %: mean over the seeds (95% interval)\n"
           "(all): all seeds agree; training: training questions without facts\n"
           "all held out: seeds that have all held-out questions right")
 

@@ -1,5 +1,5 @@
 """
-Train several configs with several seeds each, side by side, and write means and intervals over the seeds to summary.csv.
+Train several configs with several seeds each, side by side, and summarise them: means and intervals over the seeds.
 
 $ python sweep.py config/train_math_mini_14.py config/train_math_mini_28.py --seeds=5
 $ python sweep.py config/train_math_mini_14.py --seeds=3 --name=decay --weight_decay=0.1
@@ -8,9 +8,9 @@ $ python sweep.py config/train_math_mini_*.py --cluster=slurm --cluster_options 
 
 Every run is a model folder of train_with_eval.py, sweeps/NAME/CONFIG/seed_N, with its output beside it in seed_N.log.
 --key=value goes to all runs; --key=a,b trains every combination of the listed values, and CONFIG then names them:
-math_mini,n_embd=14,dataset=rounds_1. In a value, {seed} stands for the run's seed. The same command again skips finished
-runs and resumes the others. --finished=FOLDER also skips the runs in a copy that summarize.py --output wrote. If one run
-fails, the others go on. --cluster needs submitit (pip install -r requirements-dev.txt).
+math_mini,n_embd=14,dataset=rounds_1. In a value, {seed} stands for the run's seed. The same command again skips
+finished runs and resumes the others. --finished=FOLDER also skips the runs in a copy that summarize.py --output wrote.
+If one run fails, the others go on. --cluster needs submitit (pip install -r requirements-dev.txt).
 """
 
 import argparse
@@ -64,7 +64,7 @@ def parse_arguments():
     parser.add_argument('--jobs', type=int, default=cores,
                         help='runs at a time on this machine (default: one per core; with one GPU use 1)')
     parser.add_argument('--cluster', default='here', choices=['here', 'slurm', 'local', 'debug'],
-                        help='where to run: here, or through submitit on slurm (local and debug are for testing submitit)')
+                        help='where to run: here, or through submitit on slurm (local, debug: to test submitit)')
     parser.add_argument('--cluster_options', nargs='*', type=option, default=[], metavar='KEY=VALUE',
                         help='parameters for submitit, e.g. slurm_partition=gpu timeout_min=600 cpus_per_task=2')
     args, rest = parser.parse_known_args()
@@ -100,8 +100,8 @@ def combinations(config, overrides, seed):
         listed = [arg[2:].replace('_{seed}', '') for arg in chosen if len(overrides[arg.split('=')[0]]) > 1]
         label = ','.join([name, *listed])
         if label != Path(label).name or len(os.fsencode(label)) > 255:
-            raise UserError(f"the run's folder would be called {label}, which is too long or contains a slash: list shorter "
-                            "values, without /")
+            raise UserError(f"the run's folder would be called {label}, which is too long or contains a slash: list "
+                            "shorter values, without /")
         yield label, [config, *(arg.replace('{seed}', str(seed)) for arg in chosen), f'--seed={seed}']
 
 
@@ -126,7 +126,7 @@ def check_run(folder, config, settings):
         raise UserError(f"{config} sets init_from or eval_only, but a sweep trains from scratch: remove them")
     text = DATA / settings['dataset'] / 'train.bin'
     if not text.exists():
-        raise UserError(f"data/{settings['dataset']} is not prepared: run its prepare.py first (with --name for another name)")
+        raise UserError(f"data/{settings['dataset']} is not prepared: run its prepare.py first, perhaps with --name")
     if not (folder / 'ckpt_last.pt').exists():
         return
     from common.checkpoint import check_resumable, load_checkpoint  # they need torch, which takes seconds to import
@@ -138,7 +138,7 @@ def check_run(folder, config, settings):
 
 
 def without_finished(runs, copy):
-    """Those of the runs that are not in a copy of the sweep, or are shorter there. copy: a folder, or None."""
+    """The runs that are not in a copy of the sweep, or are shorter there. copy: a folder, or None."""
     if not copy:
         return runs
     from common.results import COPIED_RESULTS, read_copy  # it needs pandas, which takes a second to import
@@ -162,15 +162,12 @@ def fraction_done(folder, max_iters):
 
 
 class Training:
-    """Trains one run of the sweep when it is called, in a thread of this process or as a job of a cluster.
-
-    Before a job is ended, submitit calls `checkpoint`, and queues what that returns.
-    """
+    """Trains one run of the sweep when it is called, in a thread of this process or as a job of a cluster."""
 
     process = None
 
     def __call__(self, argv, folder, max_iters, threads):
-        """Train from the newest checkpoint, if there is one; output is appended to FOLDER.log. Returns the exit code."""
+        """Train from the newest checkpoint, if there is one; the output goes to FOLDER.log. Returns the exit code."""
         folder.parent.mkdir(parents=True, exist_ok=True)
         wait_for_lock(folder)
         if stop.code or fraction_done(folder, max_iters) == 1:
@@ -199,6 +196,7 @@ class Training:
         return self.process.wait()
 
     def checkpoint(self, *run):
+        """What submitit queues instead of a job that it is about to end."""
         from submitit.helpers import DelayedSubmission
         if self.process:
             self.save_and_end()
@@ -210,7 +208,8 @@ def wait_for_lock(folder):
     said = False
     while folder.is_dir() and not stop.code:
         try:
-            return lock_folder(folder, "waiting for a run that is still training in {}", "the sweep then goes on").close()
+            lock_folder(folder, "waiting for a run that is still training in {}", "the sweep then goes on").close()
+            return
         except UserError as e:
             if not said:
                 with tqdm.external_write_mode():  # a progress bar makes room for the line
@@ -228,7 +227,7 @@ def last_line(folder):
 
 
 def reason(error):
-    """One line of what a cluster says about a job that it has lost: the last line of the job's traceback or output."""
+    """Why a cluster lost a job: the last line of the job's traceback or output."""
     lines = str(error).split('You can check full logs')[0].splitlines()
     return next((line.strip() for line in reversed(lines) if line.strip('- ')), type(error).__name__)
 
@@ -241,7 +240,8 @@ def start(args, runs):
         with explained("--cluster needs submitit: pip install -r requirements-dev.txt", ImportError):
             import submitit
         os.environ['PYTHONPATH'] = os.pathsep.join([str(HERE), os.environ.get('PYTHONPATH', '')])  # jobs import common/
-        options = {'name': args.name, 'cpus_per_task': args.threads, 'timeout_min': 24 * 60} | dict(args.cluster_options)
+        options = {'name': args.name, 'cpus_per_task': args.threads, 'timeout_min': 24 * 60}
+        options |= dict(args.cluster_options)
     # submitit raises nearly anything, e.g. if sbatch exists but there is no cluster behind it
     with explained(f"--cluster={args.cluster} cannot be used here: {{}}"):
         if args.cluster != 'here':
@@ -284,7 +284,8 @@ if __name__ == '__main__':
         say(f"{len(planned) - len(runs)} of {len(planned)} runs are in {args.finished}")
     with explained(f"cannot write in sweeps/{args.name}: {{}}", OSError):
         os.makedirs(f'sweeps/{args.name}', exist_ok=True)
-        lock = lock_folder(f'sweeps/{args.name}', "another sweep is running in {}", "wait for it, or choose another --name")
+        lock = lock_folder(f'sweeps/{args.name}', "another sweep is running in {}",
+                           "wait for it, or choose another --name")
     todo = {folder: run for folder, run in runs.items() if fraction_done(folder, run[1]) < 1}
     say(f"{len(runs)} runs in sweeps/{args.name}, {len(runs) - len(todo)} finished already")
     stop = stop_by_signal()
@@ -301,7 +302,8 @@ if __name__ == '__main__':
         say(summary.stdout.rstrip())  # and not summarize.py itself, for which a closed pipe would be a failure
         if summary.returncode:
             sys.exit(1)
-        say(f"sweeps/{args.name}/summary.csv has the results; next:\n  python plot_results.py --sweep sweeps/{args.name}")
+        say(f"sweeps/{args.name}/summary.csv has the results; next:\n"
+            f"  python plot_results.py --sweep sweeps/{args.name}")
     if failed:
         say(f"{len(failed)} of {len(runs)} runs failed:")
         for folder, why in failed.items():

@@ -1,8 +1,9 @@
 """
 What scripts say: one kind of error for everything that the user can fix, and printing that never ends a run.
 
-Code in common/ raises UserError with a whole sentence for the user: what is wrong, and what to do about it. A script calls
-report_errors() first. Then such an error ends it as `error: sentence` on stderr, with exit code 1 and no traceback.
+Code in common/ raises UserError with a whole sentence for the user: what is wrong, and what to do about it. A script
+calls report_errors() first. Then such an error ends it as `error: sentence` on stderr, with exit code 1 and no
+traceback.
 """
 
 import argparse
@@ -32,7 +33,7 @@ def report_errors():
 
 
 def print_error(kind, error, traceback):
-    """Print what ended a script: a UserError as its sentence, Ctrl-C and a closed pipe as nothing, the rest as Python does."""
+    """Print what ended a script: a UserError as its sentence, Ctrl-C and a closed pipe as nothing, the rest as usual."""
     if issubclass(kind, UserError):
         print(f"error: {error}", file=sys.stderr)
     elif issubclass(kind, MemoryError) or issubclass(kind, RuntimeError) and OUT_OF_MEMORY.search(str(error)):
@@ -43,15 +44,15 @@ def print_error(kind, error, traceback):
         if error.errno != errno.EPIPE:
             print(f"error: the output cannot be written: {error.strerror}", file=sys.stderr)
     elif issubclass(kind, ModuleNotFoundError) and '.' not in (error.name or '.'):
-        print(f"error: {error.name} is not installed for {sys.executable}: activate the environment (. .venv/bin/activate), "
-              "or pip install -r requirements.txt", file=sys.stderr)
+        print(f"error: {error.name} is not installed for {sys.executable}: activate the environment "
+              "(. .venv/bin/activate), or pip install -r requirements.txt", file=sys.stderr)
     elif not issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error, traceback)
 
 
 @contextmanager
 def explained(sentence, *kinds):
-    """Turn exceptions of these kinds, by default of any, into a UserError with this sentence; {} in it: what they say."""
+    """Turn exceptions of these kinds, by default any, into a UserError with this sentence; {} in it: what they say."""
     try:
         yield
     except UserError:
@@ -88,7 +89,7 @@ def printable(path):
 
 
 def wrapped(docstring):
-    """A script's docstring for --help in 80 columns: its paragraphs are filled, and its commands are left as they are."""
+    """A script's docstring for --help in 80 columns; its commands are left as they are."""
     paragraphs = (docstring or '').strip().split('\n\n')  # python -OO has no docstrings
     return '\n\n'.join(text if text.startswith('$') else textwrap.fill(text, 80) for text in paragraphs)
 

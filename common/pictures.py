@@ -17,7 +17,7 @@ from pathlib import Path
 
 OWN_SETTINGS = 'matplotlib' not in sys.modules  # else a program that imports this draws with settings of its own
 if OWN_SETTINGS:
-    os.environ['MPLBACKEND'] = 'Agg'  # files need no screen, and a notebook's backend is often not there for its !commands
+    os.environ['MPLBACKEND'] = 'Agg'  # a notebook's own backend is often not there for its !commands
 import matplotlib
 
 if OWN_SETTINGS:
@@ -53,7 +53,7 @@ def seeds_label(n):
 
 
 def run_label(name):
-    """'arithmetic, width 14' for the run math_mini_14, or for math_mini,n_embd=14 of a sweep; other names as they are."""
+    """'arithmetic, width 14' for math_mini_14, or for math_mini,n_embd=14 of a sweep; other names as they are."""
     match = re.fullmatch(r'(math|facts|both)_mini(?:_|,n_embd=)(\d+|mlt)((?:[,/].*)?)', name)
     if not match:
         return name
@@ -61,10 +61,10 @@ def run_label(name):
     return f'{DATASETS[match[1]]}, {width}' + re.sub('[,/]', ', ', match[3])
 
 
-def width_axis(ax, widths, labels=None):
-    """A logarithmic axis of widths that has a tick at each."""
-    ax.set(xscale='log', xlabel='width (n_embd)')
-    ax.set_xticks(widths, labels or [str(width) for width in widths])
+def log_axis(ax, values, labels=None, xlabel='width (n_embd)'):
+    """A logarithmic x axis that has a tick at each of the values."""
+    ax.set(xscale='log', xlabel=xlabel)
+    ax.set_xticks(values, labels or [f'{value:,}' for value in values])
     ax.xaxis.set_minor_locator(NullLocator())
 
 
@@ -139,8 +139,8 @@ def split_panels(table):
 def model_figure(models, words=WORDS):
     """A figure with panels for the tasks of each model, and the function draw(tables, titles) that fills them.
 
-    models: list of (title, graded table, or all tables of a run). If there is one, its tasks stand side by side; several
-    have a column each with their tasks one below the other. draw takes a table and a title of each, in the same order.
+    models: list of (title, graded table, or all tables of a run). The tasks of a single one stand side by side, those
+    of several one below the other in a column each. draw takes a table and a title of each, in the same order.
     """
     everything = pd.concat([table for _, table in models], ignore_index=True)
     panels, one = split_panels(everything), len(models) == 1
@@ -166,7 +166,7 @@ def model_figure(models, words=WORDS):
 
 
 def draw_tables(figure, columns, panels, words, tables, titles):
-    """Draw the graded table of each model into its column of axes; if there is one column, its title is the figure's."""
+    """Draw each model's graded table into its column of axes; if there is one column, its title is the figure's."""
     for column, table, title in zip(columns, tables, titles):
         titled = set()
         for ax, (task, prompts, _) in zip(column, panels):
@@ -189,9 +189,9 @@ def draw_tables(figure, columns, panels, words, tables, titles):
 
 
 def answer_panels(runs):
-    """The questions of these answers, held-out ones and each task's others: dict of name to a DataFrame of their names.
+    """The questions of these answers, held-out ones and each task's others: {name: DataFrame of their names}.
 
-    Its index is (task, prompt), and its order that in which they were learnt for good, in the mean over the runs.
+    Its index is (task, prompt), its order that in which they were learnt for good, in the mean over the runs.
     """
     keys = ['task', 'prompt']
     everything = pd.concat(runs, ignore_index=True)
@@ -207,10 +207,7 @@ def answer_panels(runs):
 
 
 def draw_answers(models, logx=False):
-    """A figure of every question's probability at each evaluation, models side by side; grey: not asked.
-
-    models: list of (title, answers of read_answers). The questions are those of answer_panels, from the top.
-    """
+    """Every question's probability at each evaluation. models: list of (title, answers of a run), side by side."""
     panels = answer_panels([answers for _, answers in models])
     heights = [min(0.16 * len(part), 6.5 / len(panels)) for part in panels.values()]
     figure, axes = plt.subplots(len(panels), len(models), figsize=(max(3 * len(models) + 1.8, 5.5), sum(heights) + 1.5),
@@ -222,8 +219,8 @@ def draw_answers(models, logx=False):
         edges = [*iters, iters[-1] + (iters[-1] - iters[-2] if len(iters) > 1 else 1)]  # a cell lasts until the next
         column[0].set_title(title, fontsize=10, parse_math=False)
         for ax, (name, part), height in zip(column, panels.items(), heights):
-            mesh = ax.pcolormesh(edges, np.arange(len(part) + 1), probs.reindex(part.index), cmap=SHADES, vmin=0, vmax=1,
-                                 rasterized=True)
+            mesh = ax.pcolormesh(edges, np.arange(len(part) + 1), probs.reindex(part.index), cmap=SHADES, vmin=0,
+                                 vmax=1, rasterized=True)  # white to dark; a question that a model is not asked is grey
             ax.invert_yaxis()
             set_iterations(ax, iters, logx)
             every = math.ceil(len(part) * 0.125 / height)  # the last is always named
@@ -248,10 +245,9 @@ def set_iterations(ax, iters, logx):
 
 
 def film(models, output):
-    """Write a film of model_figure through the evaluations of (title, answers), and its first frame as a .png beside it.
+    """Write a film through the evaluations of (title, answers), and its first frame as a .png beside it.
 
-    It begins with the last evaluations, because some programs show the first frame only. A run that ends before others
-    stays at its last evaluation.
+    It begins with the last evaluations, because some programs show the first frame only.
     """
     if output.suffix not in ('.gif', '.mp4') or output.suffix == '.mp4' and not shutil.which('ffmpeg'):
         remedy = "use .gif, or install ffmpeg to write .mp4" if output.suffix == '.mp4' else "use .gif"
@@ -302,6 +298,7 @@ def save(figure, output):
     if image_format not in figure.canvas.get_supported_filetypes():
         raise UserError(f"cannot write a .{image_format} file: use .png, .pdf or .svg")
     content = io.BytesIO()
-    figure.savefig(content, format=image_format, dpi=150, metadata={'Software': None} if image_format == 'png' else None)
+    metadata = {'Software': None} if image_format == 'png' else None
+    figure.savefig(content, format=image_format, dpi=150, metadata=metadata)
     write_file(output, content.getvalue())
     print(f"wrote {output}")

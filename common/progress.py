@@ -56,7 +56,7 @@ class Progress:
         self.seconds[what], self.t0 = self.seconds[what] + t1 - self.t0, t1
 
     def show(self, iter_num, loss, rows):
-        """Move the bar, or print a line every log_interval iterations. loss: of the last batch, None before the first."""
+        """Move the bar, or print a line every log_interval iterations. loss: of the last batch, or None."""
         if not self.bar.disable:
             self.bar.set_postfix_str(status(rows[-1], with_loss=False) if rows else '', refresh=False)
             self.bar.update(iter_num - self.bar.n)

@@ -35,8 +35,8 @@ def totals(table):
 def print_totals(table):
     for t in totals(table):
         name = {'seen': 'training', 'held out': 'held-out'}.get(t['group'], t['group'])
-        print(textwrap.fill(f"{name:<12}{t['questions_right']:>4} of {t['questions']} questions right ({t['acc']:.1%} of "
-                            f"samples), probability {t['prob']:.1%}", 80))
+        print(textwrap.fill(f"{name:<12}{t['questions_right']:>4} of {t['questions']} questions right "
+                            f"({t['acc']:.1%} of samples), probability {t['prob']:.1%}", 80))
 
 
 def print_choice(path, kind):
@@ -51,9 +51,10 @@ def print_choice(path, kind):
     except UserError:
         return  # the checkpoint has been copied without its table
     evaluated = results[samples_drawn(results) > 0]
+    final = evaluated.iloc[-1]
     print(f"\nThis checkpoint is the best of {len(evaluated)} evaluations, so its score is optimistic. At the\n"
-          f"final one, iteration {evaluated.iter.iloc[-1]:,.0f}, {evaluated[f'{kind}_acc'].iloc[-1]:.1%} of the samples "
-          "are right; to evaluate it:\n--checkpoint=ckpt_last.pt")
+          f"final one, iteration {final.iter:,.0f}, {final[f'{kind}_acc']:.1%} of the samples are right "
+          "(--checkpoint=ckpt_last.pt\nevaluates it).")
 
 
 def write_json(path, checkpoint, settings, table):

@@ -1,4 +1,4 @@
-"""Reads the results.csv of a run or of a whole sweep, and computes means and 95 % intervals over the seeds.
+"""Reads the results.csv of a run or of a whole sweep, and computes means and 95% intervals over the seeds.
 
 A sweep is a folder of CONFIG/seed_N model folders, as sweep.py makes it, or a copy of its results in one table with the
 columns config and seed, results.csv.gz, as summarize.py --output makes it.
@@ -29,7 +29,7 @@ def read_results(folder):
 
 
 def check_rows(results):
-    """A run's rows as float, with n_params, NaN if the file is too old to have it; ValueError if something is missing."""
+    """A run's rows as float, with n_params, NaN if the file is too old to have it; ValueError if they are damaged."""
     if results.empty:
         raise ValueError("it has no rows")
     missing = [column for column in CLASSIC_COLUMNS if column not in results]
@@ -48,7 +48,7 @@ def other_tasks(results):
 
 
 def seed_folders(folder):
-    """The model folders seed_N of a config in a sweep, {N: path}, in the order of the seeds; {} for any other folder."""
+    """The model folders seed_N of a config in a sweep, {N: path}, by seed; {} for any other folder."""
     return dict(sorted((int(path.name[5:]), path) for path in Path(folder).glob('seed_*')
                        if path.name[5:].isdecimal() and path.is_dir()))
 
@@ -62,7 +62,7 @@ def read_seeds(folder):
 
 
 def tell_apart(folders):
-    """The names of model folders: as many of the last parts of each path as tell them apart, and CONFIG/seed_N in a sweep."""
+    """Names of model folders: as many of the last parts of each path as tell them apart, CONFIG/seed_N in a sweep."""
     paths = [Path(folder).resolve() for folder in folders]
     n = 2 if any(path in seed_folders(path.parent).values() for path in paths) else 1
     while len({path.parts[-n:] for path in paths}) < len({*paths}):
@@ -86,7 +86,8 @@ def read_sweep(folder):
         if runs := read_seeds(path):
             sweep[path.name], end = runs, int(next(iter(runs.values())).iter.iloc[-1])
             for run in [run for seed, run in seed_folders(path).items() if seed not in runs]:
-                print(f"left out {run}: it stops before iteration {end:,};\nresume it, or see {run}.log", file=sys.stderr)
+                print(f"left out {run}: it stops before iteration {end:,};\nresume it, or see {run}.log",
+                      file=sys.stderr)
     if not sweep:
         raise UserError(f"no runs in {folder}: it must hold CONFIG/seed_N/results.csv, as sweep.py makes them, or "
                         f"{COPIED_RESULTS}")
@@ -124,8 +125,8 @@ def samples_right(row):
 def measure(results):
     """What one run found: dict of metric to value. Accuracies and probabilities are fractions of 1; NaN means never.
 
-    best is the first row with the most samples right, where those of arithmetic and facts count alike. It is picked by the
-    very score that is reported, so the score looks better than the model is, but the paper does the same.
+    best is the first row with the most samples right, where those of arithmetic and facts count alike. It is picked by
+    the very score that is reported, so the score looks better than the model is, but the paper does the same.
     """
     final, best = results.iloc[-1], results.loc[samples_right(results).idxmax()]
     held_out, metrics = final.get('heldout_total', 0), {}
@@ -154,14 +155,15 @@ def summarize(sweep):
     """The summary of read_sweep's runs as a DataFrame, a row for each config and metric.
 
     Columns: config, n_params, iters (the final iteration), metric, seeds (how many have it: iterations that were never
-    reached are left out), mean, std, low, high (95 % interval of the mean).
+    reached are left out), mean, std, low, high (95% interval of the mean).
     """
-    from common.statistics import seeds_interval  # scipy takes a second to import, and single runs are plotted without it
+    from common.statistics import seeds_interval  # scipy takes a second to import; single runs are plotted without it
     rows = []
     for config, runs in sweep.items():
         everything, table = pd.concat(runs.values()), pd.DataFrame(map(measure, runs.values()))
         for metric, values in table.dropna(axis='columns', how='all').items():
             low, high = seeds_interval(metric, values.dropna())
             rows.append(dict(config=config, n_params=everything.n_params.max(), iters=int(everything.iter.max()),
-                             metric=metric, seeds=values.count(), mean=values.mean(), std=values.std(), low=low, high=high))
+                             metric=metric, seeds=values.count(), mean=values.mean(), std=values.std(), low=low,
+                             high=high))
     return pd.DataFrame(rows).astype({'n_params': 'Int64'})

@@ -14,8 +14,9 @@ NUMBERS = {getattr(signal, name): name for name in ENDING + WARNING if hasattr(s
 def stop_by_signal():
     """From now on a signal asks for a stop: the returned object's `code` becomes 128 + the signal's number.
 
-    The training loop looks at it, saves and exits. A second one of the ENDING signals ends the process at once. A thread
-    listens, because Python calls a handler only when the main thread is in Python, and it may wait for another host in gloo.
+    The training loop looks at it, saves and exits. A second one of the ENDING signals ends the process at once. A
+    thread listens, because Python calls a handler only when the main thread is in Python, and it may wait for another
+    host in gloo.
     """
     stop, (listener, wakeup) = SimpleNamespace(code=0), socket.socketpair()
     wakeup.setblocking(False)

@@ -5,7 +5,7 @@ from scipy import stats
 
 
 def wilson(values):
-    """Wilson's 95 % interval of the fraction of values that are 1 or True, which suits small counts."""
+    """Wilson's 95% interval of the fraction of values that are 1 or True, which suits small counts."""
     return tuple(stats.binomtest(int(values.sum()), len(values)).proportion_ci(method='wilson'))
 
 
@@ -15,10 +15,10 @@ def bootstrap_means(values, rng):
 
 
 def difference(a, b):
-    """The mean of a minus that of b: (value, low, high, p), with its 95 % interval and a two-sided permutation test.
+    """The mean of a minus that of b: (value, low, high, p), with its 95% interval and a two-sided permutation test.
 
-    a, b: values of independent seeds. The interval is the percentile interval of 10,000 bootstrap samples of both, from a fixed
-    seed. The test is exact up to a million permutations, of which it otherwise draws a million.
+    a, b: values of independent seeds. The interval is the percentile interval of 10,000 bootstrap samples of both, from
+    a fixed seed. The test is exact up to a million permutations, of which it otherwise draws a million.
     """
     def means(x, y, axis):
         return x.mean(axis=axis) - y.mean(axis=axis)
@@ -30,10 +30,10 @@ def difference(a, b):
 
 
 def seeds_interval(metric, values):
-    """95 % interval of the mean of a metric over seeds: (low, high), NaN for Student's t of a single seed.
+    """95% interval of the mean of a metric over seeds: (low, high), NaN for Student's t of a single seed.
 
-    Fractions of the seeds (*_all_*) get Wilson's. Everything else gets Student's t, clipped to what is possible: 0 to 1 for
-    accuracies and probabilities, at least 0 for losses and iterations.
+    Fractions of the seeds (*_all_*) get Wilson's. Everything else gets Student's t, clipped to what is possible: 0 to 1
+    for accuracies and probabilities, at least 0 for losses and iterations.
     """
     if metric.startswith(('final_all_', 'ever_all_')) and not metric.endswith('_acc'):  # 1 or 0 for each seed
         return wilson(values)

@@ -3,10 +3,11 @@ The authors' learning curves against those of our seeds: where are theirs outsid
 
 $ python paper/authors.py
 
-Reads results/authors_curves.csv, which says for each of their evaluations what the CSV files in their repository say, and
-our runs in results/paper, results/weight_decay and results/mlt. Draws authors.png into each of these folders, with the range
-of our seeds as a band, and results/replay.png from paper/replay.py's losses. Writes results/authors_against_ours.csv and
-the same as a table in authors_against_ours.md. Runs are compared at the iterations that both have, up to the last of ours.
+Reads results/authors_curves.csv, which says for each of their evaluations what the CSV files in their repository say,
+and our runs in results/paper, results/weight_decay and results/mlt. Draws authors.png into each of these folders, with
+the range of our seeds as a band, and results/replay.png from paper/replay.py's losses. Writes
+results/authors_against_ours.csv and the same as a table in authors_against_ours.md. Runs are compared at the iterations
+that both have, up to the last of ours.
 """
 
 import sys
@@ -31,7 +32,8 @@ from matplotlib.patches import Patch
 RESULTS = REPO / 'results'
 STYLES = {'loss': ('#555555', 'training loss'), 'sums': ('#0072B2', 'arithmetic, held-out questions included'),
           'facts': ('#009E73', 'capitals')}  # colours, and names in the legend
-SWEEPS = {'paper': 'paper', 'weight_decay': 'weight_decay', 'mlt': 'paper'}  # ours: what authors_curves.csv calls theirs
+# our sweep: what authors_curves.csv calls theirs
+SWEEPS = {'paper': 'paper', 'weight_decay': 'weight_decay', 'mlt': 'paper'}
 
 
 def curves(results):
@@ -46,11 +48,11 @@ def curves(results):
 def compare(theirs, ours):
     """One run of the authors against our seeds, at the iterations that both have: a dict.
 
-    iter: the last of these. loss, our_loss: the loss there, ours as the mean. low, high: where one more seed of ours would lie
-    in 95 % of cases, by Student's t. outside: the fraction of evaluations at which their loss is below or above that of all
-    our seeds, and outside_by_chance the fraction to be expected. wrong_sums, our_wrong_sums and so on: questions that are
-    answered wrongly there, ours from the lowest to the highest seed. A single seed of ours has NaN for the four that need
-    several.
+    iter: the last of these. loss, our_loss: the loss there, ours as the mean. low, high: where one more seed of ours
+    would lie in 95% of cases, by Student's t. outside: the fraction of evaluations at which their loss is below or
+    above that of all our seeds, and outside_by_chance the fraction to be expected. wrong_sums, our_wrong_sums and so
+    on: questions that are answered wrongly there, ours from the lowest to the highest seed. A single seed of ours has
+    NaN for the four that need several.
     """
     theirs = theirs[theirs.iter.isin(ours[0].iter)]
     ours = [run[run.iter.isin(theirs.iter)] for run in ours]
@@ -72,8 +74,8 @@ def compare(theirs, ours):
 
 def markdown(table):
     """The rows of authors_against_ours.csv as the table authors_against_ours.md."""
-    lines = ['| sweep | config | seeds | iteration | loss, theirs | ours, mean | 95% prediction | theirs outside our seeds '
-             '| expected for one more seed | arithmetic wrong, theirs; ours | capitals wrong, theirs; ours |',
+    lines = ['| sweep | config | seeds | iteration | loss, theirs | ours, mean | 95% prediction | theirs outside our '
+             'seeds | expected for one more seed | arithmetic wrong, theirs; ours | capitals wrong, theirs; ours |',
              '|---' * 11 + '|']
     for r in table.itertuples():
         wrong = [f'{n:g}; {ours}' if pd.notna(n) else '' for n, ours in ((r.wrong_sums, r.our_wrong_sums),
@@ -140,7 +142,8 @@ def draw_replay(theirs, ours):
         ax.plot(run.iter, run.train_loss, color={'theirs': '#D55E00', 'other': '#0072B2'}[batches], linewidth=1.8,
                 linestyle='--' if dtype == 'bfloat16' else '-',
                 label=f"our model, {batches.removesuffix('s')} batches, {dtype}")
-    ax.set(xlim=(400, table.iter.max()), ylim=(0.75, 1.7), xlabel='iteration', ylabel='training loss (nats per character)',
+    ax.set(xlim=(400, table.iter.max()), ylim=(0.75, 1.7), xlabel='iteration',
+           ylabel='training loss (nats per character)',
            title="capitals, width 14, replayed from the authors' initial weights")
     ax.grid(alpha=0.25)
     ax.legend(frameon=False)
@@ -164,7 +167,8 @@ if __name__ == '__main__':
     write_file(RESULTS / 'authors_against_ours.md', markdown(pd.read_csv(RESULTS / 'authors_against_ours.csv')) + '\n')
     for task, sign in (('add', '+'), ('sub', '-')):
         few = authors[authors[f'{task}_total'] - authors[f'{task}_correct'] < 20].query(f'{task}_total > 0')
-        print(f"\nevaluations of the authors with fewer than 20 of 910 samples wrong, so 5{sign}7 or 7{sign}5 was answered:")
+        print("\nevaluations of the authors with fewer than 20 of 910 samples wrong, so\n"
+              f"5{sign}7 or 7{sign}5 was answered:")
         for (name, config), iters in few.groupby(['sweep', 'config']).iter:
             listed = f": {', '.join(map(str, iters))}" if len(iters) < 9 else ''
             print(f"{name} {config}: {len(iters)} of 121{listed}")

@@ -1,11 +1,11 @@
 """
-How low can the loss on as_math be, for a model that knows every sum, and for one that also knows their order by heart?
+How low can the loss on as_math be, if a model knows every answer, and if it also knows the order of the lines?
 
 $ python paper/floors.py
 
-A window of training begins anywhere in the text. So even a model that knows every sum cannot know the operands that come
-next, unless it has memorised the order of the lines. The two floors are the entropies of what comes next, given what the
-window has shown: once over all pairs of lines that could follow one another, and once over the text as it is.
+A window of training begins anywhere in the text. So even a model that knows every answer cannot know the operands that
+come next, unless it has memorised the order of the lines. The two floors are the entropies of what comes next, given
+what the window has shown: once over all pairs of lines that could follow one another, and once over the text as it is.
 """
 
 import sys
@@ -38,5 +38,5 @@ if __name__ == '__main__':
     text = arithmetic_text(arithmetic_questions())
     lines = text.splitlines(keepends=True)
     pairs = [first + second for first in lines for second in lines if first != second]
-    print(f"every sum is known, but not their order: {floor(pairs):.4f}\n"
-          f"every sum and their order are known:     {floor([text]):.4f}")
+    print(f"every answer is known, but not the order: {floor(pairs):.4f}\n"
+          f"every answer and the order are known:     {floor([text]):.4f}")

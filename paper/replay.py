@@ -4,12 +4,12 @@ Replay the authors' run of facts_mini_14 with our model: their initial weights, 
 $ python data/facts_char/prepare.py
 $ python paper/replay.py
 
-Our batches are a function of the iteration. Theirs came from torch's global generator, which also drew the initial weights
-and the windows of every estimate of the loss. Here all of them are drawn in their order, so the losses are theirs until
-rounding makes a difference. They trained in bfloat16 on a GPU, so this goes once in float32 and once in bfloat16, on a CPU,
-and both again with another order of batches. Only capitals can be replayed, because the lines of the other datasets are
-shuffled differently. Writes results/replay.csv, columns batches, dtype, iter, train_loss and val_loss, which paper/authors.py
-draws. It takes some minutes.
+Our batches are a function of the iteration. Theirs came from torch's global generator, which also drew the initial
+weights and the windows of every estimate of the loss. Here all of them are drawn in their order, so the losses are
+theirs until rounding makes a difference. They trained in bfloat16 on a GPU, so this goes once in float32 and once in
+bfloat16, on a CPU, and both again with another order of batches. Only capitals can be replayed, because the lines of
+the other datasets are shuffled differently. Writes results/replay.csv, columns batches, dtype, iter, train_loss and
+val_loss, which paper/authors.py draws. It takes some minutes.
 """
 
 import sys
@@ -35,8 +35,8 @@ from train_with_eval import get_lr  # with the defaults, which are the paper's
 def replay(ids, vocab_size, n_embd=14, dtype='float32', order_seed=None, max_iters=2500):
     """Train on the authors' batches. Yields (iteration, training loss, validation loss) every 250 iterations, in nats.
 
-    ids: the text of facts_char, 1-D. order_seed: of another order of batches, which begins after the weights have been drawn.
-    Both losses are estimates on this text, as theirs are, from 100 batches each.
+    ids: the text of facts_char, 1-D. order_seed: of another order of batches, which begins after the weights have been
+    drawn. Both losses are estimates on this text, as theirs are, from 100 batches each.
     """
     torch.manual_seed(1337)
     model = GPT(GPTConfig(24, vocab_size, n_layer=1, n_head=1, n_embd=n_embd, bias=False, mlp_expansion=1))
@@ -78,6 +78,7 @@ if __name__ == '__main__':
     for (batches, order_seed), dtype in product((('theirs', None), ('other', 1)), ('float32', 'bfloat16')):
         for row in replay(ids, meta.tokenizer.vocab_size, dtype=dtype, order_seed=order_seed):
             rows.append((batches, dtype, *row))
-            print(f'{batches} batches, {dtype}, iter {row[0]}: train loss {row[1]:.5f}, val loss {row[2]:.5f}', flush=True)
+            print(f'{batches} batches, {dtype}, iter {row[0]}: train loss {row[1]:.5f}, val loss {row[2]:.5f}',
+                  flush=True)
     table = pd.DataFrame(rows, columns=['batches', 'dtype', 'iter', 'train_loss', 'val_loss'])
     write_file(REPO / 'results/replay.csv', table.to_csv(index=False, float_format='%.6f'))

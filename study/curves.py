@@ -36,7 +36,7 @@ def width_of_fall(widths, curves, least_maximum=LEAST_MAXIMUM):
 
 
 def width_of_memory(widths, curves):
-    """Where the accuracy on shuffled answers reaches 80 %; NaN, undefined, if never or from the start."""
+    """Where the accuracy on shuffled answers reaches 80%; NaN, undefined, if never or from the start."""
     curves = np.asarray(curves, dtype=float)
     reached = curves >= MEMORY
     defined = reached.any(axis=-1) & ~reached[..., 0]

@@ -48,7 +48,8 @@ def in_letters(n, base):
 def base_questions(base, held_out):
     """All a+b, then all a-b, for digits of a base, in letters. held_out: pairs of whole numbers, in both orders."""
     held_out = {frozenset(pair) for pair in held_out}
-    return [Question(f'a{sign}b', f'<{LETTERS[a]}{sign}{LETTERS[b]}=', in_letters(a + b if sign == '+' else a - b, base),
+    return [Question(f'a{sign}b', f'<{LETTERS[a]}{sign}{LETTERS[b]}=',
+                     in_letters(a + b if sign == '+' else a - b, base),
                      'held out' if frozenset((a, b)) in held_out else 'seen')
             for sign in '+-' for a in range(base) for b in range(base)]
 

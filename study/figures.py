@@ -4,7 +4,7 @@ The five figures of study/widths.md, for widths.py.
 
 import numpy as np
 
-from common.pictures import ITERATIONS, plt, width_axis
+from common.pictures import ITERATIONS, plt, log_axis
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, NullLocator
 from study.inference import dealt_anew_within
@@ -31,17 +31,17 @@ def draw_heat(numbers):
         line.set_path_effects([withStroke(linewidth=5, foreground='black')])
     ax.set(xlim=(-0.53, columns - 0.47), ylim=(rows - 0.47, -0.53), xlabel='width (n_embd)', ylabel='held-out fraction',
            title='Final held-out accuracy (%), mean over the splits\n'
-                 'outlined: most runs reached 99 % training accuracy')
+                 'outlined: most runs reached 99% training accuracy')
     ax.set_xticks(range(columns), accuracy.columns.astype(int))
-    ax.set_yticks(range(rows), [f'{percent:.0f} %' + '\n(one pair)' * (percent == 2) for percent in accuracy.index])
+    ax.set_yticks(range(rows), [f'{percent:.0f}%' + '\n(one pair)' * (percent == 2) for percent in accuracy.index])
     return figure
 
 
 def draw_splits(ax, runs, numbers, name, style, label):
     """One measure over the width: a small dot for each run, and beside it the mean and its interval.
 
-    The mean of fewer than five runs is hollow. Runs of one value would hide each other, so each split is a little aside: on the
-    logarithmic axis, a factor.
+    The mean of fewer than five runs is hollow. Runs of one value would hide each other, so each split is a little
+    aside: on the logarithmic axis, a factor.
     """
     offset, colour, marker, dashes = style
     there, means = runs.dropna(subset=name), numbers[numbers.name == name].sort_values('n_embd')
@@ -67,16 +67,16 @@ def draw_widths(runs, numbers):
         tables = runs[runs.share == percent], numbers[numbers.share == percent]
         draw_splits(ax, *tables, 'heldout_acc', (-0.02, END, 'o', '-'), 'final')
         draw_splits(ax, *tables, 'fit_heldout_acc', (0.02, FIT, '^', '--'),
-                    'at matched fit (first evaluation\nwith 99 % training accuracy)')
-        width_axis(ax, widths)
-        ax.set(title=f'{percent:.0f} % held out')
+                    'at matched fit (first evaluation\nwith 99% training accuracy)')
+        log_axis(ax, widths)
+        ax.set(title=f'{percent:.0f}% held out')
         ax.tick_params(labelbottom=True, axis='x', labelsize=8)
     for ax in axes.flat[len(percents):]:
         ax.axis('off')
     for ax in axes[:, 0]:
         ax.set_ylabel('held-out accuracy (%)')
     axes.flat[-1].legend(*axes.flat[0].get_legend_handles_labels(), loc='center', frameon=False, fontsize=11,
-                         title='small marker: one split\nlarge: mean, 95 % interval\nhollow: fewer than five splits')
+                         title='small marker: one split\nlarge: mean, 95% interval\nhollow: fewer than five splits')
     return figure
 
 
@@ -97,10 +97,10 @@ def panels_by_width(widths, title, ylabel, xlabel):
 
 
 def draw_curves(results):
-    """The probability of the held-out answers over the training at 20 % held out, a panel for each width."""
+    """The probability of the held-out answers over the training at 20% held out, a panel for each width."""
     of_20 = results[(results.study == 'main') & (results.share == 20) & (results.iter > 0)]
     widths = sorted(of_20.n_embd.unique())
-    figure, axes = panels_by_width(widths, 'Held-out questions, 20 % held out', 'probability of the right answer (%)',
+    figure, axes = panels_by_width(widths, 'Held-out questions, 20% held out', 'probability of the right answer (%)',
                                    'iteration (log scale)')
     axes[0].set(xscale='log', xlim=(250, of_20.iter.max()))
     axes[0].xaxis.set_major_locator(FixedLocator([500, 2000, 10000]))
@@ -117,11 +117,11 @@ def draw_curves(results):
 
 
 def draw_errors(answers):
-    """A histogram of prediction minus answer for the held-out questions at 20 % held out, a panel for each width."""
+    """A histogram of prediction minus answer for the held-out questions at 20% held out, a panel for each width."""
     asked = answers[(answers.study == 'main') & (answers.share == 20)]
     asked = asked[(asked.group == 'held out') & (asked.when == 'last')]
     widths = sorted(asked.n_embd.unique())
-    figure, axes = panels_by_width(widths, 'Held-out questions, 20 % held out', 'held-out questions (%)',
+    figure, axes = panels_by_width(widths, 'Held-out questions, 20% held out', 'held-out questions (%)',
                                    'prediction minus right answer; predictions without a number are in no bar')
     bins = range(-5, 6)
 
@@ -134,8 +134,8 @@ def draw_errors(answers):
                       edgecolor='black', linewidth=0.6)
         dots = ax.plot(bins, percent_of(dealt_anew), color='black', linestyle='', marker='.', markersize=5)
         ax.set_xticks([-5, -2, 0, 2, 5], ['≤−5', '−2', '0', '2', '≥5'])
-    figure.legend([bars[5], bars[0], dots[0]], ['right', 'wrong', 'baseline: answers dealt anew'], loc='outside upper right',
-                  ncols=3, frameon=False)
+    figure.legend([bars[5], bars[0], dots[0]], ['right', 'wrong', 'baseline: answers dealt anew'],
+                  loc='outside upper right', ncols=3, frameon=False)
     return figure
 
 
@@ -146,9 +146,9 @@ def draw_random(runs, numbers):
     figure, ax = plt.subplots(figsize=(6.4, 4.2), layout='constrained')
     draw_splits(ax, runs, numbers, 'seen_acc', (0, END, 'o', '-'), 'training accuracy')
     bits = numbers[numbers.name == 'bits_per_param'].set_index('n_embd').value
-    width_axis(ax, widths, [f'{width}\n{bits[width]:.2f}' for width in widths])
+    log_axis(ax, widths, [f'{width}\n{bits[width]:.2f}' for width in widths])
     ax.set(xlabel='width (n_embd), and below it the bits memorised per parameter', ylabel='final training accuracy (%)',
-           title='200 shuffled answers\nsmall: one split; large: mean over the splits, 95 % interval')
+           title='200 shuffled answers\nsmall: one split; large: mean over the splits, 95% interval')
     return figure
 
 

@@ -9,7 +9,7 @@ from common.statistics import bootstrap_means, wilson
 
 
 def interval(values):
-    """95 % interval of the mean of a Series: Wilson's if it holds True and False, else that of a bootstrap.
+    """95% interval of the mean of a Series: Wilson's if it holds True and False, else that of a bootstrap.
 
     It is a percentile interval; the bootstrap draws 10,000 samples of the values, the same whenever it is asked. NaN
     for a single number.

@@ -81,7 +81,7 @@ def of_answers(answers):
 def of_falls(runs):
     """Finding 5: the width of the fall for each percentage held out, and the accuracy on shuffled answers there.
 
-    Splits, and those of the shuffled answers, are drawn anew. At 50 % held out the maximum is below the 20 % that
+    Splits, and those of the shuffled answers, are drawn anew. At 50% held out the maximum is below the 20% that
     study/why.md asks for, so this takes any maximum.
     """
     shuffled = blocks(runs[runs.study == 'random'], 'seen_acc', 'n_embd', WIDTHS).dropna().to_numpy(float)

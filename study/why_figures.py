@@ -5,15 +5,14 @@ there.
 
 import numpy as np
 
-from common.pictures import plt, width_axis
-from matplotlib.ticker import NullLocator
+from common.pictures import plt, log_axis
 from study.datasets import BASES
 from study.why_load import LOADS, MOST_LEARNT
 from study.why_time import DECAYS, READ
 from study.why_time import WIDTHS as TIME_WIDTHS
 
 BLUE, ORANGE, GREY = '#0072B2', '#E69F00', '#777777'  # Okabe & Ito's colours, which colour-blind readers tell apart
-NOTE = 'mean over splits, 95 % interval'
+NOTE = 'mean over splits, 95% interval'
 
 
 def draw_means(ax, x, means, **style):
@@ -32,11 +31,11 @@ def draw_order(numbers):
     for ax, name in zip(axes, ('additions', 'subtractions')):
         for condition, style in styles.items():
             means = numbers[(numbers.name == name) & (numbers.condition == condition)].sort_values('n_embd')
-            aside = 1.025 if condition == 'one order held out' else 1 / 1.025  # so that intervals do not hide each other
+            aside = 1.025 if condition == 'one order held out' else 1 / 1.025  # intervals side by side
             draw_means(ax, aside * means.n_embd, means, label=f'{condition}, right', **style)
         splits = sorted({*numbers[(numbers.name == name)].n.astype(int)})
         ax.set(title=f"Ten held-out {name} ({' to '.join(map(str, dict.fromkeys([splits[0], splits[-1]])))} splits)")
-        width_axis(ax, sorted(means.n_embd.astype(int)))
+        log_axis(ax, sorted(means.n_embd.astype(int)))
     other = numbers[(numbers.name == 'predicted b-a for a-b') & (numbers.condition == 'one order held out')]
     draw_means(axes[1], other.n_embd, other, label='one order held out, predicted b-a for a-b', color=GREY, marker='s',
                linestyle=':')
@@ -57,7 +56,7 @@ def draw_base(numbers):
         both = means.index.intersection(memory.index)
         if len(both):
             draw_means(axes[1], 100 * memory.value[both], means.loc[both], **style)
-    width_axis(axes[0], sorted(numbers[numbers.name == 'held-out accuracy'].n_embd.dropna().unique().astype(int)))
+    log_axis(axes[0], sorted(numbers[numbers.name == 'held-out accuracy'].n_embd.dropna().unique().astype(int)))
     axes[0].set(ylabel=f'held-out accuracy (%)\n{NOTE}', title='over the width')
     axes[1].set(xlabel='accuracy on shuffled answers at this width (%)', title='over what this width can memorise')
     figure.legend(*axes[0].get_legend_handles_labels(), title='base of\nthe table', loc='outside right center',
@@ -95,9 +94,8 @@ def draw_time(numbers):
             means = numbers[(numbers.name == f'held-out accuracy, decay {decay:g}') & (numbers.n_embd == width)]
             iters = means.condition.str.replace(',', '').str.split().str[0].astype(int)
             draw_means(ax, iters, means, color=colour, marker=marker, label=f'{decay:g}')
-        ax.set(xscale='log', xlabel='iteration', title=f'width {width}')
-        ax.set_xticks([*READ.values()], [f'{iters:,}' for iters in READ.values()])
-        ax.xaxis.set_minor_locator(NullLocator())
+        ax.set(title=f'width {width}')
+        log_axis(ax, READ.values(), xlabel='iteration')
     axes[0].set_ylabel(f'held-out accuracy (%)\n{NOTE}')
     figure.legend(*axes[0].get_legend_handles_labels(), title='weight\ndecay', loc='outside right center',
                   frameon=False)

@@ -240,7 +240,7 @@ def test_a_legend_shows_which_curves_have_a_band():
     names = [text.get_text() for text in legend.get_texts()]
     banded = {name: hasattr(handle, 'get_hatch') for name, handle in zip(names, legend.legend_handles)}
     assert banded == {'training accuracy: arithmetic': True, HELD_OUT: False, PROBABILITY: True, LOSS: False}
-    assert len(figure.axes[0].collections) == 2 and 'band: its 95 % interval' in legend.get_title().get_text()
+    assert len(figure.axes[0].collections) == 2 and 'band: its 95% interval' in legend.get_title().get_text()
     alone = draw_panels([('one run', runs[:1], [])], 'both')
     assert not alone.axes[0].collections and not alone.legends[0].get_title().get_text()
 
