@@ -33,7 +33,7 @@ def report_errors():
 
 
 def print_error(kind, error, traceback):
-    """Print what ended a script: a UserError as its sentence, Ctrl-C and a closed pipe as nothing, the rest as usual."""
+    """Print what ended a script: a UserError as its sentence, Ctrl-C and a closed pipe as nothing, others as usual."""
     if issubclass(kind, UserError):
         print(f"error: {error}", file=sys.stderr)
     elif issubclass(kind, MemoryError) or issubclass(kind, RuntimeError) and OUT_OF_MEMORY.search(str(error)):

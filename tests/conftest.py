@@ -23,7 +23,8 @@ hypothesis.settings.register_profile('any machine', deadline=None)  # a busy one
 hypothesis.settings.load_profile('any machine')
 REPO = Path(__file__).resolve().parents[1]
 for signum, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
-    if signal.getsignal(signum) == signal.SIG_IGN:  # under nohup, or behind a shell's &, the scripts would ignore them too
+    # under nohup, or behind a shell's &, the scripts would ignore them too
+    if signal.getsignal(signum) == signal.SIG_IGN:
         signal.signal(signum, handler)
 sys.path.insert(0, str(REPO))
 from run_script import run_script

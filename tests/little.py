@@ -7,7 +7,8 @@ from torch.nn import functional as F
 
 from common.dataset import Meta
 from common.evaluate import NEW_TOKENS
-from common.questions import arithmetic_questions, arithmetic_text, facts_questions, facts_text, paper_questions, completion_of
+from common.questions import (arithmetic_questions, arithmetic_text, completion_of, facts_questions, facts_text,
+                              paper_questions)
 from common.tokenizer import char_tokenizer
 from model import GPT, GPTConfig
 

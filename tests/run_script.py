@@ -21,7 +21,8 @@ context.set_forkserver_preload(['torch', 'torch._dynamo', 'pandas', 'matplotlib.
 
 def is_ours(path):
     """Whether a module's file or a folder of sys.path belongs to the repository itself, its environment aside."""
-    return bool(path) and Path(path).resolve().is_relative_to(REPO) and not Path(path).resolve().is_relative_to(ENVIRONMENT)
+    path = path and Path(path).resolve()
+    return bool(path) and path.is_relative_to(REPO) and not path.is_relative_to(ENVIRONMENT)
 
 
 def child(script, args, cwd, out_path):

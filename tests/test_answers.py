@@ -16,7 +16,8 @@ from common.answers import FILE, add_verdicts, append_answers, keep_answers_befo
 from common.errors import UserError
 
 COLUMNS = ['iter', 'task', 'prompt', 'answer', 'group', 'samples', 'correct', 'prob', 'said']
-SAID = ['12', '', 'NA', 'nan', 'x,"y"', '-3', ' 7', 'a\tb', '007', 'é', 'x\ny']  # what a csv must not turn into something else
+# what a csv must not turn into something else
+SAID = ['12', '', 'NA', 'nan', 'x,"y"', '-3', ' 7', 'a\tb', '007', 'é', 'x\ny']
 
 
 def graded(iter_num, said=SAID):
@@ -39,10 +40,12 @@ def test_every_evaluation_is_appended_and_read_as_it_was(tmp_path):
 
 
 @pytest.mark.parametrize('answer, said, correct, right', [
-    ('12', '12', 10, True), ('12', '12', 4, True), ('12', '13', 4, False), ('12', ' 12x', 10, True), ('-3', '3', 0, False),
+    ('12', '12', 10, True), ('12', '12', 4, True), ('12', '13', 4, False), ('12', ' 12x', 10, True),
+    ('-3', '3', 0, False),
     ('Paris', 'paris. ', 10, True), ('Paris', 'Par', 0, False), ('12', '12 eggs', 0, False)])
 def test_a_question_is_right_if_its_most_frequent_sample_is_and_always_right_if_all_are(answer, said, correct, right):
-    table = pd.DataFrame([dict(task='t', prompt='p', answer=answer, group='seen', samples=10, correct=correct, said=said)])
+    table = pd.DataFrame([dict(task='t', prompt='p', answer=answer, group='seen', samples=10, correct=correct,
+                               said=said)])
     row, = add_verdicts(table).itertuples()
     assert (row.right, row.always_right) == (right, correct == 10)
 
@@ -114,7 +117,8 @@ def test_answers_that_are_damaged_are_kept_aside_with_a_word(tmp_path, capsys):
     content[len(content) // 4] ^= 255
     path.write_bytes(content)
     keep_answers_before(4, tmp_path)
-    assert (tmp_path / 'answers.csv.gz.damaged').read_bytes() == bytes(content) and 'is damaged' in capsys.readouterr().out
+    assert (tmp_path / 'answers.csv.gz.damaged').read_bytes() == bytes(content)
+    assert 'is damaged' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize('earlier', [0, 1])

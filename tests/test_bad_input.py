@@ -146,12 +146,14 @@ def test_a_results_csv_without_results(project, content, says):
 
 
 def test_evaluation_options_that_make_no_sense(project):
-    for option, says in (('--num_samples=0', 'num_samples must be at least 1'), ('--temperature=-1', 'temperature must be at least 0'),
+    for option, says in (('--num_samples=0', 'num_samples must be at least 1'),
+                         ('--temperature=-1', 'temperature must be at least 0'),
                          ('--top_k=x', 'top_k must be a whole number'), ('--device=abacus', 'abacus'),
                          ('--operation=division', 'operation must be addition'),
                          ('--json=/proc/x/y.json', 'cannot write')):
         project.fails('eval_as_math.py', '--out_dir=math_mini_14', option, says=says)
     for kind in ('--answers', '--film'):
-        project.fails('plot_results.py', kind, '--model_folder', 'math_mini_14', '--operation=facts', says='--operation is for')
+        project.fails('plot_results.py', kind, '--model_folder', 'math_mini_14', '--operation=facts',
+                      says='--operation is for')
     project.fails('plot_results.py', '--model_folder', 'math_mini_14', '--output=x.docx', says='cannot write a .docx')
     project.fails('plot_results.py', '--model_folder', 'math_mini_14', '--output=/proc/x/y.png', says='cannot write')

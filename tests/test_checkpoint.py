@@ -182,7 +182,8 @@ def test_a_model_folder_without_meta_pkl_uses_its_datasets(tmp_path, bare, monke
                   'config': {'dataset': 'as_math'}}
     torch.save(checkpoint, tmp_path / 'ckpt.pt')
     loaded, meta, path, config = load_model(tmp_path, ['ckpt.pt'])
-    assert len(meta.questions) == 200 and path == tmp_path / 'ckpt.pt' and config == {'dataset': 'as_math', 'iter_num': 0}
+    assert len(meta.questions) == 200 and path == tmp_path / 'ckpt.pt'
+    assert config == {'dataset': 'as_math', 'iter_num': 0}
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), loaded.parameters()))
     torch.save({**checkpoint, 'config': {}}, tmp_path / 'ckpt.pt')
     with pytest.raises(UserError, match='does not say its dataset'):
@@ -193,7 +194,8 @@ def test_a_model_folder_without_meta_pkl_uses_its_datasets(tmp_path, bare, monke
 
 
 @pytest.mark.parametrize('change', [
-    dict(iter_num='4'), dict(iter_num=-3), dict(iter_num=2.5), dict(config=None), dict(rows=[{'foo': 1}]), dict(rows=None),
+    dict(iter_num='4'), dict(iter_num=-3), dict(iter_num=2.5), dict(config=None), dict(rows=[{'foo': 1}]),
+    dict(rows=None),
     dict(best_acc=None), dict(best_val_loss='abc')])
 def test_a_damaged_checkpoint_is_not_resumed(tmp_path, change):
     _, checkpoint = nanogpt()

@@ -123,7 +123,8 @@ def test_what_cannot_be_meant_is_refused_with_a_hint(args, says):
 
 
 @pytest.mark.parametrize('argv, says', [
-    (['--batch_size=0'], 'batch_size must be at least 1, not 0'), (['--batch_size=-3'], 'batch_size must be at least 1, not -3'),
+    (['--batch_size=0'], 'batch_size must be at least 1, not 0'),
+    (['--batch_size=-3'], 'batch_size must be at least 1, not -3'),
     (['--learning_rate=-1e-9'], 'learning_rate must be at least 0, not -1e-09'),
     (['--share=1'], 'share must be at least 0 and below 1, not 1'),
     (['--share=-0.1'], 'share must be at least 0'),
@@ -306,11 +307,13 @@ def test_resuming_without_a_folder_says_what_is_missing(project):
 def test_an_uncaught_user_error_is_one_sentence_and_any_other_error_a_traceback():
     for raised, ends in (("UserError('mend it')", 'error: mend it\n'), ("ValueError('a bug')", 'ValueError: a bug\n'),
                          ("RuntimeError('an illegal memory access')", 'RuntimeError: an illegal memory access\n'),
-                         ("RuntimeError('out of memory')", 'error: not enough memory (out of memory): lower --batch_size, --block_size or --n_embd\n'),
+                         ("RuntimeError('out of memory')",
+                          'error: not enough memory (out of memory): lower --batch_size, --block_size or --n_embd\n'),
                          ('KeyboardInterrupt', '')):
         code = f'from common.errors import UserError, report_errors; report_errors(); raise {raised}'
         process = subprocess.run([sys.executable, '-c', code], cwd=REPO, capture_output=True, text=True)
-        assert process.stderr.endswith(ends) and ('Traceback' in process.stderr) == ('a bug' in raised or 'illegal' in raised)
+        assert process.stderr.endswith(ends)
+        assert ('Traceback' in process.stderr) == ('a bug' in raised or 'illegal' in raised)
         assert process.returncode == (1 if ends else -2)
 
 

@@ -81,7 +81,8 @@ def test_a_model_folder_goes_by_three_names_and_one_of_a_sweep_is_sent_to_its_se
     (project.folder / 'sweeps/main/math_mini_14/seed_3.log').touch()
     (project.folder / 'math_mini_14').rename(project.folder / 'sweeps/main/math_mini_14/seed_3')
     for script in ('eval_as_math.py', 'eval_capitals.py', 'sample.py', 'plot_model.py'):
-        project.fails(script, 'sweeps/main/math_mini_14', says='choose one, e.g. --out_dir=sweeps/main/math_mini_14/seed_')
+        project.fails(script, 'sweeps/main/math_mini_14',
+                      says='choose one, e.g. --out_dir=sweeps/main/math_mini_14/seed_')
 
 
 def test_the_wrong_capitals_are_summed_up(project):
@@ -230,7 +231,8 @@ def test_sums_that_cannot_be_asked_are_refused(project):
     project.fails('eval_as_math.py', '--out_dir=math_mini_14', '--max_operand=1000', says='at most 999')
     project.fails('eval_as_math.py', '--out_dir=math_mini_14', '--max_operand=x',
                   says='max_operand must be a whole number')
-    project.fails('eval_as_math.py', '--out_dir=facts_mini_14', '--max_operand=19', says='whose answer is a number: try')
+    project.fails('eval_as_math.py', '--out_dir=facts_mini_14', '--max_operand=19',
+                  says='whose answer is a number: try')
     project.check('data/as_math/prepare.py', '--max_operand=2', '--held_out', '--name=few')
     project.check('train_with_eval.py', *TINY, '--dataset=few', '--out_dir=few_digits')
     project.fails('eval_as_math.py', '--out_dir=few_digits', '--max_operand=6', says="has no '5', '6', ")

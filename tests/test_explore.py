@@ -1,4 +1,4 @@
-"""The page of explore.py in a real browser, what the script says if it lacks something, and the weights that training keeps."""
+"""The page of explore.py in a real browser, what the script says if it lacks something, and the weights kept for it."""
 
 import contextlib
 import copy
@@ -35,7 +35,8 @@ BROWSERS = ('chromium', 'chromium-browser', 'google-chrome')
 
 @pytest.fixture(scope='module')
 def browser():
-    playwright = pytest.importorskip('playwright.sync_api', reason='pip install playwright to test the page in a browser')
+    playwright = pytest.importorskip('playwright.sync_api',
+                                     reason='pip install playwright to test the page in a browser')
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if not path:
         pytest.skip(f"no browser: install one of {', '.join(BROWSERS)} to test the page of explore.py")
@@ -91,7 +92,8 @@ def write_run(folder, questions, iters, **shape):
         append_answers(i, table, folder)
         rows.append(results_row(i, table, questions, 2 - i / 100, 2 - i / 100))
     pd.DataFrame(rows).to_csv(folder / 'results.csv', index=False)
-    torch.save({'model': model.state_dict(), 'model_args': model.config.model_args(), 'iter_num': i}, folder / 'ckpt.pt')
+    torch.save({'model': model.state_dict(), 'model_args': model.config.model_args(), 'iter_num': i},
+               folder / 'ckpt.pt')
     return model, meta
 
 
@@ -164,7 +166,8 @@ def test_models_of_any_shape_are_computed_and_long_texts_are_cropped(look, tmp_p
     looks = page.evaluate('ids => forward(modelAt(runs[0]).model, ids).attention', contexts[5])
     for heads, expected in zip(looks, attention()(model, contexts[5])):
         for t in range(6):
-            np.testing.assert_allclose(np.mean([head[t] for head in heads], axis=0), expected[t, :t + 1].detach(), atol=1e-5)
+            np.testing.assert_allclose(np.mean([head[t] for head in heads], axis=0), expected[t, :t + 1].detach(),
+                                       atol=1e-5)
 
 
 def test_the_error_function_is_exact_to_single_precision(look):
@@ -249,7 +252,8 @@ def test_the_slider_shows_every_evaluation_as_it_was_recorded(look):
         go(page, iteration)
         assert page.locator('#iteration').text_content() == f'iteration {iteration:,}'
         table = answers[answers.iter == iteration].reset_index()
-        labels = page.locator('[data-run="0"]').evaluate_all('cells => cells.map(cell => cell.getAttribute("aria-label"))')
+        labels = page.locator('[data-run="0"]').evaluate_all(
+            'cells => cells.map(cell => cell.getAttribute("aria-label"))')
         for row, label in zip(table.itertuples(), labels):
             said = row.said.replace('-', '−').strip()
             assert f"prediction {said}, {'right' if row.right else 'wrong'}" in label
@@ -318,7 +322,8 @@ def test_a_click_on_a_question_shows_its_trajectory_and_when_the_prediction_chan
         said = asked.said.iloc[-1].replace('-', '−')
         assert texts == [folder.name, f"“{said}” {'✓' if asked.right.iloc[-1] else '✗'}",
                          page.evaluate('percent', asked.prob.iloc[-1]), expected]
-        heights = [float(point.split(' ')[1]) for point in re.findall(r'[\d.]+ [\d.]+', paths.nth(i).get_attribute('d'))]
+        heights = [float(point.split(' ')[1])
+                   for point in re.findall(r'[\d.]+ [\d.]+', paths.nth(i).get_attribute('d'))]
         np.testing.assert_allclose(heights, 6 + 126 * (1 - asked.prob), atol=0.06)
     page.locator('#known details').first.click()
     page.locator('#known .changes button').nth(3).click()
@@ -575,7 +580,8 @@ def test_a_large_grid_is_small_or_a_list(look, tmp_path, operand):
 def test_hostile_names_are_shown_as_text_and_never_run(look, tmp_path):
     evil = '</script><script>document.body.textContent="run"</script><!--"\'>'
     folder = tmp_path / '<img src=x onerror=alert(1)>"\''
-    questions = [Question(evil, f"'{n}\" </textarea><b>&amp; ", f'{n}</td>"{n * n}', 'held out' if n == 1 else 'seen', '\n')
+    questions = [Question(evil, f"'{n}\" </textarea><b>&amp; ", f'{n}</td>"{n * n}', 'held out' if n == 1 else 'seen',
+                          '\n')
                  for n in range(3)]
     questions += [Question('__proto__', f'{n} squared: ', str(n * n), 'seen', ';') for n in range(3)]
     questions += [Question('7', '7: ', '7', 'seen', ';')]
@@ -637,7 +643,8 @@ def test_text_is_readable_on_every_colour(look, scheme):
         }
         showCell(runs[0], 0, {prob: 0.5, said: '1', right: false});
         found.push(['wrong', of(td.firstChild)], ['soft', of(document.querySelector('.shape'), document.body)],
-                   ['title', of(document.querySelector('h1'), document.body)], ['button', of(document.querySelector('#play'))]);
+                   ['title', of(document.querySelector('h1'), document.body)],
+                   ['button', of(document.querySelector('#play'))]);
         return found;
     }''')
     assert min(ratio for _, ratio in contrast) >= 4.5, min(contrast, key=lambda pair: pair[1])
@@ -646,8 +653,8 @@ def test_text_is_readable_on_every_colour(look, scheme):
 def test_every_picture_and_field_has_a_name(look):
     page = look(*SUMS)
     cell(page, '<5-7=').click()
-    nameless = page.evaluate('''() => [...document.querySelectorAll(`[role=img], [role=grid], [role=gridcell], button, input,
-        textarea, select, section`)].filter(e => !(e.ariaLabel || e.textContent.trim() || e.labels?.length ||
+    nameless = page.evaluate('''() => [...document.querySelectorAll(`[role=img], [role=grid], [role=gridcell], button,
+        input, textarea, select, section`)].filter(e => !(e.ariaLabel || e.textContent.trim() || e.labels?.length ||
         e.getAttribute('aria-labelledby'))).map(e => e.outerHTML.slice(0, 99))''')
     assert not nameless
     assert page.locator('svg:not([role=img]):not([aria-hidden])').count() == 0

@@ -190,14 +190,16 @@ def test_the_vocabulary_that_transformers_5_saves_is_read_and_never_replaced_by_
     ours = gpt2_tokenizer(gpt2_folder)
     write_vocabulary(tmp_path)
     assert not (gpt2_folder / 'vocab.json').exists() and ours.vocab_size == 278
-    assert ours.encode(STRANGE) == gpt2_tokenizer(tmp_path).encode(STRANGE) and ours.decode(ours.encode(STRANGE)) == STRANGE
+    assert ours.encode(STRANGE) == gpt2_tokenizer(tmp_path).encode(STRANGE)
+    assert ours.decode(ours.encode(STRANGE)) == STRANGE
     # a vocabulary that somebody else has trained, with the special tokens first
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     theirs = Tokenizer(models.BPE())
     theirs.pre_tokenizer, theirs.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     readme = (REPO / 'README.md').read_text(encoding='utf-8')
     theirs.train_from_iterator([readme], trainers.BpeTrainer(
-        vocab_size=700, special_tokens=['<|endoftext|>', '<pad>'], initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+        vocab_size=700, special_tokens=['<|endoftext|>', '<pad>'],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
     theirs.save(str(gpt2_folder / 'tokenizer.json'))
     ours = gpt2_tokenizer(gpt2_folder)
     for text in (readme, STRANGE, 'a<pad>b'):

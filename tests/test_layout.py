@@ -13,7 +13,8 @@ ROOMS = {  # what each may import beside itself: rooms, or single modules
 SCRIPTS = {path.stem for path in REPO.glob('*.py')} - {'model', 'configurator'}
 FREE = {'dev', 'paper'}  # the benchmark and the comparison with the authors train, so they import the training script
 FILES = {path.relative_to(REPO): ast.parse(path.read_text(encoding='utf-8'))
-         for pattern in ('*.py', 'data/*/prepare.py', *(f'{room}/*.py' for room in ('common', 'fused', 'study', *sorted(FREE))))
+         for pattern in ('*.py', 'data/*/prepare.py',
+                         *(f'{room}/*.py' for room in ('common', 'fused', 'study', *sorted(FREE))))
          for path in REPO.glob(pattern)}
 MODULES = {'.'.join(path.with_suffix('').parts) for path in FILES}
 
@@ -48,7 +49,8 @@ def test_imports_only_go_down(path):
 
 @pytest.mark.parametrize('room', ['common', 'fused', 'study'])
 def test_a_room_has_no_circle(room):
-    graph = {'.'.join(path.with_suffix('').parts): set(imported(tree)) for path, tree in FILES.items() if path.parts[0] == room}
+    graph = {'.'.join(path.with_suffix('').parts): set(imported(tree)) for path,
+             tree in FILES.items() if path.parts[0] == room}
     while graph:
         bottom = [module for module, below in graph.items() if not below & graph.keys()]
         assert bottom, f'these import each other: {sorted(graph)}'

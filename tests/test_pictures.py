@@ -1,4 +1,4 @@
-"""Each kind of picture from a tiny run, from a run that goes on, and a clear sentence where a picture lacks its data."""
+"""Each kind of picture of a tiny run, of one that goes on, and a clear sentence where a picture lacks its data."""
 
 import re
 import runpy
@@ -34,7 +34,8 @@ def shows(path):
 
 def table_of(questions, said, prob=0.5):
     """A graded table in which the model always says said[i]."""
-    rows = [(q.task, q.prompt, q.answer, q.group, 10, 10 * (text == q.answer), prob, text) for q, text in zip(questions, said)]
+    rows = [(q.task, q.prompt, q.answer, q.group, 10, 10 * (text == q.answer), prob, text) for q,
+            text in zip(questions, said)]
     return add_verdicts(pd.DataFrame(rows, columns='task prompt answer group samples correct prob said'.split()))
 
 
@@ -64,7 +65,7 @@ def close_figures():
 
 
 def test_a_grid_says_what_the_model_says_where_it_is_asked_and_marks_what_is_wrong_or_held_out():
-    """Cell (a, b) holds the answer and the probability of a-b; a box marks each wrong one, two frames each held-out one."""
+    """Cell (a, b) holds answer and probability of a-b; a box marks each wrong one, two frames each held-out one."""
     questions = arithmetic_questions(held_out=[(3, 8)])[100:]
     said = [q.answer if q.prompt != '<4-6=' else '7' for q in questions]
     table = table_of(questions, said)
@@ -76,7 +77,8 @@ def test_a_grid_says_what_the_model_says_where_it_is_asked_and_marks_what_is_wro
         assert cells[b, a].get_text() == text.replace('-', '−')
         assert (cells[b, a].get_bbox_patch() is not None) == ((a, b) == (4, 6))
     assert np.allclose(axes.images[0].get_array(), np.arange(100).reshape(10, 10) / 100)
-    frames = {tuple(path.vertices[:4].mean(0).round()) for collection in axes.collections for path in collection.get_paths()}
+    frames = {tuple(path.vertices[:4].mean(0).round()) for collection in axes.collections
+              for path in collection.get_paths()}
     assert frames == {(3, 8), (8, 3)}
     assert cells[0, 2].get_color() == 'black' and cells[9, 9].get_color() == 'white', 'on a pale and on a dark cell'
     assert axes.get_title() == 'subtraction\ntraining 97 of 98 right, held out 2 of 2'
@@ -159,7 +161,7 @@ def test_answers_are_in_the_order_in_which_they_were_learnt_for_good_and_those_h
 
 
 def test_runs_with_other_questions_share_one_order():
-    """Names stay with their questions, also where a second run adds some to a task of the first; the order is the mean's."""
+    """Names stay with their questions, also where a second run adds some to a task; the order is the mean's."""
     small, large = (table_of(questions, [q.answer for q in questions]).assign(iter=0) for questions in
                     (arithmetic_questions((), 1), arithmetic_questions((), 2)))
     late = large.assign(iter=500, right=large.prompt != '<0+0=')
@@ -179,7 +181,7 @@ def test_prompts_are_shortened_to_what_tells_them_apart():
 def results_of(held_out=None, **tasks):
     """A results.csv of two evaluations: the samples of each task that are right at the second, and all its samples.
 
-    A task's name ends in _words if its answers are texts. held_out: those of all that are held out; None: no such column.
+    A task's name ends in _words if its answers are texts. held_out: how many are held out; None: no such column.
     """
     counts = {'add': (0, 0), 'sub': (0, 0), **({'heldout': held_out} if held_out else {}), **tasks}
     table = {'iter': [0.0, 250.0], 'val_loss': [3.0, 0.5], 'train_loss': [3.0, 0.5], 'n_params': 1582.0,
@@ -209,7 +211,8 @@ def test_a_task_of_ones_own_is_not_drawn_a_second_time_as_facts():
 def test_a_curve_of_training_questions_has_no_held_out_ones_or_says_so():
     assert final_curves(held_out=(40, 40), add=(40, 1000), sub=(0, 1000)) == {
         'training accuracy: arithmetic': 0, HELD_OUT: 100, PROBABILITY: 25}
-    assert final_curves(held_out=(40, 40), mul=(60, 80)) == {'training accuracy: mul': 50, HELD_OUT: 100, PROBABILITY: 25}
+    assert final_curves(held_out=(40, 40), mul=(60, 80)) == {'training accuracy: mul': 50, HELD_OUT: 100,
+                                                             PROBABILITY: 25}
     assert final_curves(held_out=(40, 40), mul=(60, 80), past_words=(5, 50)) == {
         'training and held-out accuracy: mul': 75, 'training and held-out accuracy: past_words': 10,
         HELD_OUT: 100, PROBABILITY: 25}
@@ -221,9 +224,11 @@ def test_a_curve_of_training_questions_has_no_held_out_ones_or_says_so():
 def test_an_operation_leaves_the_papers_other_tasks_out_and_no_own_one():
     tasks = dict(held_out=(0, 0), add=(10, 100), sub=(10, 100), facts=(5, 50), mul=(1, 10))
     assert [*final_curves('facts', **tasks)] == ['training accuracy: mul', 'training accuracy: capitals']
-    assert [*final_curves('math', **tasks)] == [f'training accuracy: {name}' for name in ('addition', 'subtraction', 'mul')]
+    assert [*final_curves('math', **tasks)] == [f'training accuracy: {name}'
+                                                for name in ('addition', 'subtraction', 'mul')]
     assert [*final_curves('facts', held_out=(4, 40), add=(10, 100), facts=(5, 50))] == ['training accuracy: capitals']
-    assert [*final_curves(add=(10, 100), sub=(10, 100))] == ['accuracy: addition', 'accuracy: subtraction'], 'who knows?'
+    assert [*final_curves(add=(10, 100), sub=(10, 100))] == ['accuracy: addition',
+                                                             'accuracy: subtraction'], 'who knows?'
 
 
 def test_an_axis_names_a_probability_only_where_one_is_drawn():
@@ -251,20 +256,23 @@ def test_several_widths_lie_over_one_another_in_one_axis_for_each_measure():
     for ax, name in zip(figure.axes, ('training accuracy: arithmetic (%)', f'{HELD_OUT} (%)', f'{PROBABILITY} (%)')):
         assert ax.get_title() == name and len(ax.lines) == 3
     assert [line.get_ydata()[-1] for line in figure.axes[1].lines] == [17.5, 35, 70]
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == [f'width {n} ({n} parameters)' for n in (14, 28, 56)]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [f'width {n} ({n} parameters)'
+                                                                           for n in (14, 28, 56)]
 
 
 def test_each_measure_of_a_task_of_ones_own_has_the_scale_that_fits_it_where_runs_lie_over_one_another():
     panels = [(f'run {n}', [results_of(held_out=(0, 10), mul=(n, 40))], []) for n in (10, 30)]
     limits = {ax.get_title(): ax.get_ylim() for ax in draw_overlay(panels, 'both').axes}
-    assert limits == {'training accuracy: mul (%)': (-4, 104), f'{HELD_OUT} (%)': (-4, 104), f'{PROBABILITY} (%)': (-4, 104),
+    assert limits == {'training accuracy: mul (%)': (-4, 104), f'{HELD_OUT} (%)': (-4, 104),
+                      f'{PROBABILITY} (%)': (-4, 104),
                       f'{LOSS} (nats per character)': (0, 1)}
 
 
 def test_a_title_names_what_is_learnt_and_the_width_and_says_if_a_run_is_unfinished(tmp_path):
     runs = {1: results_of(), 2: results_of()}
     assert title_of('math_mini,n_embd=28', runs) == 'arithmetic, width 28\n(1,582 parameters, 2 seeds)'
-    assert title_of('math_mini_14,dropout=0.1', {None: results_of()}) == 'arithmetic, width 14, dropout=0.1\n(1,582 parameters)'
+    assert title_of('math_mini_14,dropout=0.1',
+                    {None: results_of()}) == 'arithmetic, width 14, dropout=0.1\n(1,582 parameters)'
     results_of(add=(1, 2)).to_csv(tmp_path / 'temp.csv', index=False)
     (title, *_), = read_panels([tmp_path])
     assert title == f'{tmp_path.name}\n(1,582 parameters, unfinished)'
@@ -282,7 +290,7 @@ def test_final_accuracies_of_own_tasks_are_those_of_training_questions_and_each_
 
 
 def inside(folder, monkeypatch):
-    """The figure that plot_model.py draws of a committed model folder; it is a script, which runs from top to bottom."""
+    """The figure that plot_model.py, a script that runs from top to bottom, draws of a committed model folder."""
     figures = []
     monkeypatch.setattr(pictures, 'save', lambda figure, output: figures.append(figure))
     monkeypatch.setattr(sys, 'argv', ['plot_model.py', f'--out_dir={REPO}/results/{folder}'])
@@ -294,7 +302,7 @@ def inside(folder, monkeypatch):
 
 
 def test_every_letter_inside_a_model_of_capitals_can_be_read(monkeypatch):
-    """Each character names its row of wte, and no two letters lie on one another: neither there nor on the components."""
+    """Each character names its row of wte, and no two letters lie on one another, there or on the components."""
     axes = {ax.get_title().split(',')[0]: ax for ax in inside('facts_mini_14', monkeypatch).axes}
     embeddings, wte = axes['embeddings on their first two principal components'], axes['wte']
     assert len(wte.get_yticklabels()) == len(embeddings.texts) == 51
@@ -347,7 +355,8 @@ def test_attention_is_that_of_the_model():
 
 def test_every_kind_of_picture_of_a_tiny_run(project):
     project.check('eval_as_math.py', f'--out_dir={MATH}', '--plot')
-    project.check('eval_as_math.py', f'--out_dir={MATH}', '--max_operand=19', '--num_samples=1', f'--output={MATH}/large.svg')
+    project.check('eval_as_math.py', f'--out_dir={MATH}', '--max_operand=19', '--num_samples=1',
+                  f'--output={MATH}/large.svg')
     project.check('eval_capitals.py', f'--out_dir={BOTH}', '--plot')
     project.check('plot_model.py', f'--out_dir={FACTS}')
     project.check('plot_results.py', '--answers', '--model_folder', BOTH)
@@ -360,7 +369,8 @@ def test_every_kind_of_picture_of_a_tiny_run(project):
 
 def test_a_film_names_the_iteration_of_each_run_and_the_end_of_none_before_it(tmp_path, monkeypatch):
     questions, titles = arithmetic_questions((), 1), []
-    runs = [pd.concat([table_of(questions, ['1'] * 8).assign(iter=i) for i in iters]) for iters in ([0, 250, 500], [0, 250])]
+    runs = [pd.concat([table_of(questions, ['1'] * 8).assign(iter=i) for i in iters])
+            for iters in ([0, 250, 500], [0, 250])]
 
     def recorded(models):
         figure, draw = model_figure(models)
@@ -378,7 +388,8 @@ def test_a_film_of_other_tasks_side_by_side_has_both_titles():
     tables = [table_of(questions, [q.answer for q in questions]) for questions in (arithmetic_questions((), 1), facts)]
     figure, draw_tables = pictures.model_figure([('one', tables[0]), ('other', tables[1])])
     draw_tables(tables, ['one', 'other'])
-    assert {'one', 'other'} == {ax.get_title().split('\n')[0] for ax in figure.axes if ax.get_visible()} & {'one', 'other'}
+    assert {'one', 'other'} == {ax.get_title().split('\n')[0] for ax in figure.axes if ax.get_visible()} & {'one',
+                                                                                                            'other'}
 
 
 def seeds_of(project, name='config'):
@@ -434,7 +445,8 @@ def test_a_film_begins_with_the_end_and_goes_through_all_evaluations(project):
             assert gif.info['duration'] == (2500 if i in (0, 3) else 160), 'it holds where it begins and ends'
     assert np.abs(frames[0] - frames[3]).mean() < np.abs(frames[0] - frames[1]).mean()
     shows(project.folder / MATH / 'film.png')
-    project.fails('plot_results.py', '--film', '--model_folder', MATH, '--output=x.png', says='cannot write x.png: use .gif')
+    project.fails('plot_results.py', '--film', '--model_folder', MATH, '--output=x.png',
+                  says='cannot write x.png: use .gif')
     project.fails('plot_results.py', '--film', '--answers', '--model_folder', MATH, says='not allowed with')
 
 
@@ -452,7 +464,8 @@ def test_the_first_evaluation_of_a_run_that_goes_on_can_be_drawn(project):
 def test_the_eleven_classic_columns_give_curves_and_a_clear_sentence_for_the_rest(project):
     folder = project.folder / 'classic'
     folder.mkdir()
-    pd.read_csv(project.folder / BOTH / 'results.csv')[list(CLASSIC_COLUMNS)].to_csv(folder / 'results.csv', index=False)
+    pd.read_csv(project.folder / BOTH / 'results.csv')[list(CLASSIC_COLUMNS)].to_csv(folder / 'results.csv',
+                                                                                     index=False)
     project.check('plot_results.py', '--model_folder', 'classic', BOTH, '--output=both.png')
     shows(project.folder / 'both.png')
     for kind in ('--answers', '--film'):
@@ -463,7 +476,8 @@ def test_the_eleven_classic_columns_give_curves_and_a_clear_sentence_for_the_res
 def test_the_inside_of_several_layers_has_a_row_for_each(project):
     project.check('train_with_eval.py', f'config/train_{BOTH}.py', *TINY, '--n_layer=2', '--n_head=2', '--out_dir=deep')
     project.check('plot_model.py', '--out_dir=deep', '--output=deep.png')
-    project.check('train_with_eval.py', f'config/train_{BOTH}.py', *TINY, '--n_layer=3', '--n_head=2', '--out_dir=deeper')
+    project.check('train_with_eval.py', f'config/train_{BOTH}.py', *TINY, '--n_layer=3', '--n_head=2',
+                  '--out_dir=deeper')
     project.check('plot_model.py', '--out_dir=deeper', '--output=deeper.png')
     assert shows(project.folder / 'deeper.png')[1] > shows(project.folder / 'deep.png')[1] + 300
 
@@ -474,7 +488,8 @@ def test_the_inside_of_several_layers_has_a_row_for_each(project):
 
 def test_an_exported_folder_opens_in_transformerlens_with_equal_logits_and_attention(project):
     """Its hooks see the attention that plot_model.py draws. That it opens in transformers is in test_gpt2.py."""
-    bridge = pytest.importorskip('transformer_lens.model_bridge', reason='pip install transformer_lens').TransformerBridge
+    bridge = pytest.importorskip('transformer_lens.model_bridge',
+                                 reason='pip install transformer_lens').TransformerBridge
     pytest.importorskip('transformers', reason='pip install transformers')
     model, meta, _, _ = load_model(project.folder / MATH, ['ckpt_last.pt'])
     save_gpt2(model, meta, project.folder / 'exported')

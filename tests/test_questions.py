@@ -127,7 +127,8 @@ def test_an_answer_written_as_the_text_has_it_is_right(answer, terminator):
 
 @pytest.mark.parametrize('question', [
     Question('own', 'say: ', 'x>y', 'seen', '>'), Question('own', 'say: ', 'x\ny', 'seen', '!\n'),
-    Question('heldout', 'say: ', 'x'), Question('seen', 'say: ', 'x'), Question('own', '', 'x'), Question('own', 'say: ', ''),
+    Question('heldout', 'say: ', 'x'), Question('seen', 'say: ', 'x'), Question('own', '', 'x'),
+    Question('own', 'say: ', ''),
     Question('facts', 'say: ', 'x', 'held out'), Question('own', 'say: ', 5),
     Question('own', 'say: ', 'x', 'held_out'), Question('own', 'say: ', 'x', 'seen', '')])
 def test_a_question_that_could_never_be_right_or_told_apart_is_refused(question):

@@ -26,12 +26,14 @@ def test_it_is_short():
 @pytest.mark.parametrize('sweep', ['paper', 'weight_decay'])
 def test_the_tables_of_the_papers_runs_are_those_of_the_committed_runs(sweep):
     folder = REPO / 'results' / sweep
-    assert '\n'.join(table(summarize(read_sweep(folder)), sweep)) + '\n' == (folder / 'table.md').read_text(encoding='utf-8')
+    assert '\n'.join(table(summarize(read_sweep(folder)),
+                           sweep)) + '\n' == (folder / 'table.md').read_text(encoding='utf-8')
 
 
 def rows_of(text):
     """The first table of a page: a dict by heading for each row."""
-    head, _, *rows = [[cell.strip() for cell in line.strip('|').split('|')] for line in text.splitlines() if line[:1] == '|']
+    head, _, *rows = [[cell.strip() for cell in line.strip('|').split('|')] for line in text.splitlines()
+                      if line[:1] == '|']
     return [dict(zip(head, row)) for row in rows if len(row) == len(head)]
 
 
@@ -39,7 +41,8 @@ def test_the_page_of_results_has_the_papers_table():
     """Fewer columns of it: all rows, and cells as they were printed."""
     printed = rows_of((REPO / 'results/paper/table.md').read_text(encoding='utf-8'))
     shown = rows_of((REPO / 'docs/results.md').read_text(encoding='utf-8'))
-    assert shown == [{head: row[head] for head in shown[0]} for row in printed] and 'final held-out accuracy (%)' in shown[0]
+    assert shown == [{head: row[head] for head in shown[0]} for row in printed]
+    assert 'final held-out accuracy (%)' in shown[0]
 
 
 def test_the_findings_are_in_the_numbers_of_the_study():
@@ -71,7 +74,8 @@ def test_the_page_of_speed_has_what_the_benchmark_printed():
     assert len(steps) == 4
     for config, weights, plain, compiled, fused, ratio in steps:
         line, = [line for line in printed.splitlines() if re.match(f'{config}, .*{weights}', line)]
-        assert f'plain {plain} ms' in line and f'compiled {compiled} ms' in line and f'fused {fused} ms ({ratio})' in line
+        assert f'plain {plain} ms' in line and f'compiled {compiled} ms' in line
+        assert f'fused {fused} ms ({ratio})' in line
 
 
 def test_no_example_overwrites_a_dataset_of_the_studies():

@@ -18,7 +18,8 @@ CHARS = sorted(set(TEXT))
 IDS = np.array([CHARS.index(ch) for ch in TEXT])
 
 
-@pytest.mark.parametrize('n_embd, tolerance', [(14, 2e-5), (28, 2e-5), (56, 8e-5)])  # theirs is bfloat16, which rounds more
+# theirs is bfloat16, which rounds more
+@pytest.mark.parametrize('n_embd, tolerance', [(14, 2e-5), (28, 2e-5), (56, 8e-5)])
 def test_untrained_models_have_the_authors_losses(n_embd, tolerance):
     published = AUTHORS.loc[('paper', f'facts_mini_{n_embd}', 0), ['train_loss', 'val_loss']]
     losses = next(replay(IDS, len(CHARS), n_embd))[1:]
@@ -50,7 +51,8 @@ def test_the_values_of_the_paper_are_those_of_its_curves():
 
 
 def run(loss, wrong):
-    return pd.DataFrame({'iter': [0, 250], 'train_loss': [3.0, loss], 'add_correct': [0, 1000 - wrong], 'add_total': 1000,
+    return pd.DataFrame({'iter': [0, 250], 'train_loss': [3.0, loss], 'add_correct': [0, 1000 - wrong],
+                         'add_total': 1000,
                          'sub_correct': [0, 1000], 'sub_total': 1000, 'facts_correct': 0, 'facts_total': 0})
 
 
@@ -66,8 +68,10 @@ def test_a_run_is_outside_if_no_seed_is_as_far():
 def test_a_single_seed_that_stopped_early_is_compared_where_it_stopped_and_judged_by_nothing():
     theirs = pd.concat([run(0.9, 10), run(0.4, 0)[1:].assign(iter=500)])
     row = compare(theirs, [run(0.8, 20)])
-    assert (row['iter'], row['loss'], row['our_loss'], row['wrong_sums'], row['our_wrong_sums']) == (250, 0.9, 0.8, 1, '2')
-    line = markdown(pd.DataFrame([{'sweep': 'mlt', 'config': 'c', 'wrong_facts': None, 'our_wrong_facts': None, **row}]))
+    assert (row['iter'], row['loss'], row['our_loss'], row['wrong_sums'], row['our_wrong_sums']) == (250, 0.9, 0.8, 1,
+                                                                                                     '2')
+    line = markdown(pd.DataFrame([{'sweep': 'mlt', 'config': 'c', 'wrong_facts': None, 'our_wrong_facts': None,
+                                   **row}]))
     assert line.endswith('| mlt | c | 1 | 250 | 0.9000 | 0.8000 |  |  |  | 1; 2 |  |')
 
 
@@ -77,7 +81,7 @@ def test_runs_that_stop_between_the_authors_evaluations_are_compared_at_the_last
     row = compare(theirs, [ours])
     assert (row['iter'], row['loss'], row['our_loss']) == (250, 0.9, 0.8)
     figure = draw([('c', theirs, [ours])])
-    assert figure.axes[1].get_ylim()[1] == pytest.approx(1.1 * 0.9), 'up to the loss at iteration 1000, or the last before'
+    assert figure.axes[1].get_ylim()[1] == pytest.approx(0.99), 'up to 1.1 times the loss at iteration 1000, or before'
     plt.close(figure)
 
 

@@ -161,7 +161,8 @@ def test_one_run_at_a_time_and_a_lock_ends_with_its_process(runs):
         assert process.stdout.readline() == b'locked\n'
         before = contents(runs)
         for resume in (False, True):
-            with pytest.raises(UserError, match=f'another run is training in .*{process.pid} on {socket.gethostname()}'):
+            with pytest.raises(UserError,
+                               match=f'another run is training in .*{process.pid} on {socket.gethostname()}'):
                 claim_folder('run', resume)
         assert contents(runs) == before
     finally:
@@ -192,7 +193,8 @@ def test_what_the_system_puts_into_a_folder_makes_it_neither_strange_nor_a_run(r
     assert (runs / 'run.1/ckpt.pt').exists() and not (runs / 'fresh.1').exists() and (runs / 'fresh' / name).exists()
 
 
-@pytest.mark.parametrize('problem', [errno.EBUSY, errno.EACCES], ids=['a disk is mounted there', 'its parent is not ours'])
+@pytest.mark.parametrize('problem', [errno.EBUSY, errno.EACCES],
+                         ids=['a disk is mounted there', 'its parent is not ours'])
 def test_of_a_folder_that_cannot_be_renamed_the_content_is_moved_each_time(runs, monkeypatch, capsys, problem):
     rename, before = os.rename, contents(runs / 'run')
 
@@ -208,9 +210,11 @@ def test_of_a_folder_that_cannot_be_renamed_the_content_is_moved_each_time(runs,
         with pytest.raises(UserError, match='another run'):
             lock_folder('run')
         lock.close()
-        assert {path.name for path in (runs / 'run').glob('[!.]*')} == {'lost+found', *(f'earlier.{m + 1}' for m in range(n))}
+        assert {path.name for path in (runs / 'run').glob('[!.]*')} == {'lost+found',
+                                                                        *(f'earlier.{m + 1}' for m in range(n))}
         write_file('run/results.csv', 'later')
-    assert contents(runs / 'run/earlier.1') == before and contents(runs / 'run/earlier.2') == {Path('results.csv'): b'later'}
+    assert contents(runs / 'run/earlier.1') == before
+    assert contents(runs / 'run/earlier.2') == {Path('results.csv'): b'later'}
 
 
 def test_a_folder_that_cannot_be_made_is_refused_and_leaves_nothing(runs):
@@ -262,7 +266,8 @@ def listening(then):
 
 
 @pytest.mark.parametrize('signum', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-@pytest.mark.parametrize('then', ['time.sleep(60)', "hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)"], ids=['Python', 'C'])
+@pytest.mark.parametrize('then', ['time.sleep(60)', "hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)"],
+                         ids=['Python', 'C'])
 def test_the_first_signal_asks_and_the_second_ends_even_a_process_that_never_returns_to_python(signum, then):
     process = listening(then)
     process.send_signal(signum)

@@ -1,4 +1,4 @@
-"""What surrounds a run may fail: its output, disk, folder or environment. It goes on, or says in a sentence what is wrong."""
+"""What surrounds a run may fail: output, disk, folder, environment. It goes on, or says in a sentence what is wrong."""
 
 import ast
 import builtins
@@ -30,11 +30,13 @@ TRAIN = ('train_with_eval.py', MATH, *TINY, '--fused=False', '--decay_lr=False')
 def python(project, code, *argv):
     """Run a script in a fresh interpreter after some code: returns the finished process."""
     code += "; import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
-    return subprocess.run([sys.executable, '-c', code, *argv], cwd=project.folder, capture_output=True, text=True, timeout=120)
+    return subprocess.run([sys.executable, '-c', code, *argv], cwd=project.folder, capture_output=True, text=True,
+                          timeout=120)
 
 
 def shell(project, command):
-    return subprocess.run(['bash', '-o', 'pipefail', '-c', f"P={sys.executable}; {command}"], cwd=project.folder, text=True,
+    return subprocess.run(['bash', '-o', 'pipefail', '-c', f"P={sys.executable}; {command}"], cwd=project.folder,
+                          text=True,
                           capture_output=True, timeout=120)
 
 
@@ -61,7 +63,8 @@ def test_a_sweep_whose_output_is_not_read_to_the_end_trains_all_of_its_runs(proj
 
 def test_a_report_that_cannot_be_written_ends_without_a_traceback(project):
     report = 'env -u PYTHONUNBUFFERED $P eval_as_math.py --out_dir=math_mini_14'
-    assert shell(project, f'{report} > /dev/full').stderr == 'error: the output cannot be written: No space left on device\n'
+    assert shell(project,
+                 f'{report} > /dev/full').stderr == 'error: the output cannot be written: No space left on device\n'
     assert shell(project, f'{report} | head -1').stderr == ''
 
 
@@ -83,12 +86,14 @@ def test_a_quota_or_a_file_server_that_fails_behind_the_output_ends_a_script_wit
 def test_a_disk_that_is_full_before_anything_is_saved_leaves_no_folder_and_advises_no_resuming(project, limit, name):
     process = python(project, f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))", *TRAIN,
                      '--out_dir=new')
-    assert process.returncode == 1 and process.stderr.count('\n') == 1 and 'resum' not in process.stdout + process.stderr
+    assert process.returncode == 1 and process.stderr.count('\n') == 1
+    assert 'resum' not in process.stdout + process.stderr
     assert f'{name}: File too large' in process.stderr and not (project.folder / 'new').exists(), process.stderr
 
 
 def test_a_folder_that_is_renamed_while_its_run_goes_on_keeps_what_was_saved_and_is_missed(project):
-    process = project.popen(*TRAIN, '--out_dir=old', '--max_iters=1000000', '--eval_interval=50', '--full_eval_interval=50')
+    process = project.popen(*TRAIN, '--out_dir=old', '--max_iters=1000000', '--eval_interval=50',
+                            '--full_eval_interval=50')
     while not (project.folder / 'old/temp.csv').exists():
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
@@ -207,7 +212,8 @@ def test_without_the_environment_a_script_says_how_to_get_it(script, tmp_path):
     process = subprocess.run([sys.executable, '-S', REPO / script], cwd=tmp_path, env=environment, capture_output=True,
                              text=True)
     assert process.returncode == 1 and process.stderr.count('\n') == 1, process.stderr
-    assert re.match(r'error: \w+ is not installed for .*pip install -r requirements.txt$', process.stderr), process.stderr
+    assert re.match(r'error: \w+ is not installed for .*pip install -r requirements.txt$',
+                    process.stderr), process.stderr
 
 
 def test_without_docstrings_scripts_run(fresh):
@@ -228,7 +234,8 @@ def test_without_what_windows_lacks_a_script_runs(project, script):
 
 
 @pytest.mark.parametrize('compile', [False, True])
-@pytest.mark.parametrize('variables', [dict(TORCHINDUCTOR_CACHE_DIR='torchinductor_me'), dict(TMPDIR='.', LOGNAME='me')])
+@pytest.mark.parametrize('variables',
+                         [dict(TORCHINDUCTOR_CACHE_DIR='torchinductor_me'), dict(TMPDIR='.', LOGNAME='me')])
 def test_a_compilers_cache_that_cannot_be_made_is_named_if_one_compiles(project, monkeypatch, variables, compile):
     monkeypatch.delenv('TORCHINDUCTOR_CACHE_DIR', raising=False)  # torch sets it
     (project.folder / 'torchinductor_me').touch()  # the second case is torch's own choice
@@ -240,22 +247,26 @@ def test_a_compilers_cache_that_cannot_be_made_is_named_if_one_compiles(project,
 # somebody else's program
 
 
-@pytest.mark.parametrize('room, known', [('', 'plot_results'), ('common', 'common.errors'), ('fused', 'fused.fused_step'),
+@pytest.mark.parametrize('room, known',
+                         [('', 'plot_results'), ('common', 'common.errors'), ('fused', 'fused.fused_step'),
                                          ('study', 'study.widths'), ('paper', 'paper.authors'), ('dev', 'dev.bench')])
 def test_a_program_that_imports_ours_keeps_its_own_error_reports_and_output(room, known):
-    code = ("import importlib, sys; state = lambda: (sys.excepthook, sys.stdout, sys.stdout.errors, sys.stderr.errors)\n"
+    code = ("import importlib, sys\n"
+            "state = lambda: (sys.excepthook, sys.stdout, sys.stdout.errors, sys.stderr.errors)\n"
             "before = state()\nfor name in sys.argv[1:]: importlib.import_module(name); assert state() == before, name")
     modules = ['.'.join(path.with_suffix('').parts) for path, source in SOURCES.items()
                if path.parent == Path(room) and '\nreport_errors()' not in source]  # those with it act at once
     assert known in modules
-    process = subprocess.run([sys.executable, '-c', code, *modules], cwd=REPO, capture_output=True, text=True, timeout=120)
+    process = subprocess.run([sys.executable, '-c', code, *modules], cwd=REPO, capture_output=True, text=True,
+                             timeout=120)
     assert process.returncode == 0, process.stderr
 
 
 @pytest.mark.parametrize('command, name', [
     ('plot_results.py --model_folder math_mini_14', 'plot.png'),
     ('plot_results.py --answers --model_folder math_mini_14', 'answers.png'),
-    ('plot_model.py --out_dir=math_mini_14', 'model.png'), ('eval_as_math.py --out_dir=math_mini_14 --plot', 'grid.png')])
+    ('plot_model.py --out_dir=math_mini_14', 'model.png'),
+    ('eval_as_math.py --out_dir=math_mini_14 --plot', 'grid.png')])
 def test_no_picture_depends_on_a_notebooks_backend_or_the_users_matplotlibrc(project, command, name):
     drawn = []
     for env in (dict(MPLBACKEND=''), dict(MPLBACKEND='module://matplotlib_inline.backend_inline')):

@@ -38,7 +38,7 @@ def summary(project, name, config=''):
 
 
 def answers(project, name, config=''):
-    """The answers in the copy of a sweep, results/NAME, which is made: a list of lines, those of one config if it is named."""
+    """The lines of the answers in the copy of a sweep, which is made in results/NAME; those of one config if named."""
     project.check('summarize.py', f'sweeps/{name}', f'--output=results/{name}')
     lines = gzip.decompress((project.folder / 'results' / name / 'answers.csv.gz').read_bytes()).decode().splitlines()
     return [line for line in lines if line.startswith(config)]
@@ -68,7 +68,8 @@ def test_a_sweep_trains_what_a_user_would_and_its_copy_has_what_each_run_answers
     assert dict(collected.groupby(['config', 'seed']).size()) == {
         (config, seed): 250 for config in ('both_mini_14', 'both_mini_28') for seed in (1337, 1338)}
     own = pd.read_csv(run / 'answers.csv.gz', keep_default_na=False)
-    of_run = collected[(collected.config == 'both_mini_28') & (collected.seed == 1338)].drop(columns=['config', 'seed', 'when'])
+    of_run = collected[(collected.config == 'both_mini_28') & (collected.seed == 1338)].drop(columns=['config', 'seed',
+                                                                                                      'when'])
     pd.testing.assert_frame_equal(of_run.reset_index(drop=True), own[own.iter == 4].reset_index(drop=True))
 
 
@@ -104,7 +105,8 @@ def test_a_list_of_values_trains_every_combination_and_seed_stands_for_the_runs_
     runs = planned(monkeypatch, str(REPO / 'config/train_math_mini_14.py'), '--seeds=2', '--seed=7', '--name=study',
                    '--n_embd=6,8', '--dropout=0.1', '--dataset=pair_{seed},as_math')
     expected = {Path(f'sweeps/study/math_mini,n_embd={width},dataset={label}/seed_{seed}'): (width, dataset, seed, 0.1)
-                for seed in (7, 8) for width in (6, 8) for label, dataset in (('pair', f'pair_{seed}'), ('as_math', 'as_math'))}
+                for seed in (7, 8) for width in (6, 8)
+                for label, dataset in (('pair', f'pair_{seed}'), ('as_math', 'as_math'))}
     assert expected == {folder: tuple(settings[key] for key in ('n_embd', 'dataset', 'seed', 'dropout'))
                         for folder, settings in runs.items()}
 
@@ -164,9 +166,11 @@ def test_one_failure_does_not_stop_the_others_and_is_reported_with_its_log(fresh
 
 @pytest.mark.parametrize('args, says', [
     (['--n_embed=28'], 'did you mean n_embd'), (['--out_dir=x'], 'a sweep sets it'), (['--verbose'], '--key=value'),
-    (['--seeds=0'], 'above 0'), (['--cluster_options', 'x'], 'not key=value'), (CONFIGS[:1], 'two runs would be called'),
+    (['--seeds=0'], 'above 0'), (['--cluster_options', 'x'], 'not key=value'),
+    (CONFIGS[:1], 'two runs would be called'),
     (['nowhere.py'], 'nowhere.py'), (['--seed=x'], 'invalid int'), (['--n_embd=14,,28'], 'an empty value'),
-    (['--dataset=as_math_{seed}'], 'data/as_math_1337 is not prepared'), (['--n_embd=6,x'], "must be a whole number, not 'x'"),
+    (['--dataset=as_math_{seed}'], 'data/as_math_1337 is not prepared'),
+    (['--n_embd=6,x'], "must be a whole number, not 'x'"),
     (['--n_embd=6,6'], 'two runs would be called'), (['--dataset=as_math,../as_math'], 'contains a slash'),
 ])
 def test_a_wrong_sweep_is_refused_before_anything_is_trained(swept, args, says):
@@ -210,7 +214,7 @@ if __name__ == '__main__':
 
 @pytest.fixture
 def training(monkeypatch, tmp_path):
-    """A training that is called in a thread and has begun: process and folder, and end(), which returns its exit code."""
+    """A training in a thread that has begun: its process, its folder, and end(), which returns its exit code."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'train.py').write_text(STAND_IN)
     (tmp_path / 'rows.csv').write_text('iter\n4\n')
@@ -244,7 +248,7 @@ def test_a_training_ends_and_saves_before_its_job_is_queued_again(training):
 
 @pytest.mark.parametrize('in_job, code', [(True, 0), (False, 128 + signal.SIGTERM)])
 def test_a_training_that_is_told_to_stop_goes_on_if_its_job_does(training, monkeypatch, in_job, code):
-    """A scheduler tells all processes of a job that its end is near; if a person ends one run of a sweep here, it is ended."""
+    """A scheduler warns all processes of a job; if a person ends one run of a sweep here, it is ended."""
     if in_job:
         monkeypatch.setenv('SUBMITIT_EXECUTOR', 'slurm')
     training.begin()
@@ -268,23 +272,25 @@ def test_a_training_does_not_outlive_a_job_that_is_ended(training, monkeypatch):
 def test_on_windows_nothing_is_sent_to_a_training_because_it_would_be_killed(monkeypatch):
     monkeypatch.delattr(signal, 'SIGUSR2')
     training = sweep.Training()
-    training.process = SimpleNamespace(poll=lambda: None, wait=lambda: 130)  # it has no terminate() and no send_signal()
+    # it has no terminate() and no send_signal()
+    training.process = SimpleNamespace(poll=lambda: None, wait=lambda: 130)
     assert training.save_and_end() == 130
 
 
 def test_a_sweep_says_for_whom_it_waits(tmp_path, monkeypatch, capsys):
     locks = [lock_folder(tmp_path)]
-    monkeypatch.setattr(sweep, 'time', SimpleNamespace(sleep=lambda seconds: locks and locks.append(1) or len(locks) > 3 and
+    monkeypatch.setattr(sweep, 'time',
+                        SimpleNamespace(sleep=lambda seconds: locks and locks.append(1) or len(locks) > 3 and
                                                        locks[0].close()))
     sweep.wait_for_lock(tmp_path)
     assert capsys.readouterr().out.count(f'still training in {tmp_path} (process {os.getpid()} on ') == 1
 
 
 @pytest.mark.parametrize('error, says', [
-    ('Job (task=0) failed during processing with trace:\n-----\nTraceback\nKeyError: 5\n\n-----\nYou can check full logs with x'
-     '\n  - y', 'KeyError: 5'),
-    ('Job 7 has not produced any output (state: TIMEOUT)\nError stream produced:\n----\nslurmstepd: DUE TO TIME LIMIT ***\n',
-     'slurmstepd: DUE TO TIME LIMIT ***'), ('', 'RuntimeError')])
+    ('Job (task=0) failed during processing with trace:\n-----\nTraceback\nKeyError: 5\n\n-----\nYou can check full '
+     'logs with x\n  - y', 'KeyError: 5'),
+    ('Job 7 has not produced any output (state: TIMEOUT)\nError stream produced:\n----\n'
+     'slurmstepd: DUE TO TIME LIMIT ***\n', 'slurmstepd: DUE TO TIME LIMIT ***'), ('', 'RuntimeError')])
 def test_why_a_cluster_lost_a_run_is_said_in_one_line(error, says):
     assert sweep.reason(RuntimeError(error)) == says
 
@@ -312,12 +318,14 @@ def test_without_slurm_one_sentence_says_so(swept):
 def test_the_same_runs_go_through_submitit(swept):
     pytest.importorskip('submitit')
     swept.check('sweep.py', CONFIGS[0], '--seeds=1', *QUICK, '--cluster=local', '--name=local')
-    tables = [pd.read_csv(swept.folder / 'sweeps' / name / 'both_mini_14/seed_1337/results.csv') for name in ('whole', 'local')]
+    tables = [pd.read_csv(swept.folder / 'sweeps' / name / 'both_mini_14/seed_1337/results.csv')
+              for name in ('whole', 'local')]
     pd.testing.assert_frame_equal(*(table.drop(columns=TIMING) for table in tables), atol=1e-5)
 
 
 @pytest.mark.parametrize('quota, expected', [
-    ({}, 64), ({'cpu.max': '200000 100000\n'}, 2), ({'cpu.max': 'max 100000\n'}, 64), ({'cpu.max': '50000 100000\n'}, 1),
+    ({}, 64), ({'cpu.max': '200000 100000\n'}, 2), ({'cpu.max': 'max 100000\n'}, 64),
+    ({'cpu.max': '50000 100000\n'}, 1),
     ({'cpu/cpu.cfs_quota_us': '250000\n', 'cpu/cpu.cfs_period_us': '100000\n'}, 2),
     ({'cpu/cpu.cfs_quota_us': '-1\n', 'cpu/cpu.cfs_period_us': '100000\n'}, 64)])
 def test_a_container_gets_as_many_runs_at_once_as_its_quota_has_cores(tmp_path, monkeypatch, quota, expected):
@@ -368,11 +376,13 @@ def test_a_copy_is_plotted_as_the_sweep_is_and_needs_no_summary(copied):
 
 
 def test_the_seeds_of_a_config_are_plotted_beside_a_single_run(copied):
-    copied.check('plot_results.py', '--model_folder', 'sweeps/whole/both_mini_14', 'sweeps/whole/both_mini_28/seed_1337')
+    copied.check('plot_results.py', '--model_folder', 'sweeps/whole/both_mini_14',
+                 'sweeps/whole/both_mini_28/seed_1337')
 
 
 @pytest.mark.parametrize('folder, output, says', [
-    ('sweeps/whole', 'sweeps/whole', 'holds other things'), ('results/whole', 'results/more', 'is a copy made with --output'),
+    ('sweeps/whole', 'sweeps/whole', 'holds other things'),
+    ('results/whole', 'results/more', 'is a copy made with --output'),
     ('sweeps/whole', 'sweeps/whole/both_mini_14/seed_1337', 'holds other things')])
 def test_a_copy_overwrites_nothing_else(copied, folder, output, says):
     before = files_of(copied.folder / folder)
@@ -435,7 +445,8 @@ def test_of_a_sweep_with_a_copy_only_the_runs_are_trained_that_it_lacks_or_has_s
         tmp_path / 'results.csv.gz', index=False)
     runs = {Path(f'sweeps/rest/{config}/seed_{seed}'): ([], end)
             for config, seed, end in (('c', 1, 4), ('c', 2, 6), ('c', 3, 4), ('d', 1, 4))}
-    assert [str(folder)[12:] for folder in sweep.without_finished(runs, tmp_path)] == ['c/seed_2', 'c/seed_3', 'd/seed_1']
+    assert [str(folder)[12:] for folder in sweep.without_finished(runs, tmp_path)] == ['c/seed_2', 'c/seed_3',
+                                                                                       'd/seed_1']
     assert sweep.without_finished(runs, None) == runs
 
 
@@ -528,7 +539,8 @@ def test_the_best_evaluation_has_the_most_samples_right_of_sums_and_facts_togeth
 
 def test_of_equally_right_evaluations_the_surest_is_the_best():
     best = dict.fromkeys(('math', 'facts', 'combined'), 0.0) | {'val_loss': 0.0}
-    row = dict(math_acc=1.0, math_total=10, math_prob=0.49, facts_acc=0.0, facts_correct=0, facts_total=0, facts_prob=0.0,
+    row = dict(math_acc=1.0, math_total=10, math_prob=0.49, facts_acc=0.0, facts_correct=0, facts_total=0,
+               facts_prob=0.0,
                val_loss=0.0)
     assert update_best(best, row) == ['ckpt_best_math.pt']
     assert update_best(best, row) == []
@@ -548,7 +560,8 @@ def test_intervals_are_wilsons_for_shares_and_students_for_the_rest():
     assert seeds_interval('first_iter_all_seen', pd.Series([1.0, 1000.0]))[0] == 0.0
     assert seeds_interval('final_add_acc', pd.Series([0.0, 1.0])) == (0.0, 1.0)
     values = pd.Series([0.9, 0.8, 0.9])
-    assert seeds_interval('final_all_animals_acc', values) == seeds_interval('final_animals_acc', values), 'a task of any name'
+    intervals = [seeds_interval(name, values) for name in ('final_all_animals_acc', 'final_animals_acc')]
+    assert intervals[0] == intervals[1], 'a task of any name'
     assert all(map(math.isnan, seeds_interval('final_add_acc', pd.Series([0.5]))))
 
 
@@ -571,7 +584,8 @@ def test_a_run_that_stopped_short_is_left_out_and_named(tmp_path, capsys):
 
 def test_configs_are_in_the_papers_order(tmp_path):
     names = ['math_mini_14', 'math_mini_28', 'math_mini_mlt', 'facts_mini_56', 'both_mini_8', 'both_mini_14',
-             'own_thing', 'study,n_embd=6,dataset=pair', 'study,n_embd=6,dataset=rounds_2', 'study,n_embd=14,dataset=pair']
+             'own_thing', 'study,n_embd=6,dataset=pair', 'study,n_embd=6,dataset=rounds_2',
+             'study,n_embd=14,dataset=pair']
     for name in sorted(names):
         write_runs(tmp_path / name, {1: [0, 250]})
     (tmp_path / 'summary.csv').write_text('not a config')
@@ -587,7 +601,8 @@ def test_a_copy_keeps_every_row_exactly_and_the_answers_at_the_first_fit(bare, t
         rows.to_csv(folder / 'results.csv', index=False)
     for it, n_right in ((0, 98), (250, 99), (500, 100)):
         append_answers(it, pd.DataFrame(dict(
-            task='add', prompt=[f'<{i}=' for i in range(101)], answer='1', group=['held out'] + ['seen'] * 100, samples=10,
+            task='add', prompt=[f'<{i}=' for i in range(101)], answer='1', group=['held out'] + ['seen'] * 100,
+            samples=10,
             correct=[0] + [6] * n_right + [5] * (100 - n_right), prob=1 / 3,
             said=['1'] * (n_right + 1) + ['2'] * (100 - n_right), completions=None)),
             tmp_path / 'sweep/math_mini_14/seed_3')

@@ -131,7 +131,8 @@ def test_devices_and_precisions_are_checked_and_chosen():
 def test_a_wide_model_trains_in_bfloat16_on_a_cpu_that_computes_in_it(monkeypatch, can, expected):
     monkeypatch.setattr(torch.cpu, 'get_capabilities', lambda: can)
     assert pick_dtype('auto', 'cpu', 256) == expected
-    assert pick_dtype('auto', 'cpu', 255) == pick_dtype('float32', 'cpu', 384) == pick_dtype('auto', 'mps', 384) == 'float32'
+    assert pick_dtype('auto', 'cpu', 255) == pick_dtype('float32', 'cpu', 384) == pick_dtype('auto', 'mps',
+                                                                                             384) == 'float32'
     assert pick_dtype('bfloat16', 'cpu', 14) == 'bfloat16'
 
 
@@ -159,7 +160,8 @@ def test_divergence_off_the_evaluation_beat_keeps_it_too(project):
 
 
 def test_ctrl_c_after_divergence_keeps_the_last_good_checkpoint_and_does_not_say_that_all_is_saved(project):
-    process = project.popen('train_with_eval.py', MATH, *TINY, '--out_dir=diverged', '--warmup_iters=0', '--learning_rate=1e38',
+    process = project.popen('train_with_eval.py', MATH, *TINY, '--out_dir=diverged', '--warmup_iters=0',
+                            '--learning_rate=1e38',
                             '--grad_clip=0', '--weight_decay=1.0', '--max_iters=1000000', '--eval_interval=1000000',
                             '--full_eval_interval=1000000')
     while not (project.folder / 'diverged/temp.csv').exists():
@@ -168,7 +170,8 @@ def test_ctrl_c_after_divergence_keeps_the_last_good_checkpoint_and_does_not_say
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 1 and 'everything is saved' not in out and err.startswith('error: the weights are not finite')
+    assert process.returncode == 1 and 'everything is saved' not in out
+    assert err.startswith('error: the weights are not finite')
     assert torch.load(project.folder / 'diverged/ckpt_last.pt', weights_only=True)['iter_num'] == 0
 
 
@@ -270,7 +273,8 @@ def test_processes_may_have_their_own_folders_and_numbers_of_threads(project, tm
 
 
 def test_a_process_that_waits_for_one_that_hangs_ends_at_the_second_signal(project):
-    options = [MATH, *TINY, '--out_dir=pair', '--max_iters=1000000', '--eval_interval=1000000', '--full_eval_interval=1000000']
+    options = [MATH, *TINY, '--out_dir=pair', '--max_iters=1000000', '--eval_interval=1000000',
+               '--full_eval_interval=1000000']
     master, hanging = pair([project.folder] * 2, *options)
     try:
         while not (project.folder / 'pair/temp.csv').exists():
@@ -325,7 +329,8 @@ def test_a_run_trains_as_the_plain_loop_does(project, n_embd, accumulation, fuse
         model(windows[ix, :-1], windows[ix, 1:])[1].backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-    # By how far the training has moved them all, because AdamW divides a gradient that is nearly zero by its own size, so that
+    # By how far the training has moved them all, because AdamW divides a gradient that is nearly zero by its own size,
+    # so that
     # rounding may decide where a single weight goes. Another batch or a missing decay would change this by per cents.
     weights = torch.cat([p.flatten() for p in model.state_dict().values()])
     ours = torch.cat([p.flatten() for p in checkpoint['model'].values()])

@@ -39,7 +39,8 @@ def whole(prepared):
     """Runs that were never stopped, one for each way to compute a step: dict of way to (folder, seconds)."""
     runs = {}
     for way, options in WAYS.items():
-        for _ in range(1 if way == 'eager' else 2):  # the second time, the compiler's cache is warm, as for a resumed run
+        # the second time, the compiler's cache is warm, as for a resumed run
+        for _ in range(1 if way == 'eager' else 2):
             start = time.perf_counter()
             prepared.check('train_with_eval.py', CONFIG, *RUN, *options, f'--out_dir=whole {way}')
         runs[way] = prepared.folder / f'whole {way}', time.perf_counter() - start
