@@ -49,8 +49,8 @@ def test_imports_only_go_down(path):
 
 @pytest.mark.parametrize('room', ['common', 'fused', 'study'])
 def test_a_room_has_no_circle(room):
-    graph = {'.'.join(path.with_suffix('').parts): set(imported(tree)) for path,
-             tree in FILES.items() if path.parts[0] == room}
+    graph = {'.'.join(path.with_suffix('').parts): set(imported(tree))
+             for path, tree in FILES.items() if path.parts[0] == room}
     while graph:
         bottom = [module for module, below in graph.items() if not below & graph.keys()]
         assert bottom, f'these import each other: {sorted(graph)}'

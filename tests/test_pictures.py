@@ -34,8 +34,8 @@ def shows(path):
 
 def table_of(questions, said, prob=0.5):
     """A graded table in which the model always says said[i]."""
-    rows = [(q.task, q.prompt, q.answer, q.group, 10, 10 * (text == q.answer), prob, text) for q,
-            text in zip(questions, said)]
+    rows = [(q.task, q.prompt, q.answer, q.group, 10, 10 * (text == q.answer), prob, text)
+            for q, text in zip(questions, said)]
     return add_verdicts(pd.DataFrame(rows, columns='task prompt answer group samples correct prob said'.split()))
 
 
