@@ -64,7 +64,7 @@ def image(ax, matrix, title, xlabel, ylabel, names=()):
     ax.imshow(matrix, cmap='cividis', vmin=-limit, vmax=limit, aspect='auto', interpolation='nearest')
     ax.set(title=f'{title}, max |w| {limit:.2g}', xlabel=xlabel, ylabel=ylabel)
     for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_locator(MaxNLocator(integer=True))
+        axis.set_major_locator(MaxNLocator('auto', integer=True, steps=[1, 2, 5, 10]))
     if names:
         ax.set_yticks([(i + 0.5) * len(matrix) / len(names) - 0.5 for i in range(len(names))], names, parse_math=False)
 
