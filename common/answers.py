@@ -15,20 +15,23 @@ import pandas as pd
 
 from common.errors import UserError, explained, say
 from common.files import append_file, write_file
-from common.questions import Question, is_correct
+from common.dataset import load_meta
+from common.questions import is_right
 
 FILE = 'answers.csv.gz'
 COLUMNS = 'iter task prompt answer group samples correct prob said'.split()
 
 
-def add_verdicts(table):
+def add_verdicts(table, terminators='>'):
     """A graded table with two more columns, which are the one definition of what is right.
 
-    right: the most frequent sample, `said`, is right. always_right: all samples are.
+    right: the most frequent sample, `said`, is right. always_right: all samples are. terminators: of each question, or
+    of all.
     """
-    pairs = table[['answer', 'said']].drop_duplicates()
-    said_right = pairs.assign(right=[is_correct(Question('', '', *pair[:1]), pair[1]) for pair in pairs.to_numpy()])
-    right = table[['answer', 'said']].merge(said_right, how='left')['right'].to_numpy(bool)
+    said = table.assign(terminator=terminators)[['answer', 'terminator', 'said']]
+    verdicts = said.drop_duplicates()
+    verdicts = verdicts.assign(right=[is_right(*row) for row in verdicts.to_numpy()])
+    right = said.merge(verdicts, how='left')['right'].to_numpy(bool)
     return table.assign(right=right & (table.correct > 0), always_right=table.correct == table.samples)
 
 
@@ -72,7 +75,10 @@ def keep_answers_before(iter_num, out_dir):
 
 
 def read_answers(folder):
-    """The answers of a model folder as a DataFrame, with the verdicts of add_verdicts; raises UserError if it has none."""
+    """The answers of a model folder, or of a sweep's copy, as a DataFrame with the verdicts of add_verdicts.
+
+    The terminators are those of the folder's meta.pkl. A copy has none, so a number counts there as one of arithmetic.
+    """
     path = Path(folder) / FILE
     if not path.exists():
         raise UserError(f"no {FILE} in {folder}: only a run of train_with_eval.py with full_eval writes one")
@@ -81,7 +87,10 @@ def read_answers(folder):
         missing = [column for column in COLUMNS if column not in answers]
         if missing or answers.empty:
             raise ValueError(f"it has no column {missing[0]}" if missing else "it has no rows")
-        return add_verdicts(answers.astype({'iter': int, 'samples': int, 'correct': int, 'prob': float}))
+        answers = answers.astype({'iter': int, 'samples': int, 'correct': int, 'prob': float})
+    meta_path = Path(folder) / 'meta.pkl'
+    terminator_of = {q.task: q.terminator for q in load_meta(meta_path).questions} if meta_path.exists() else {}
+    return add_verdicts(answers, answers.task.map(lambda task: terminator_of.get(task, '>')))
 
 
 def first_fit(answers):

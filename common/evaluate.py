@@ -184,15 +184,13 @@ def grade(model, meta, questions=None, num_samples=10, temperature=0.01, top_k=1
     model.train(was_training)
     if not terminated:
         completions = [cut_after_answer(q, counter) for q, counter in zip(questions, completions)]
-
-    @cache
-    def is_right(answer, terminator, text):  # many questions have the same answer
-        return is_correct(Question('', '', answer, terminator=terminator), text)
-    table = pd.DataFrame(questions, columns=Question._fields).drop(columns='terminator')
-    correct = [sum(times for text, times in counter.items() if is_right(q.answer, q.terminator, text))
+    table = pd.DataFrame(questions, columns=Question._fields)
+    correct = [sum(times for text, times in counter.items() if is_correct(q, text))
                for q, counter in zip(questions, completions)]
-    return add_verdicts(table.assign(samples=num_samples, correct=np.array(correct, dtype=int), prob=answer_probs(forced),
-                                     said=[max(counter, key=counter.get) for counter in completions], completions=completions))
+    said = [max(counter, key=counter.get) for counter in completions]
+    table = table.assign(samples=num_samples, correct=np.array(correct, dtype=int), prob=answer_probs(forced), said=said,
+                         completions=completions)
+    return add_verdicts(table.drop(columns='terminator'), table.terminator)
 
 
 def cut_after_answer(question, completions):

@@ -51,7 +51,7 @@ class Question(NamedTuple):
 
     @property
     def kind(self):
-        """'math' if the answer is a number that does not end its line, else 'facts': the two rules of is_correct."""
+        """'math' if the answer is a number that does not end its line, else 'facts': the two rules of is_right."""
         return kind_of(self.answer, self.terminator)
 
 
@@ -86,18 +86,23 @@ def completion_of(question, text):
     return text.split(question.terminator)[0].split(question.terminator[-1])[0]
 
 
-def is_correct(question, completion):
-    """Whether a completion answers a question, by the rules of Barron & White 2025.
+@cache
+def is_right(answer, terminator, completion):
+    """Whether a completion answers a question with this answer and terminator, by the rules of Barron & White 2025.
 
     A number is right if the integer at the beginning of the completion is right, whatever follows it. A fact is right
     if the rest of its line equals the answer; upper and lower case, spaces around it and a final period do not matter.
     """
     def plain(text):
         return text.split('\n')[0].strip().removesuffix('.').strip().lower()
-    if question.kind == 'facts':
-        return plain(completion) == plain(question.answer)
+    if kind_of(answer, terminator) == 'facts':
+        return plain(completion) == plain(answer)
     number = re.match(r'\s*(-?[0-9]+)', completion)
-    return number is not None and int(number[1]) == int(question.answer)
+    return number is not None and int(number[1]) == int(answer)
+
+
+def is_correct(question, completion):
+    return is_right(question.answer, question.terminator, completion)
 
 
 def check_question(q):

@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.answers import FILE, add_verdicts, append_answers, keep_answers_before, read_answers
+from common.dataset import meta_bytes
 from common.errors import UserError
+from common.questions import Question, is_correct
 
 COLUMNS = ['iter', 'task', 'prompt', 'answer', 'group', 'samples', 'correct', 'prob', 'said']
 # what a csv must not turn into something else
@@ -48,6 +50,17 @@ def test_a_question_is_right_if_its_most_frequent_sample_is_and_always_right_if_
                                said=said)])
     row, = add_verdicts(table).itertuples()
     assert (row.right, row.always_right) == (right, correct == 10)
+
+
+@pytest.mark.parametrize('terminator, right', [('>', True), ('\n', False)])
+def test_a_number_that_ends_its_line_is_right_as_a_fact_is_wherever_it_is_judged(tmp_path, terminator, right):
+    question = Question('year', 'Hastings: ', '1066', terminator=terminator)
+    table = pd.DataFrame([dict(task='year', prompt='Hastings: ', answer='1066', group='seen', samples=10, correct=4,
+                               prob=0.5, said='1066 AD')])
+    assert list(add_verdicts(table, terminator).right) == [is_correct(question, '1066 AD')] == [right]
+    append_answers(0, table, tmp_path)
+    (tmp_path / 'meta.pkl').write_bytes(meta_bytes(sorted(set(question.line)), [question]))
+    assert list(read_answers(tmp_path).right) == [right]
 
 
 def test_equal_evaluations_are_equal_bytes(tmp_path):
