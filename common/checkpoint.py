@@ -162,7 +162,8 @@ def check_resumable(checkpoint, path, config, data_sha256, in_sweep=False):
 def load_optimizer(optimizer, checkpoint, path):
     """Load the optimizer's state from a checkpoint; its settings stay as they are, because they may have been given anew."""
     settings = [{key: value for key, value in group.items() if key != 'params'} for group in optimizer.param_groups]
-    with explained(f"{path} cannot be resumed, because its optimizer does not fit the model: {{}}"):
+    with explained(f"{path} cannot be resumed, because its optimizer does not fit the model: {{}}",
+                   KeyError, RuntimeError, TypeError, ValueError):
         optimizer.load_state_dict(checkpoint['optimizer'])
         for group, own in zip(optimizer.param_groups, settings):
             group.update(own)

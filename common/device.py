@@ -22,7 +22,7 @@ def pick_device(device, n_embd):
         device = gpu if n_embd >= 128 else 'cpu'
     if device == 'cuda':
         device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
-    with explained(f"device {device!r} is not available here: leave it out, or use --device=cpu"):
+    with explained(f"device {device!r} is not available here: leave it out, or use --device=cpu", AssertionError, RuntimeError, ValueError):
         if device.split(':')[0] not in ('cpu', 'cuda', 'mps'):
             raise ValueError(device)
         torch.empty(0, device=device)
@@ -53,14 +53,14 @@ def compute_init(device, n_embd, num_threads, backend):
     rank, world_size, ddp = 0, 1, 'RANK' in os.environ
     if ddp:
         with explained("RANK, WORLD_SIZE or another of torchrun's variables is missing or wrong ({}): start with torchrun, or "
-                       "unset RANK"):
+                       "unset RANK", KeyError, ValueError):
             rank, world_size = int(os.environ['RANK']), int(os.environ['WORLD_SIZE'])
     device = pick_device(device, n_embd)
     if device.startswith('cuda'):
         torch.cuda.set_device(device)
     if ddp:
         with explained(f"torchrun's processes cannot talk through backend {backend!r} ({{}}): start with torchrun, and leave "
-                       "--backend out"):
+                       "--backend out", RuntimeError, ValueError):
             torch.distributed.init_process_group(backend if backend != 'auto' else 'nccl' if 'cuda' in device else 'gloo')
     if device == 'cpu':
         # this is a fixed rule, because sums round differently with another number of threads
