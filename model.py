@@ -2,7 +2,7 @@
 The GPT: nanoGPT's decoder-only transformer in one file, plus `mlp_expansion`.
 
 Module and parameter names are nanoGPT's (transformer.wte, transformer.h.0.attn.c_attn, ...), so checkpoints of the nanoGPT
-family load here and ours load there. Nothing here is run by itself: train_with_eval.py trains the model, common/checkpoint.py
+family load here; there, ours need `mlp_expansion` as well. Nothing here is run by itself: train_with_eval.py trains the model, common/checkpoint.py
 loads it, and common/evaluate.py asks it questions.
 
 Sources: nanoGPT (https://github.com/karpathy/nanoGPT); GPT-2 (Radford et al., 2019).
@@ -146,7 +146,7 @@ class GPT(nn.Module):
             ln_f=nn.LayerNorm(config.n_embd, bias=config.bias),
         ))
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
-        self.transformer.wte.weight = self.lm_head.weight  # weight tying: https://paperswithcode.com/method/weight-tying
+        self.transformer.wte.weight = self.lm_head.weight  # weight tying
 
         self.apply(self._init_weights)
         # residual projections are scaled down with depth, per the GPT-2 paper
