@@ -2,8 +2,7 @@
 The GPT: nanoGPT's decoder-only transformer in one file, plus `mlp_expansion`.
 
 Module and parameter names are nanoGPT's (transformer.wte, transformer.h.0.attn.c_attn, ...), so checkpoints of the nanoGPT
-family load here; there, ours need `mlp_expansion` as well. Nothing here is run by itself: train_with_eval.py trains the model, common/checkpoint.py
-loads it, and common/evaluate.py asks it questions.
+family load here. Ours do not load there, because nanoGPT's GPTConfig has no mlp_expansion.
 
 Sources: nanoGPT (https://github.com/karpathy/nanoGPT); GPT-2 (Radford et al., 2019).
 """

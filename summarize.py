@@ -26,7 +26,7 @@ if __name__ == '__main__':
     report_errors()  # before the imports that fail without the environment
 import pandas as pd
 
-from common.answers import COLUMNS, FILE, first_fit, read_answers
+from common.answers import ANSWERS, COLUMNS, first_fit, read_answers
 from common.results import COPIED_RESULTS, measure, paper_order, read_copy, read_sweep, summarize
 from common.files import write_file
 from common.run_folder import contents
@@ -57,10 +57,10 @@ def read_answers_of(folder, sweep, whens):
         try:
             of_run = read_answers(folder / config / f'seed_{seed}')
             if of_run.iter.max() != sweep[config][seed].iter.iloc[-1]:
-                raise UserError(f"the {FILE} of {config}, seed {seed} does not end where its results.csv ends")
+                raise UserError(f"the {ANSWERS} of {config}, seed {seed} does not end where its results.csv ends")
             answers |= {(config, seed, when): answers_at(of_run, when) for when in whens}
         except UserError as e:  # the other runs are no worse for it
-            print(f"left out of {FILE}: {e}", file=sys.stderr)
+            print(f"left out of {ANSWERS}: {e}", file=sys.stderr)
     return answers
 
 
@@ -74,7 +74,7 @@ def read_earlier(output, sweep, add):
     if lost and not add:
         raise UserError(f"{output} has {lost[0][0]}, seed {lost[0][1]}, which is no finished run of the sweep: keep it "
                         "with --add, or choose another --output")
-    if not lost or not (output / FILE).exists():
+    if not lost or not (output / ANSWERS).exists():
         return earlier, {}
     table = read_answers(output).astype({'seed': int})
     return earlier, {run: rows.drop(columns=['config', 'seed', 'when'])
@@ -98,11 +98,11 @@ def write_copy(folder, sweep, output, whens, add):
     # convert_dtypes: whole numbers are written as such
     tables = {COPIED_RESULTS: pd.concat(results, names=['config', 'seed']).convert_dtypes()}
     if answers:
-        tables[FILE] = pd.concat(answers, names=['config', 'seed', 'when'])[COLUMNS]
-    elif (output / FILE).exists():
-        raise UserError(f"no run of {folder} has answers, but {output} has an {FILE}: choose another --output")
+        tables[ANSWERS] = pd.concat(answers, names=['config', 'seed', 'when'])[COLUMNS]
+    elif (output / ANSWERS).exists():
+        raise UserError(f"no run of {folder} has answers, but {output} has an {ANSWERS}: choose another --output")
     for name, table in tables.items():
-        content = table.droplevel(-1).to_csv(float_format='%.6g' if name == FILE else None)
+        content = table.droplevel(-1).to_csv(float_format='%.6g' if name == ANSWERS else None)
         write_file(output / name, gzip.compress(content.encode(), mtime=0))
 
 

@@ -96,19 +96,19 @@ import numpy as np  # imports that take seconds come after the settings, so that
 import pandas as pd
 import torch
 
-from common.answers import append_answers, keep_answers_before
+from common.answers import ANSWERS, append_answers
 from common.checkpoint import (build_model, check_resumable, check_vocabulary, find_checkpoint, load_checkpoint,
                                load_optimizer, model_from_checkpoint, update_best)
 from common.dataset import keep_vocabulary, load_dataset, text_sha256
 from common.device import compile_model, compute_init, pick_dtype
 from common.evaluate import estimate_losses, grade, results_row
-from common.files import write_file
+from common.files import cut_file, size_of, write_file
 from common.gpt2 import load_gpt2
 from common.processes import all_reduce_gradients, all_reduce_max, check_same
 from common.progress import Progress, describe_run
 from common.run_folder import claim_folder, end_results
 from common.signals import stop_by_signal
-from common.weights import append_weights, keep_weights_before
+from common.weights import WEIGHTS, append_weights
 from fused.fused_step import load_fused_step
 
 
@@ -215,8 +215,8 @@ if __name__ == '__main__':
     if writes:
         lock = claim_folder(out_dir, resume=init_from == 'resume')
         keep_vocabulary(meta, out_dir)
-        keep_answers_before(iter_num, out_dir)
-        keep_weights_before(iter_num, raw_model, out_dir)
+        for name, size in checkpoint.get('sizes', {}).items():
+            cut_file(os.path.join(out_dir, name), size)  # the evaluation at iter_num is repeated
     wandb_run = start_wandb(config, checkpoint.get('wandb_id')) if wandb_log and writes else None
     way = 'fused in C++' if fused_step else 'eager' if model is raw_model else 'compiled'
     say(describe_run(dataset, meta, train_ids, raw_model, f"on {device} in {dtype}, {way}"))
@@ -230,7 +230,8 @@ if __name__ == '__main__':
         torch.save({'model': raw_model.state_dict(), 'optimizer': optimizer.state_dict(),
                     'model_args': raw_model.config.model_args(), 'iter_num': iter_num, 'best_val_loss': best['val_loss'],
                     'config': config, 'best_acc': best, 'rows': rows, 'seconds': progress.seconds, 'n_params': n_params,
-                    'data_sha256': data_sha256, 'wandb_id': wandb_run and wandb_run.id}, buffer)
+                    'data_sha256': data_sha256, 'wandb_id': wandb_run and wandb_run.id,
+                    'sizes': {name: size_of(os.path.join(out_dir, name)) for name in (ANSWERS, WEIGHTS)}}, buffer)
         for name in names:
             write_file(os.path.join(out_dir, name), buffer.getbuffer())
 

@@ -4,21 +4,18 @@ What became of every question: answers.csv.gz in a model folder holds a graded t
 Its columns are iter and those of a graded table (common/evaluate.py). Each evaluation is appended as a gzip member of its own.
 """
 
-import csv
 import gzip
-import io
 import os
-import zlib
 from pathlib import Path
 
 import pandas as pd
 
-from common.errors import UserError, explained, say
-from common.files import append_file, write_file
 from common.dataset import load_meta
+from common.errors import UserError, explained
+from common.files import append_file, size_of
 from common.questions import is_right
 
-FILE = 'answers.csv.gz'
+ANSWERS = 'answers.csv.gz'
 COLUMNS = 'iter task prompt answer group samples correct prob said'.split()
 
 
@@ -39,39 +36,9 @@ def append_answers(iter_num, table, out_dir):
     """Append the graded table of the evaluation at iter_num to the model folder's answers."""
     if table.empty:
         return
-    path = os.path.join(out_dir, FILE)
+    path = os.path.join(out_dir, ANSWERS)
     table = table.assign(iter=iter_num)[COLUMNS]
-    before = os.path.getsize(path) if os.path.exists(path) else 0
-    append_file(path, gzip.compress(table.to_csv(index=False, header=not before, float_format='%.6g').encode(), mtime=0))
-
-
-def keep_answers_before(iter_num, out_dir):
-    """Drop what a run resumed at iter_num will ask again, and what was only half written when it was killed."""
-    path = Path(out_dir) / FILE
-    if not path.exists():
-        return
-    with explained(f"{path} cannot be read: {{}}", OSError):
-        content = path.read_bytes()
-    kept, rest = b'', content
-    while rest:
-        member = zlib.decompressobj(wbits=31)  # 31: with gzip's header
-        try:
-            asked = list(csv.reader(io.StringIO(member.decompress(rest).decode(), newline='')))
-            before = [row for row in asked if row[0] == 'iter' or int(row[0]) < iter_num]
-        except (zlib.error, ValueError, IndexError, csv.Error):
-            write_file(f'{path}.damaged', content)
-            say(f"{path} is damaged: what can be read of it is kept, and the whole is in {path}.damaged")
-            break
-        if not member.eof:
-            break
-        if len(before) == len(asked):
-            kept += rest[:len(rest) - len(member.unused_data)]
-        elif len(before) > 1:  # the file has been rewritten, with several evaluations in one member
-            rows = io.StringIO()
-            csv.writer(rows, lineterminator='\n').writerows(before)
-            kept += gzip.compress(rows.getvalue().encode(), mtime=0)
-        rest = member.unused_data
-    write_file(path, kept)
+    append_file(path, gzip.compress(table.to_csv(index=False, header=not size_of(path), float_format='%.6g').encode(), mtime=0))
 
 
 def read_answers(folder):
@@ -79,15 +46,18 @@ def read_answers(folder):
 
     The terminators are those of the folder's meta.pkl. A copy has none, so a number counts there as one of arithmetic.
     """
-    path = Path(folder) / FILE
+    path = Path(folder) / ANSWERS
     if not path.exists():
-        raise UserError(f"no {FILE} in {folder}: only a run of train_with_eval.py with full_eval writes one")
+        raise UserError(f"no {ANSWERS} in {folder}: only a run of train_with_eval.py with full_eval writes one")
     with explained(f"{path} cannot be read ({{}}): it is damaged"):
         answers = pd.read_csv(path, keep_default_na=False, dtype={'prompt': str, 'answer': str, 'said': str})
         missing = [column for column in COLUMNS if column not in answers]
         if missing or answers.empty:
             raise ValueError(f"it has no column {missing[0]}" if missing else "it has no rows")
         answers = answers.astype({'iter': int, 'samples': int, 'correct': int, 'prob': float})
+    if 'config' not in answers:
+        # a run that is resumed from a checkpoint of an earlier version, without sizes, has one evaluation twice
+        answers = answers.drop_duplicates(['iter', 'task', 'prompt'], keep='last', ignore_index=True)
     meta_path = Path(folder) / 'meta.pkl'
     terminator_of = {q.task: q.terminator for q in load_meta(meta_path).questions} if meta_path.exists() else {}
     return add_verdicts(answers, answers.task.map(lambda task: terminator_of.get(task, '>')))

@@ -22,7 +22,8 @@ def pick_device(device, n_embd):
         device = gpu if n_embd >= 128 else 'cpu'
     if device == 'cuda':
         device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
-    with explained(f"device {device!r} is not available here: leave it out, or use --device=cpu", AssertionError, RuntimeError, ValueError):
+    with explained(f"device {device!r} is not available here: omit --device, or use --device=cpu",
+                   AssertionError, RuntimeError, ValueError):
         if device.split(':')[0] not in ('cpu', 'cuda', 'mps'):
             raise ValueError(device)
         torch.empty(0, device=device)

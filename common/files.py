@@ -1,27 +1,23 @@
-"""
-Files that are written whole or not at all.
-"""
+"""Writes files whole or not at all, and appends to those that grow with a run."""
 
 import os
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 from common.errors import UserError, explained
 
 
-@contextmanager
-def atomic_open(path, mode='w'):
-    """Open `path` for writing; it appears, or is replaced, only when the block has ended without error.
+def write_file(path, content):
+    """Write str (as UTF-8) or bytes to a file, whole or not at all.
 
-    The bytes go to a temporary file in the same folder, are flushed to the disk (fsync) and renamed. After an error,
-    such as a full disk, the old file is as it was and the temporary one is gone. mode: 'w' (UTF-8 text) or 'wb'.
-    Raises UserError if the file cannot be written.
+    The bytes go to a temporary file in the same folder, are flushed to the disk (fsync) and renamed. After an error, such as
+    a full disk, the old file is as it was and the temporary one is gone.
     """
     target = os.path.realpath(path)  # if path is a link, the file that it leads to
     is_device = os.path.exists(target) and not os.path.isfile(target) and not os.path.isdir(target)
     temporary = target if is_device else f'{target}.{os.getpid()}.tmp'  # a pipe or /dev/null is not replaced
     try:
-        with open(temporary, mode, encoding=None if 'b' in mode else 'utf-8', newline=None if 'b' in mode else '') as f:
-            yield f
+        with open(temporary, 'wb') as f:
+            f.write(content.encode() if isinstance(content, str) else content)
             f.flush()
             if not is_device:
                 os.fsync(f.fileno())
@@ -33,20 +29,18 @@ def atomic_open(path, mode='w'):
                 os.unlink(temporary)
         if isinstance(e, OSError):
             intact = "; what was there before is intact" if os.path.exists(target) else ""
-            problem = e.strerror if os.path.isdir(os.path.dirname(target)) else "its folder is not there"
+            problem = e.strerror if os.path.isdir(os.path.dirname(target)) else "its folder does not exist"
             raise UserError(f"cannot write {path}: {problem}{intact}")
         raise
 
 
-def write_file(path, content):
-    """Write str or bytes to a file, whole or not at all."""
-    with atomic_open(path, 'w' if isinstance(content, str) else 'wb') as f:
-        f.write(content)
+def size_of(path):
+    return os.path.getsize(path) if os.path.exists(path) else 0
 
 
 def append_file(path, content):
-    """Append bytes to a file, and leave it as it was if they do not fit. Raises UserError if they cannot be written."""
-    before = os.path.getsize(path) if os.path.exists(path) else 0
+    """Append bytes to a file. After an error it is as it was; after a kill it may end in a part of them, see cut_file."""
+    before = size_of(path)
     with explained(f"cannot write {path}: {{}}", OSError):
         try:
             with open(path, 'ab') as f:
@@ -55,5 +49,12 @@ def append_file(path, content):
                 os.fsync(f.fileno())
         except OSError:
             with suppress(OSError):  # what is wrong with the disk must not hide what went wrong first
-                os.truncate(path, before)  # nothing could read a file that ends in half of what was added
+                os.truncate(path, before)
             raise
+
+
+def cut_file(path, size):
+    """Drop what was appended after a file had this size, all of it or only a part, by a run that was killed."""
+    with explained(f"cannot write {path}: {{}}", OSError):
+        if size_of(path) > size:  # else truncate would add zeros
+            os.truncate(path, size)

@@ -14,7 +14,7 @@ from common.errors import UserError, explained, one_line, say
 from common.files import write_file
 
 # the names that training, evaluation and plotting give to the files of a model folder
-RUN_FILE = (r'(ckpt\w*\.pt|results\.csv|temp\.csv|answers\.csv\.gz(\.damaged)?|weights\.bin|meta\.pkl|(vocab|tokenizer)\.json|'
+RUN_FILE = (r'(ckpt\w*\.pt|results\.csv|temp\.csv|answers\.csv\.gz|weights\.bin|meta\.pkl|(vocab|tokenizer)\.json|'
             r'merges\.txt)')
 OURS = {'.lock', '.gitignore'}  # a folder that holds nothing else is empty
 VOCABULARY = {'meta.pkl', 'vocab.json', 'merges.txt', 'tokenizer.json'}

@@ -13,7 +13,7 @@ import torch
 from common.errors import UserError, explained
 from common.files import append_file
 
-FILE = 'weights.bin'
+WEIGHTS = 'weights.bin'
 
 
 def record_of(model):
@@ -28,25 +28,17 @@ def flat(model):
 
 def append_weights(iter_num, model, out_dir):
     """Append the weights of the evaluation at iter_num to those that the model folder keeps."""
-    append_file(os.path.join(out_dir, FILE), np.array([(iter_num, flat(model))], record_of(model)).tobytes())
-
-
-def keep_weights_before(iter_num, model, out_dir):
-    """Drop what a run resumed at iter_num will keep again, and what was only half written when it was killed."""
-    path = Path(out_dir) / FILE
-    if path.exists():
-        with explained(f"{path} cannot be written: {{}}", OSError):
-            os.truncate(path, record_of(model).itemsize * int((read_weights(out_dir, model)['iter'] < iter_num).sum()))
+    append_file(os.path.join(out_dir, WEIGHTS), np.array([(iter_num, flat(model))], record_of(model)).tobytes())
 
 
 def read_weights(folder, model):
     """The records of a model folder: an array of record_of(model) on the disk, of length 0 if the run kept none."""
-    path, record = Path(folder) / FILE, record_of(model)
+    path, record = Path(folder) / WEIGHTS, record_of(model)
     n = os.path.getsize(path) // record.itemsize if path.exists() else 0
     if not n:
         return np.empty(0, record)
     with explained(f"{path} cannot be read: {{}}", OSError):
         records = np.memmap(path, record, 'r', shape=n)
-    if (records['iter'] < 0).any() or (np.diff(records['iter']) <= 0).any():
+    if (records['iter'] < 0).any() or (np.diff(records['iter']) < 0).any():
         raise UserError(f"{path} does not hold the weights of this model: delete it, or put it back into its own folder")
     return records

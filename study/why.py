@@ -22,7 +22,8 @@ if __name__ == '__main__':
     report_errors()  # before the imports that fail without the environment
 import pandas as pd
 
-from common.files import atomic_open, write_file
+from common.files import write_file
+from common.pictures import save
 from study.runs import read_study
 from study.why_base import base_numbers
 from study.why_load import load_numbers
@@ -60,6 +61,5 @@ if __name__ == '__main__':
         output.mkdir(exist_ok=True)
         write_file(output / 'numbers.csv', numbers.to_csv(index=False, float_format='%.6g'))
         for name, figure in figures(numbers).items():
-            with atomic_open(output / f'{name}.png', 'wb') as f:
-                figure.savefig(f, dpi=150)
+            save(figure, output / f'{name}.png')
         print(f"{counted(numbers)}\nwrote numbers.csv and the figures into {output}")

@@ -21,7 +21,8 @@ if __name__ == '__main__':
     report_errors()  # before the imports that fail without the environment
 import pandas as pd
 
-from common.files import atomic_open, write_file
+from common.files import write_file
+from common.pictures import save
 from study.families import all_numbers
 from study.measures import measure_runs
 from study.runs import read_study
@@ -50,6 +51,5 @@ if __name__ == '__main__':
         for name, table in {'numbers': numbers, 'unplanned': unplanned_numbers(answers, runs, results)}.items():
             write_file(args.folder / f'{name}.csv', table.to_csv(index=False, float_format='%.6g'))
         for name, figure in figures(runs, numbers, answers, results).items():
-            with atomic_open(args.folder / f'{name}.png', 'wb') as f:
-                figure.savefig(f, dpi=150)
+            save(figure, args.folder / f'{name}.png')
         print(f"{counted(numbers)}\nwrote numbers.csv, unplanned.csv and the figures into {args.folder}")

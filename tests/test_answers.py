@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.answers import FILE, add_verdicts, append_answers, keep_answers_before, read_answers
+from common.answers import ANSWERS, add_verdicts, append_answers, read_answers
 from common.dataset import meta_bytes
 from common.errors import UserError
+from common.files import append_file, cut_file, size_of
 from common.questions import Question, is_correct
 
 COLUMNS = ['iter', 'task', 'prompt', 'answer', 'group', 'samples', 'correct', 'prob', 'said']
@@ -38,7 +39,7 @@ def test_every_evaluation_is_appended_and_read_as_it_was(tmp_path):
         expected = add_verdicts(graded(iter_num)).drop(columns='completions')
         pd.testing.assert_frame_equal(rows.drop(columns='iter').reset_index(drop=True), expected, check_dtype=False)
     # what the README says: pandas reads it by itself
-    assert len(pd.read_csv(tmp_path / FILE)) == 3 * len(SAID)
+    assert len(pd.read_csv(tmp_path / ANSWERS)) == 3 * len(SAID)
 
 
 @pytest.mark.parametrize('answer, said, correct, right', [
@@ -67,50 +68,47 @@ def test_equal_evaluations_are_equal_bytes(tmp_path):
     for folder in ('a', 'b'):
         (tmp_path / folder).mkdir()
         append_answers(0, graded(0), tmp_path / folder)
-    assert (tmp_path / 'a' / FILE).read_bytes() == (tmp_path / 'b' / FILE).read_bytes()
+    assert (tmp_path / 'a' / ANSWERS).read_bytes() == (tmp_path / 'b' / ANSWERS).read_bytes()
 
 
-@given(evaluations=st.integers(0, 4), keep=st.integers(-1, 5), cut=st.floats(0, 1))
+@given(evaluations=st.integers(1, 4), keep=st.integers(0, 4), cut=st.floats(0, 1))
 @settings(max_examples=60)
 def test_what_is_asked_again_is_dropped_and_so_is_what_was_half_written(tmp_path_factory, evaluations, keep, cut):
-    folder = tmp_path_factory.mktemp('answers')
-    whole = []
+    folder, sizes = tmp_path_factory.mktemp('answers'), [0]
     for i in range(evaluations):
         append_answers(250 * i, graded(i), folder)
-        whole.append((folder / FILE).read_bytes() if (folder / FILE).exists() else b'')
-    half = gzip.compress(graded(9).to_csv().encode(), mtime=0)
-    if evaluations:
-        with open(folder / FILE, 'ab') as f:
-            f.write(half[:int(cut * (len(half) - 1))])
-    keep_answers_before(250 * keep, folder)
-    kept = max(0, min(keep, evaluations))
-    if evaluations:
-        content = (folder / FILE).read_bytes()
-        assert content == (whole[kept - 1] if kept else b'')
-        # and the run goes on as one that has never stopped
-        append_answers(250 * kept, graded(kept), folder)
-        assert list(read_answers(folder).iter.unique()) == [250 * i for i in range(kept + 1)]
-    else:
-        assert not (folder / FILE).exists()
+        sizes.append(size_of(folder / ANSWERS))
+    whole, keep = (folder / ANSWERS).read_bytes(), min(keep, evaluations)
+    append_file(folder / ANSWERS, whole[:int(cut * len(whole))])
+    cut_file(folder / ANSWERS, sizes[keep])
+    assert (folder / ANSWERS).read_bytes() == whole[:sizes[keep]]
+    # and the run goes on as one that has never stopped
+    append_answers(250 * keep, graded(keep), folder)
+    assert list(read_answers(folder).iter.unique()) == [250 * i for i in range(keep + 1)]
 
 
-def test_of_a_file_that_was_written_anew_as_one_piece_no_row_is_kept_twice(tmp_path):
-    for i in range(3):
-        append_answers(250 * i, graded(i), tmp_path)
-    (tmp_path / FILE).write_bytes(gzip.compress(gzip.decompress((tmp_path / FILE).read_bytes())))
-    keep_answers_before(500, tmp_path)
-    append_answers(500, graded(2), tmp_path)
-    assert read_answers(tmp_path).groupby('iter').size().to_dict() == {i: len(SAID) for i in (0, 250, 500)}
+def test_a_file_that_is_shorter_than_it_was_or_gone_is_left_alone(tmp_path):
+    (tmp_path / 'short').write_bytes(b'abc')
+    for name in ('short', 'gone'):
+        cut_file(tmp_path / name, 5)
+    assert (tmp_path / 'short').read_bytes() == b'abc' and not (tmp_path / 'gone').exists()
+
+
+def test_an_evaluation_that_a_run_of_an_earlier_version_repeats_counts_once(tmp_path):
+    """Its checkpoints have no sizes."""
+    for iter_num in (0, 250, 250):
+        append_answers(iter_num, graded(iter_num), tmp_path)
+    assert read_answers(tmp_path).groupby('iter').size().to_dict() == {0: len(SAID), 250: len(SAID)}
 
 
 def test_a_folder_without_readable_answers_is_refused_with_one_sentence(tmp_path):
-    with pytest.raises(UserError, match=f'^no {FILE} in [^\n]*$'):
+    with pytest.raises(UserError, match=f'^no {ANSWERS} in [^\n]*$'):
         read_answers(tmp_path)
     append_answers(0, graded(0), tmp_path)
-    whole = (tmp_path / FILE).read_bytes()
+    whole = (tmp_path / ANSWERS).read_bytes()
     for content in (whole[:-1], whole[:len(whole) // 2], whole[:5], b'', b'garbage', whole + b'garbage',
                     gzip.compress(b''), gzip.compress(','.join(COLUMNS).encode()), gzip.compress(b'iter,prompt\n0,a')):
-        (tmp_path / FILE).write_bytes(content)
+        (tmp_path / ANSWERS).write_bytes(content)
         try:
             read_answers(tmp_path)
         except UserError as e:
@@ -122,24 +120,12 @@ def test_a_folder_without_readable_answers_is_refused_with_one_sentence(tmp_path
     assert zlib.decompress(whole, wbits=31).decode().startswith(','.join(COLUMNS))
 
 
-def test_answers_that_are_damaged_are_kept_aside_with_a_word(tmp_path, capsys):
-    path = tmp_path / 'answers.csv.gz'
-    for iter_num in (0, 2):
-        append_answers(iter_num, graded(iter_num), tmp_path)
-    content = bytearray(path.read_bytes())
-    content[len(content) // 4] ^= 255
-    path.write_bytes(content)
-    keep_answers_before(4, tmp_path)
-    assert (tmp_path / 'answers.csv.gz.damaged').read_bytes() == bytes(content)
-    assert 'is damaged' in capsys.readouterr().out
-
-
 @pytest.mark.parametrize('earlier', [0, 1])
 def test_a_full_disk_leaves_the_answers_as_they_were(tmp_path, earlier):
     """Files may not grow beyond a limit, so half of the last evaluation is written before the disk is full."""
     for iter_num in range(earlier):
         append_answers(iter_num, graded(iter_num), tmp_path)
-    before = (tmp_path / FILE).read_bytes() if earlier else b''
+    before = (tmp_path / ANSWERS).read_bytes() if earlier else b''
     process = os.fork()
     if not process:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -150,6 +136,6 @@ def test_a_full_disk_leaves_the_answers_as_they_were(tmp_path, earlier):
             os._exit(7 if 'cannot write' in str(e) else 1)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 7
-    assert (tmp_path / FILE).read_bytes() == before
+    assert (tmp_path / ANSWERS).read_bytes() == before
     append_answers(earlier, graded(earlier), tmp_path)
     assert list(read_answers(tmp_path).iter.unique()) == list(range(earlier + 1))

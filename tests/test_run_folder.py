@@ -13,23 +13,24 @@ import pytest
 
 from common import run_folder
 from common.errors import UserError
-from common.files import atomic_open, write_file
+from common.files import write_file
 from common.run_folder import claim_folder, end_results, lock_folder, remove_unused
 
 
-def test_an_error_leaves_the_old_file_and_no_temporary_one(tmp_path):
+def test_an_error_leaves_the_old_file_and_no_temporary_one(tmp_path, monkeypatch):
+    def fail(*paths):
+        raise RuntimeError
     path = tmp_path / 'file'
     path.write_text('old')
-    with pytest.raises(RuntimeError):
-        with atomic_open(path) as f:
-            f.write('half of the n')
-            raise RuntimeError
+    with monkeypatch.context() as broken, pytest.raises(RuntimeError):
+        broken.setattr(os, 'replace', fail)
+        write_file(path, 'new')
     assert path.read_text() == 'old' and [p.name for p in tmp_path.iterdir()] == ['file']
     write_file(path, b'new')
     assert path.read_bytes() == b'new' and [p.name for p in tmp_path.iterdir()] == ['file']
     with pytest.raises(UserError, match='^cannot write [^\n]*: Is a directory[^\n]*$'):
         write_file(tmp_path, 'x')
-    with pytest.raises(UserError, match='^cannot write [^\n]*: its folder is not there$'):
+    with pytest.raises(UserError, match='^cannot write [^\n]*: its folder does not exist$'):
         write_file(tmp_path / 'nowhere/file', 'x')
 
 

@@ -1,5 +1,5 @@
 """
-Addition modulo a number, 97 by default. A fraction of the questions is held out at random: the grokking task of Power et al. (2022).
+Addition modulo 97 or another number, the grokking task of Power et al. (2022): a random fraction is held out.
 
 $ python data/mod_math/prepare.py
 $ python data/mod_math/prepare.py --name=mod_23 --modulus=23 --held_out_share=0.5 --split_seed=1
