@@ -97,7 +97,7 @@ if operation != 'both':
     questions = [q for q in questions if LABELS.get(q.task) == operation]
     if not questions:
         raise UserError(f"the dataset of {path} has no {operation} questions: omit --operation")
-table = grade(model, meta, questions, **sampling, terminated=knows_terminator)
+table = grade(model, meta.tokenizer, questions, **sampling, terminated=knows_terminator)
 
 print(f"{title}: {len(table)} questions,\n{num_samples} samples each at temperature {temperature}")
 for task in table.task.unique():

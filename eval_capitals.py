@@ -44,7 +44,7 @@ model, meta, path, trained_with, knows_terminator, title = load_evaluated(
     out_dir, init_from, checkpoint, device, 'facts')
 resume_settings(globals(), config, given, trained_with, RANGES)  # sampling is the run's if it is not given
 sampling = dict(num_samples=num_samples, temperature=temperature, top_k=top_k, seed=seed)
-table = grade(model, meta, **sampling, terminated=knows_terminator)
+table = grade(model, meta.tokenizer, meta.questions, **sampling, terminated=knows_terminator)
 
 print(f"{title}: {len(table)} questions,\n{num_samples} samples each at temperature {temperature}\n")
 print(f". = all {num_samples} samples right, x = none, 3 = three; %: probability of the right answer\n")

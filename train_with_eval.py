@@ -243,7 +243,7 @@ if __name__ == '__main__':
             save('ckpt_last.pt')
         asks = full_eval and (iter_num % full_eval_interval == 0 or iter_num == max_iters or eval_only)
         questions = meta.questions if asks else []
-        table = grade(raw_model, meta, questions, num_samples, temperature, top_k, seed + iter_num)
+        table = grade(raw_model, meta.tokenizer, questions, num_samples, temperature, top_k, seed + iter_num)
         progress.clock('eval_s')
         row = results_row(iter_num, table, questions, *losses)
         row |= {'lr': get_lr(iter_num), **{key: round(s, 3) for key, s in progress.seconds.items()}, 'n_params': n_params}

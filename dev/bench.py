@@ -212,7 +212,7 @@ def bench_evaluation(name):
             model(*plain_batch(config))[1].item()
 
     def questions():  # this includes the exact probabilities, which the plain one lacks
-        results_row(0, grade(model, meta), meta.questions, 0.0, 0.0)
+        results_row(0, grade(model, meta.tokenizer, meta.questions), meta.questions, 0.0, 0.0)
 
     def losses():
         estimate_losses(model, ids, ids, config['batch_size'], 200, 0, nullcontext())

@@ -15,16 +15,16 @@ from common.answers import add_verdicts
 from common.dataset import Meta
 from common.evaluate import (
     answer_probs,
-    ask,
     cut_after_answer,
     estimate_loss,
-    force,
     grade,
     next_token_logits,
     parts,
     results_row,
+    sample_answers,
     sample_completions,
     summed,
+    teacher_force,
 )
 from common.questions import FACT_END, Question, is_correct
 from common.tokenizer import char_tokenizer
@@ -34,11 +34,11 @@ TOKENIZER = META.tokenizer
 
 
 def asked(model, tokenizer, questions, *args, **kwargs):
-    return ask(model, tokenizer, questions, force(model, tokenizer, questions), *args, **kwargs)
+    return sample_answers(model, tokenizer, questions, teacher_force(model, tokenizer, questions), *args, **kwargs)
 
 
 def probs_of(model, tokenizer, questions, terminated=True):
-    return answer_probs(force(model, tokenizer, questions, terminated))
+    return answer_probs(teacher_force(model, tokenizer, questions, terminated))
 
 
 @pytest.fixture(scope='module')
@@ -138,12 +138,11 @@ def test_more_contexts_than_go_through_the_model_at_once_keep_their_order(monkey
 def test_what_is_known_from_the_right_answers_is_not_computed_again_and_changes_nothing(trained, monkeypatch):
     """Almost: other batches round differently, so samples may differ where two tokens are about equally likely."""
     questions, contexts = META.questions, []
-    forced = force(trained, TOKENIZER, questions)
+    forced = teacher_force(trained, TOKENIZER, questions)
     plain = sample_completions(trained, forced.prompts, 10, 4, 0.01, 10)
     real = next_token_logits
-    monkeypatch.setattr('common.evaluate.next_token_logits',
-                        lambda model, some: contexts.extend(some) or real(model, some))
-    fast = [ask(trained, TOKENIZER, questions, forced)[i] for i in range(200)]
+    monkeypatch.setattr('common.evaluate.next_token_logits', lambda model, some: contexts.extend(some) or real(model, some))
+    fast = [sample_answers(trained, TOKENIZER, questions, forced)[i] for i in range(200)]
     right = {tuple(p + a[:n]) for p, a in zip(forced.prompts, forced.answers) for n in range(len(a))}
     assert contexts and not right & set(map(tuple, contexts))
     same = [dict(completions) == dict(Counter({TOKENIZER.decode(ids).split('>')[0]: n for ids, n in samples.items()}))
@@ -189,14 +188,14 @@ def test_an_answer_longer_than_the_papers_is_given_the_tokens_it_needs(question)
     text = (question.line.rstrip('\n') + '\n') * 4
     meta = Meta(char_tokenizer({ch: i for i, ch in enumerate(sorted(set(text)))}), [question], own_questions=True)
     model = train(little_model(meta.tokenizer.vocab_size), meta.tokenizer.encode(text), steps=300)
-    table = grade(model, meta, num_samples=3)
+    table = grade(model, meta.tokenizer, meta.questions, num_samples=3)
     assert table.correct[0] == 3 and table.said[0] == question.answer
     assert table.prob[0] == pytest.approx(plain_prob(model, meta.tokenizer, question), rel=1e-4)
 
 
 def test_the_graded_table_counts_what_the_paper_counts_and_keeps_the_models_mode(trained):
     trained.train()
-    table = grade(trained, META, num_samples=3)
+    table = grade(trained, TOKENIZER, META.questions, num_samples=3)
     assert trained.training
     trained.eval()
     completions = asked(trained, TOKENIZER, META.questions, 3)
@@ -207,7 +206,7 @@ def test_the_graded_table_counts_what_the_paper_counts_and_keeps_the_models_mode
         assert row.correct == sum(is_correct(question, text) for text in samples.elements())
         assert row.completions == samples and samples[row.said] == max(samples.values())
     assert list(table.prob) == pytest.approx(probs_of(trained, TOKENIZER, META.questions), rel=1e-6)
-    some = grade(trained, META, META.questions[50:60], num_samples=3)
+    some = grade(trained, TOKENIZER, META.questions[50:60], num_samples=3)
     assert list(some.prompt) == list(table.prompt[50:60])
     assert list(some.prob) == pytest.approx(list(table.prob[50:60]), rel=1e-4)
 

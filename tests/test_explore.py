@@ -88,7 +88,7 @@ def write_run(folder, questions, iters, **shape):
     meta, rows = load_meta(folder / 'meta.pkl'), []
     for i in iters:
         model = little_model(len(chars), seed=i, std=0.3, **shape)
-        table = grade(model, meta, seed=i)
+        table = grade(model, meta.tokenizer, meta.questions, seed=i)
         append_answers(i, table, folder)
         rows.append(results_row(i, table, questions, 2 - i / 100, 2 - i / 100))
     pd.DataFrame(rows).to_csv(folder / 'results.csv', index=False)

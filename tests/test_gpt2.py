@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from common.checkpoint import load_model
 from common.dataset import load_meta
 from common.errors import UserError
-from common.evaluate import answer_probs, ask, force, sample_completions
+from common.evaluate import answer_probs, sample_answers, sample_completions, teacher_force
 from common.gpt2 import load_gpt2, save_gpt2
 from common.questions import is_correct, paper_questions
 from common.tokenizer import gpt2_tokenizer
@@ -251,8 +251,8 @@ def test_questions_in_gpt2s_encoding_are_scored_on_what_follows_naturally(tmp_pa
     torch.manual_seed(0)
     model = GPT(GPTConfig(block_size=24, vocab_size=tokenizer.vocab_size, n_layer=1, n_head=2, n_embd=32))
     train(model, tokenizer.encode(''.join(LINES) * 3), steps=150)
-    forced = force(model, tokenizer, questions)
-    for question, samples in zip(questions, ask(model, tokenizer, questions, forced, num_samples=2), strict=True):
+    forced = teacher_force(model, tokenizer, questions)
+    for question, samples in zip(questions, sample_answers(model, tokenizer, questions, forced, num_samples=2), strict=True):
         assert all(is_correct(question, text) for text in samples), (question, samples)
     probs = answer_probs(forced)
     assert probs.min() > 0.5
@@ -262,7 +262,7 @@ def test_questions_in_gpt2s_encoding_are_scored_on_what_follows_naturally(tmp_pa
         ids.append(token)
     fact = next(i for i, q in enumerate(questions) if q.answer == 'Paris')
     assert probs[fact] == pytest.approx(expected, rel=1e-4)
-    assert answer_probs(force(model, tokenizer, questions, terminated=False))[fact] > probs[fact]
+    assert answer_probs(teacher_force(model, tokenizer, questions, terminated=False))[fact] > probs[fact]
 
 
 # -----------------------------------------------------------------------------
