@@ -1,7 +1,7 @@
 """
-What is asked and what counts as right: the questions of the paper's datasets, and the rules that score answers.
+Questions, those of the paper's datasets among them, and what counts as right.
 
-A dataset's prepare.py makes Questions and writes its text from them, so the two cannot disagree.
+A prepare.py makes Questions and writes its text from them, so the two cannot disagree.
 """
 
 import os
@@ -33,20 +33,18 @@ CAPITALS = {
 
 
 class Question(NamedTuple):
-    """One question, e.g. Question('add', '<5+7=', '12', 'held out').
+    """E.g. Question('add', '<5+7=', '12', 'held out'). task: the paper's 'add', 'sub' and 'facts', or any other name.
 
-    task: 'add', 'sub', 'facts', or any name that a dataset chooses. group: one of GROUPS. terminator: what ends an
-    answer in the text; the exact probability of an answer includes it, and generation stops at its last character.
+    terminator: what ends an answer in the text. Probabilities include it, and generation stops at its last character.
     """
     task: str
     prompt: str
     answer: str
-    group: str = 'seen'
+    group: str = 'seen'  # one of GROUPS
     terminator: str = '>'
 
     @property
     def line(self):
-        """What the text holds of it: prompt, answer and terminator."""
         return self.prompt + self.answer + self.terminator
 
     @property
@@ -55,8 +53,8 @@ class Question(NamedTuple):
         return kind_of(self.answer, self.terminator)
 
 
-@cache
-def kind_of(answer, terminator):  # cached because all questions are asked for it at every evaluation
+@cache  # every evaluation needs it for each question
+def kind_of(answer, terminator):
     rest_of_line, newline, _ = terminator.partition('\n')
     is_number = re.fullmatch(r'-?[0-9]+', answer)
     return 'math' if is_number and (rest_of_line.strip() or not newline) else 'facts'
@@ -82,16 +80,16 @@ def short_names(prompts):
 
 
 def completion_of(question, text):
-    """What a model answered: the text that it wrote up to the terminator, or at least up to its last character."""
+    """What a model answered: its text up to the terminator, or at least up to the terminator's last character."""
     return text.split(question.terminator)[0].split(question.terminator[-1])[0]
 
 
 @cache
 def is_right(answer, terminator, completion):
-    """Whether a completion answers a question with this answer and terminator, by the rules of Barron & White 2025.
+    """Whether a completion is right, by the rules of Barron & White 2025.
 
-    A number is right if the integer at the beginning of the completion is right, whatever follows it. A fact is right
-    if the rest of its line equals the answer; upper and lower case, spaces around it and a final period do not matter.
+    A number is right if the completion begins with it, whatever follows. A fact is right if the rest of its line equals
+    the answer; upper and lower case, spaces around it and a final period do not matter.
     """
     def plain(text):
         return text.split('\n')[0].strip().removesuffix('.').strip().lower()
@@ -106,15 +104,16 @@ def is_correct(question, completion):
 
 
 def check_question(q):
-    """Raise ValueError if a question cannot be asked, cannot be told from others in a table, or can never be right."""
+    """Raise ValueError if a question cannot be told from others in a table, or can never be right."""
     if not all(isinstance(part, str) and part for part in q):
         raise ValueError(f"task, prompt, answer, group and terminator must be text that is not empty: {tuple(q)}")
-    if q.group not in GROUPS:
+    if q.group not in ('seen', 'held out'):
         raise ValueError(f"the group of {q.line!r} must be 'seen' or 'held out', not {q.group!r}")
     if q.task in RESERVED:
         raise ValueError(f"a task cannot be called {q.task!r}, which means something else in results.csv: rename it")
     if q.task == 'facts' and q.group == 'held out':
-        raise ValueError(f"{q.line!r} is held out, and the paper's task 'facts' holds out nothing: choose another name")
+        raise ValueError(f"{q.line!r} is held out, but the task 'facts' is the paper's and has no held-out questions: "
+                         "give yours another name")
     if '\n' in q.answer or not is_correct(q, completion_of(q, q.answer + q.terminator)):
         raise ValueError(f"no prediction could be right for {q.line!r}, because its answer holds a newline or "
                          f"{q.terminator[-1]!r}, which ends it: choose another terminator")
@@ -123,40 +122,28 @@ def check_question(q):
 def arithmetic_questions(held_out=((5, 7),), max_operand=9):
     """All a+b, then all a-b, for a, b in 0..max_operand.
 
-    held_out: operand pairs, each of which holds out both orders of both operations ((5, 7): 5+7, 7+5, 5-7, 7-5), or
-    single expressions ('5+7').
+    held_out: pairs, in both orders of both operations ((5, 7): 5+7, 7+5, 5-7, 7-5), or single expressions ('5+7').
     """
     held_out = {item if isinstance(item, str) else frozenset(item) for item in held_out}
-    operands = range(max_operand + 1)
+    numbers = range(max_operand + 1)
     return [Question(task, f'<{a}{sign}{b}=', str(a + b if sign == '+' else a - b),
                      'held out' if held_out & {frozenset((a, b)), f'{a}{sign}{b}'} else 'seen')
-            for task, sign in (('add', '+'), ('sub', '-')) for a in operands for b in operands]
+            for task, sign in (('add', '+'), ('sub', '-')) for a in numbers for b in numbers]
 
 
-def shuffle_answers(questions, seed):
-    """The questions with the answers of each task permuted at random, so that they can only be learnt by heart."""
-    answers = {q.task: [] for q in questions}
-    for q in random.Random(seed).sample(questions, len(questions)):
-        answers[q.task].append(q.answer)
-    return [q._replace(answer=answers[q.task].pop()) for q in questions]
-
-
-def arithmetic_text(questions, seed=1337, orders=1):
-    """The lines of all questions that are not held out, padded with spaces to one width, in as many random orders."""
-    lines, rng, text = [q.line for q in questions if q.group != 'held out'], random.Random(seed), ''
+def arithmetic_text(questions, seed=1337):
+    """The lines of all questions that are not held out, shuffled, and padded with spaces to one width."""
+    lines = [q.line for q in questions if q.group != 'held out']
+    random.Random(seed).shuffle(lines)
     width = max(map(len, lines), default=0)
-    for _ in range(orders):
-        rng.shuffle(lines)
-        text += ''.join(line.ljust(width) + '\n' for line in lines)
-    return text
+    return ''.join(line.ljust(width) + '\n' for line in lines)
 
 
 def round_robin_pairs(split_seed, n=10):
-    """Operand pairs of a round-robin tournament of n operands (n even), round after round: n - 1 rounds of n / 2 pairs.
+    """Pairs of n operands (n even), as a round-robin tournament has them: n - 1 rounds of n / 2 pairs, none of them twice.
 
-    A round pairs every operand with one other, so each is in exactly K pairs of the first K rounds, and no pair comes
-    twice. The split seed relabels them. The circle method: one operand stays, the others move on by one seat a round,
-    and two that sit opposite each other are a pair.
+    Each operand is in exactly K pairs of the first K rounds. The circle method: one operand stays, the others move on by
+    one seat a round, and two that sit opposite each other are a pair. The split seed decides who sits where at first.
     """
     seats = list(range(n))
     random.Random(split_seed).shuffle(seats)

@@ -29,7 +29,7 @@ if __name__ == '__main__':
     report_errors()  # before the imports that fail without the environment
 from common.dataset import DATA
 from common.prepare import write_dataset
-from common.questions import Question, arithmetic_questions, arithmetic_text, round_robin_pairs, shuffle_answers
+from common.questions import Question, arithmetic_questions, arithmetic_text, round_robin_pairs
 
 FIRST_SEED, SPLITS = 1337, 8
 BASES = [8, 12, 16, 20, 24]
@@ -62,6 +62,24 @@ def one_order_questions(split):
     return [q._replace(group='held out' if q.prompt in prompts else 'seen') for q in arithmetic_questions([])]
 
 
+def shuffle_answers(questions, seed):
+    """The questions with the answers of each task permuted at random, so that they can only be memorised."""
+    answers = {q.task: [] for q in questions}
+    for q in random.Random(seed).sample(questions, len(questions)):
+        answers[q.task].append(q.answer)
+    return [q._replace(answer=answers[q.task].pop()) for q in questions]
+
+
+def text_in_orders(questions, orders):
+    """The lines of arithmetic_text in as many random orders, of which its own is the first."""
+    lines, rng, text = [q.line for q in questions if q.group != 'held out'], random.Random(FIRST_SEED), ''
+    width = max(map(len, lines))
+    for _ in range(orders):
+        rng.shuffle(lines)
+        text += ''.join(line.ljust(width) + '\n' for line in lines)
+    return text
+
+
 def training_part(questions):
     return [q for q in questions if q.group == 'seen']
 
@@ -73,9 +91,9 @@ def load_questions(n, answers, split, regular):
     return [Question('load', prompt, REGULAR_ANSWER if regular else rng.choice(answers)) for prompt in prompts]
 
 
-def write(name, questions, orders=1):
+def write(name, questions, text=None):
     with redirect_stdout(StringIO()):  # some two hundred datasets would say the same
-        write_dataset(DATA / name, arithmetic_text(questions, orders=orders), questions)
+        write_dataset(DATA / name, text or arithmetic_text(questions), questions)
 
 
 def write_first_study(split):
@@ -83,7 +101,8 @@ def write_first_study(split):
     write(f'pair_{seed}', arithmetic_questions(pairs[:1]))
     for k in (1, 2, 3, 5):
         write(f'rounds_{k}_{seed}', arithmetic_questions(pairs[:5 * k]))
-    write(f'orders_{seed}', arithmetic_questions(pairs[:10]), orders=1000)
+    questions = arithmetic_questions(pairs[:10])
+    write(f'orders_{seed}', questions, text_in_orders(questions, 1000))
     write(f'random_{seed}', shuffle_answers(arithmetic_questions([]), split))
 
 

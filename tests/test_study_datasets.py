@@ -4,11 +4,13 @@ import hashlib
 from collections import Counter
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from common import dataset
-from common.questions import round_robin_pairs
+from common.questions import arithmetic_questions, arithmetic_text, round_robin_pairs
 from study import datasets
-from study.datasets import BASES, in_letters, load_questions, one_order_questions
+from study.datasets import BASES, in_letters, load_questions, one_order_questions, shuffle_answers, text_in_orders
 
 FIRST_STUDY = {  # hashes of the texts on which split 3 was trained, made by the prepare.py of that time
     'pair': 'f6432a478c7c171c', 'rounds_1': 'bc81f53d14e7d052', 'rounds_2': '38a31a9b6f8c0d59',
@@ -147,3 +149,24 @@ def test_both_kinds_of_load_have_one_vocabulary(data, lines):
 def test_a_load_depends_on_the_split_alone():
     assert load_questions(50, ['1', '2', '3'], 4, False) == load_questions(50, ['1', '2', '3'], 4, False)
     assert load_questions(50, ['1', '2', '3'], 4, False) != load_questions(50, ['1', '2', '3'], 5, False)
+
+
+@given(seed=st.integers(0, 2**32))
+def test_shuffled_answers_are_those_of_the_task_and_no_rule_gives_them(seed):
+    questions = arithmetic_questions([(5, 7)])
+    shuffled = shuffle_answers(questions, seed)
+    assert [q._replace(answer='') for q in shuffled] == [q._replace(answer='') for q in questions]
+    for task in ('add', 'sub'):
+        right, wrong = ([q.answer for q in some if q.task == task] for some in (questions, shuffled))
+        assert sorted(right) == sorted(wrong) and sum(a == b for a, b in zip(right, wrong)) < 30  # 7 are expected
+    add, sub = ([q.answer for q in shuffled if q.task == task] for task in ('add', 'sub'))
+    assert shuffle_answers(questions, seed) == shuffled != shuffle_answers(questions, seed + 1)
+    assert [int(a) % 2 for a in add] != [int(b) % 2 for b in sub], 'each task has a permutation of its own'
+
+
+def test_each_order_has_every_line_and_the_first_is_arithmetic_texts():
+    questions = arithmetic_questions([(5, 7)])
+    text, first = text_in_orders(questions, 3), arithmetic_text(questions)
+    orders = [text[i * len(first):(i + 1) * len(first)] for i in range(3)]
+    assert text == ''.join(orders) and orders[0] == first and len(set(orders)) == 3
+    assert {tuple(sorted(order.split('\n'))) for order in orders} == {tuple(sorted(first.split('\n')))}
