@@ -140,10 +140,10 @@ def arithmetic_text(questions, seed=1337):
 
 
 def round_robin_pairs(split_seed, n=10):
-    """Pairs of n operands (n even), as a round-robin tournament has them: n - 1 rounds of n / 2 pairs, none of them twice.
+    """Pairs of n operands (n even), as a round-robin tournament has them: n - 1 rounds of n / 2 pairs, none twice.
 
-    Each operand is in exactly K pairs of the first K rounds. The circle method: one operand stays, the others move on by
-    one seat a round, and two that sit opposite each other are a pair. The split seed decides who sits where at first.
+    Each operand is in exactly K pairs of the first K rounds. The circle method: one operand stays, the others move on
+    by one seat a round, and two opposite each other are a pair. The split seed decides who sits where at first.
     """
     seats = list(range(n))
     random.Random(split_seed).shuffle(seats)

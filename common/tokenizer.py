@@ -43,21 +43,18 @@ def vocabulary_files(folder):
             return files
     for name in ('vocab.json', 'merges.txt', 'tokenizer_config.json'):
         if (Path(folder) / name).exists():
-            raise UserError(f"{folder} has a {name}, but neither tokenizer.json nor both vocab.json and merges.txt: put the "
-                            "rest of its vocabulary there")
+            raise UserError(f"{folder} has a {name}, but neither tokenizer.json nor both vocab.json and merges.txt: "
+                            "put the rest of its vocabulary there")
     return []
 
 
 def gpt2_tokenizer(folder=None):
     """GPT-2's encoding, from vocabulary_files of the folder; without them OpenAI's, which tiktoken downloads once."""
-    files = vocabulary_files(folder) if folder else []
-    if files:
-        with explained(f"{' and '.join(map(str, files))} cannot be read ({{}}): they are not of GPT-2's form, or do not "
-                       "belong together"):
-            return read_vocabulary(files)
+    if files := vocabulary_files(folder) if folder else []:
+        return read_vocabulary(files)
     import tiktoken
-    with explained("there is no meta.pkl, and GPT-2's vocabulary cannot be loaded through tiktoken ({}): run the dataset's "
-                   "prepare.py first, connect to the network once, or put GPT-2's tokenizer.json into the model's folder"):
+    with explained("there is no meta.pkl, and GPT-2's vocabulary cannot be loaded through tiktoken ({}): run the "
+                   "dataset's prepare.py first, connect to the network once, or put its tokenizer.json into the folder"):
         enc = tiktoken.get_encoding('gpt2')
     return Tokenizer(enc.n_vocab, lambda text: enc.encode(text, allowed_special='all'),
                      # nanoGPT pads the vocabulary to 50304 tokens, and the last of them mean nothing
@@ -65,14 +62,19 @@ def gpt2_tokenizer(folder=None):
 
 
 def read_vocabulary(files):
-    """The Tokenizer of vocabulary_files, by Hugging Face's tokenizers, which transformers requires."""
-    import tokenizers
-    if len(files) == 2:
-        enc = tokenizers.ByteLevelBPETokenizer(*map(str, files))
-        enc.add_special_tokens(['<|endoftext|>'])
-    else:
-        if (json.loads(files[0].read_bytes())['pre_tokenizer'] or {}).get('add_prefix_space'):
-            raise ValueError("it puts a space before a text, so a prompt and its answer cannot be told apart")
-        enc = tokenizers.Tokenizer.from_file(str(files[0]))
-    return Tokenizer(enc.get_vocab_size(), lambda text: enc.encode(text).ids,
-                     lambda ids: enc.decode(list(ids), skip_special_tokens=False), bpe=True, files=tuple(files))
+    """The Tokenizer of vocabulary_files, by Hugging Face's tokenizers."""
+    names = ' and '.join(map(str, files))
+    with explained(f"{names} need tokenizers, which cannot be imported ({{}}): pip install transformers", ImportError):
+        import tokenizers
+    with explained(f"{names} cannot be read ({{}}): they are not of GPT-2's form, or do not belong together"):
+        if len(files) == 2:
+            enc = tokenizers.ByteLevelBPETokenizer(*map(str, files))
+            enc.add_special_tokens([token for token in ('<|endoftext|>', '<|startoftext|>') if enc.token_to_id(token)])
+        else:
+            if (json.loads(files[0].read_bytes())['pre_tokenizer'] or {}).get('add_prefix_space'):
+                raise ValueError("it puts a space before every text, also before an answer")
+            enc = tokenizers.Tokenizer.from_file(str(files[0]))
+        enc.no_truncation()
+        enc.no_padding()
+        return Tokenizer(1 + max(enc.get_vocab().values()), lambda text: enc.encode(text, add_special_tokens=False).ids,
+                         lambda ids: enc.decode(list(ids), skip_special_tokens=False), bpe=True, files=tuple(files))
