@@ -1,10 +1,7 @@
 """
-The GPT: nanoGPT's decoder-only transformer in one file, plus `mlp_expansion`.
+The GPT: nanoGPT's model.py (https://github.com/karpathy/nanoGPT), plus `mlp_expansion`.
 
-Module and parameter names are nanoGPT's (transformer.wte, transformer.h.0.attn.c_attn, ...), so checkpoints of the nanoGPT
-family load here. Ours do not load there, because nanoGPT's GPTConfig has no mlp_expansion.
-
-Sources: nanoGPT (https://github.com/karpathy/nanoGPT); GPT-2 (Radford et al., 2019).
+Modules and parameters have nanoGPT's names, so checkpoints of the nanoGPT family load here.
 """
 
 import math
@@ -17,10 +14,6 @@ from torch.nn import functional as F
 
 @dataclass
 class GPTConfig:
-    """The shape of a model. A checkpoint's `model_args` holds these fields, see model_args().
-
-    Raises ValueError when a size is not positive or the heads do not divide the width.
-    """
     block_size: int = 1024
     vocab_size: int = 50304  # GPT-2's 50257, padded up to a multiple of 64 for speed
     n_layer: int = 12
@@ -36,25 +29,24 @@ class GPTConfig:
             if not isinstance(getattr(self, name), int) or getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be a positive whole number, not {getattr(self, name)}")
         if self.n_embd % self.n_head != 0:
-            raise ValueError(f"n_embd must be a multiple of n_head, but {self.n_embd} is not a multiple of {self.n_head}")
+            raise ValueError(f"n_embd must be a multiple of n_head, but {self.n_embd} is no multiple of {self.n_head}")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout must be at least 0 and below 1, not {self.dropout}")
         if self.activation not in ('gelu', 'gelu_new'):
             raise ValueError(f"activation must be 'gelu' or 'gelu_new', not {self.activation!r}")
 
     def model_args(self):
-        """The fields that a checkpoint holds. The activation is left out if it is the exact GELU, as in nanoGPT."""
+        """The fields that a checkpoint has. The exact GELU is left out, because it is nanoGPT's."""
         return {key: value for key, value in asdict(self).items() if key != 'activation' or value != 'gelu'}
 
 
 @torch.library.custom_op('too_big_to_think::dropout_mask', mutates_args=(), tags=torch.Tag.nondeterministic_seeded)
 def dropout_mask(x: torch.Tensor, p: float) -> torch.Tensor:
-    """What F.dropout(x, p) multiplies x by, for a CPU, where that draws one number after the other: 0 or 1 / (1 - p).
+    """What F.dropout(x, p) multiplies x by: 0 or 1 / (1 - p). On a CPU, that draws one number after the other.
 
-    One int64 is drawn for four values, and the rest is parallel. p is rounded to a 65536th, and the mean of the mask is 1. It
-    depends on torch's generator, and not on the number of threads. torch.compile takes it as it stands.
+    Here one int64 is drawn for four values, and the rest is parallel. p is rounded to a 65536th; the mean stays 1.
     """
-    dropped = min(round(p * 65536), 65535)  # of all int16
+    dropped = min(round(p * 65536), 65535)  # as many of the 65,536 values of an int16 mean: drop
     drawn = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-2**63, None).view(torch.int16)
     kept = drawn[:x.numel()].view(x.shape).ge_(dropped - 32768)
     return kept.to(x.dtype).mul_(65536 / (65536 - dropped))
@@ -91,8 +83,8 @@ class CausalSelfAttention(nn.Module):
         q = q.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)  # (B, nh, T, hs)
         v = v.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)  # (B, nh, T, hs)
         if T <= 64:
-            # The fused kernels are made for long sequences. For a few positions plain matmuls are faster, on a CPU at least,
-            # and on a GPU the fused ones' gradients differ from run to run.
+            # The fused kernels are made for long sequences. For a few positions plain matmuls are faster, on a CPU at
+            # least, and on a GPU the fused ones' gradients differ from run to run.
             future = torch.ones(T, T, dtype=torch.bool, device=x.device).triu(1)
             att = (q @ k.transpose(-2, -1)) * (1.0 / math.sqrt(k.size(-1)))
             att = att.masked_fill(future, float('-inf'))
@@ -160,21 +152,17 @@ class GPT(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def get_num_params(self, non_embedding=True):
-        """Number of parameters; by default without the position embeddings, as nanoGPT counts them.
-
-        The token embeddings stay in: they are tied to the output layer, so they are its weights.
-        """
+        """Number of parameters, by default without position embeddings. Token embeddings are the output layer, too."""
         n_params = sum(p.numel() for p in self.parameters())
         if non_embedding:
             n_params -= self.transformer.wpe.weight.numel()
         return n_params
 
     def forward(self, idx, targets=None):
-        """Next-token logits, and the loss if there are targets.
+        """idx: (B, T) int64 token ids. targets: (B, T) int64, -1 at positions that do not count.
 
-        idx: (B, T) int64 token ids, T <= block_size. targets: (B, T) int64, -1 at positions that do not count.
-        Returns (logits, loss): with targets, logits (B, T, vocab_size) and the mean cross-entropy in nats; without, the last
-        position's logits (B, 1, vocab_size) and None.
+        Returns (logits, loss): with targets, logits (B, T, vocab_size) and the mean cross-entropy in nats; without, the
+        last position's logits (B, 1, vocab_size) and None.
         """
         B, T = idx.size()
         if T > self.config.block_size:
@@ -199,10 +187,7 @@ class GPT(nn.Module):
         self.transformer.wpe.weight = nn.Parameter(self.transformer.wpe.weight[:block_size].detach().clone())
 
     def configure_optimizers(self, weight_decay, learning_rate, betas, device_type):
-        """AdamW that decays matrices and embeddings but neither biases nor LayerNorms.
-
-        It is fused on the devices for which torch supports this, so that one kernel updates all parameters.
-        """
+        """AdamW that decays matrices and embeddings, but neither biases nor LayerNorms."""
         params = [p for p in self.parameters() if p.requires_grad]
         decay_params = [p for p in params if p.dim() >= 2]
         nodecay_params = [p for p in params if p.dim() < 2]
@@ -215,10 +200,7 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def generate(self, idx, max_new_tokens, temperature=1.0, top_k=None):
-        """Continue idx (B, T) by max_new_tokens sampled tokens; returns (B, T + max_new_tokens).
-
-        temperature 0 is greedy. Put the model in eval() mode first. common/evaluate.py has a faster way to ask many questions.
-        """
+        """Continue idx (B, T) by sampled tokens: (B, T + max_new_tokens). temperature 0: greedy. Call eval() first."""
         for _ in range(max_new_tokens):
             # if the sequence is too long it is cropped to block_size
             logits, _ = self(idx[:, -self.config.block_size:])

@@ -6,9 +6,9 @@ $ python train_with_eval.py config/train_math_mini_14.py --seed=1 --out_dir=math
 $ python train_with_eval.py --init_from=resume --out_dir=math_mini_14
 $ torchrun --standalone --nproc_per_node=2 train_with_eval.py config/train_both_mini_mlt.py
 
-This is nanoGPT's train.py plus evaluation. Everything about a run goes into its model folder, out_dir: results.csv (temp.csv
-while it runs), answers.csv.gz, the checkpoints ckpt*.pt, and the dataset's meta.pkl. Ctrl-C or SIGTERM saves the run and
-stops it. A resumed run continues exactly as if it had never stopped, with its own settings unless you give new ones.
+This is nanoGPT's train.py plus evaluation. A run is kept in its model folder, out_dir: results.csv (temp.csv while it
+runs), answers.csv.gz, the checkpoints ckpt*.pt and the dataset's meta.pkl. Ctrl-C or SIGTERM saves the run and ends it.
+A resumed run continues exactly as if it had never stopped, with its own settings unless you give new ones.
 """
 
 import io
@@ -21,26 +21,26 @@ from common.wandb_log import import_wandb, start_wandb
 from configurator import configure, resume_settings
 
 # -----------------------------------------------------------------------------
-# settings: the defaults are the paper's for arithmetic; a config file names its run, its width, and what else is different
+# settings: the defaults are the paper's for arithmetic; a config file names its run, its width, and what else differs
 # I/O
 out_dir = 'out'  # the model folder; an earlier run in it is moved aside, not overwritten
-eval_interval = 500  # iterations between estimates of the losses; full evaluations estimate them, too, and are more frequent
+eval_interval = 500  # iterations between estimates of the losses; full evaluations, more frequent, have them, too
 log_interval = 500  # iterations between lines of progress if the output is not a terminal
-eval_iters = 200  # random batches for an estimate of the loss; a split with no more windows than they hold is averaged exactly
+eval_iters = 200  # random batches for an estimate of the loss; a text with no more windows is averaged exactly
 eval_only = False  # if True, evaluate once, print it and exit; nothing is written
-always_save_checkpoint = False  # if True, ckpt.pt is the latest checkpoint instead of the one with the best validation loss
-init_from = 'scratch'  # 'scratch', 'resume', 'gpt2', 'gpt2-medium', 'gpt2-large', 'gpt2-xl' or a folder with such weights
+always_save_checkpoint = False  # if True, ckpt.pt is the latest checkpoint, not the one with the best validation loss
+init_from = 'scratch'  # 'scratch', 'resume', 'gpt2', 'gpt2-medium', 'gpt2-large', 'gpt2-xl' or a folder with a GPT-2
 wandb_log = False  # log the evaluations to Weights & Biases as well
 wandb_project = 'too_big_to_think'  # the project at Weights & Biases
 wandb_entity = ''  # the user or team at Weights & Biases; '': your default
 wandb_run_name = ''  # the run's name at Weights & Biases; '': the name of the model folder
-# evaluation: the dataset's questions
-full_eval = True  # ask the model the questions of the dataset during training
-full_eval_interval = 250  # iterations between full evaluations, which ask the questions of the dataset
+# evaluation
+full_eval = True  # evaluate on the dataset's questions during training
+full_eval_interval = 250  # iterations between these full evaluations
 num_samples = 10  # samples per question
 temperature = 0.01  # temperature of the samples; 0.01 is nearly greedy, 0 is greedy
 top_k = 10  # sample from the k likeliest tokens only
-keep_weights = False  # keep the weights of every full evaluation for explore.py: 0.8 MB at math_mini_14, 10 MB at mini_56
+keep_weights = False  # keep the weights of every full evaluation for explore.py: 0.8 MB at width 14, 10 MB at 56
 # data
 dataset = 'as_math'  # a folder of data/
 gradient_accumulation_steps = 1  # batches per iteration
@@ -51,7 +51,7 @@ n_layer = 1  # transformer blocks
 n_head = 1  # attention heads
 n_embd = 14  # width: channels of each position
 mlp_expansion = 1  # hidden width of the MLP, in multiples of n_embd
-dropout = 0.0  # share of activations that training drops; for small data and large models try 0.1 or more
+dropout = 0.0  # fraction of activations dropped in training; for small data and large models try 0.1 or more
 bias = False  # biases in the LayerNorm and Linear layers
 # AdamW
 learning_rate = 1e-2  # peak learning rate
@@ -69,7 +69,7 @@ min_lr = 1e-4  # the learning rate at which the cosine ends
 seed = 1337  # seed of the weights, the batches, dropout and sampling
 device = 'auto'  # 'cpu', 'cuda', 'cuda:0', 'mps'; auto: a GPU if there is one and the model is at least 128 wide
 dtype = 'auto'  # 'float32' or 'bfloat16'; auto: bfloat16 for widths of 256 and more, if the hardware computes in it
-fused = 'auto'  # 'True': the training step in C++ (fused/fused_step.py); auto: if it can compute the model; 'False': never
+fused = 'auto'  # 'True': the training step in C++; auto: if it supports the model (small, float32, CPU); 'False': never
 compile = True  # compile the model with torch.compile if the step is not fused; both need a C++ compiler
 num_threads = 0  # number of CPU threads; 0: two for models narrower than 128, torch's own number for wider ones
 backend = 'auto'  # backend of torchrun's processes: 'nccl' or 'gloo'; auto: the one that suits the device
@@ -84,7 +84,7 @@ if __name__ == '__main__':
     config, given = configure(globals(), RANGES)
     if os.environ.get('RANK', '0') != '0':
         discard_output()  # only the master of torchrun's processes prints anything
-    os.environ.setdefault('OMP_WAIT_POLICY', 'passive')  # threads that spin make a run ten times slower beside other work
+    os.environ.setdefault('OMP_WAIT_POLICY', 'passive')  # threads that spin make a run beside others ten times slower
     if init_from not in ('scratch', 'resume') and not init_from.startswith('gpt2') and not os.path.isdir(init_from):
         raise UserError(f"init_from must be scratch, resume, gpt2 or a folder with GPT-2's weights, not {init_from!r}")
     if wandb_log:
@@ -113,23 +113,20 @@ from fused.fused_step import load_fused_step
 
 
 def draw_starts(n_tokens, iter_num, rank=0, world_size=1):
-    """Where the windows of one iteration begin in a text of n_tokens: int64 (windows / world_size,).
-
-    They depend only on seed and iteration, so no random state is kept; every process takes its slice of the whole batch.
-    """
+    """Where a process's windows of an iteration begin. Only seed and iteration decide, so no random state is kept."""
     n_windows = gradient_accumulation_steps * batch_size
     starts = np.random.default_rng([seed, iter_num]).integers(n_tokens - block_size, size=n_windows)
     return starts.reshape(world_size, -1)[rank]
 
 
 def get_batch(ids, starts):
-    """The windows of a text that begin at starts: int64 (windows, block_size + 1), inputs and targets together."""
+    """The windows of a text that begin at starts, inputs and targets together: int64 (windows, block_size + 1)."""
     windows = np.lib.stride_tricks.sliding_window_view(ids, block_size + 1)
     return torch.from_numpy(windows[starts].astype(np.int64))
 
 
 def forward_backward(model, batch, micro_steps, autocast):
-    """Add the gradient of the batch's mean loss to every p.grad, in micro_steps equal parts. Returns the loss."""
+    """Add the gradient of the batch's mean loss, which is returned, to every p.grad, in micro_steps equal parts."""
     total = 0.0
     for part in batch.chunk(micro_steps):
         with autocast:
@@ -141,7 +138,7 @@ def forward_backward(model, batch, micro_steps, autocast):
 
 
 def get_lr(it):
-    """Learning rate of an iteration: linear warm-up, then half a cosine down to min_lr."""
+    """Linear warm-up, then half a cosine down to min_lr."""
     if not decay_lr:
         return learning_rate
     if it < warmup_iters:
@@ -155,7 +152,7 @@ def get_lr(it):
 
 if __name__ == '__main__':
     # where the model comes from: its own checkpoint, GPT-2, or scratch
-    torch.set_flush_denormal(True)  # Intel's processors are slow with denormal numbers; before there are threads to inherit it
+    torch.set_flush_denormal(True)  # denormal numbers are slow on Intel; set before there are threads, which inherit it
     torch.manual_seed(seed)
     checkpoint, vocabulary_folder, path = {}, None, init_from
     if init_from == 'resume':
@@ -170,7 +167,8 @@ if __name__ == '__main__':
     if decay_lr and lr_decay_iters <= warmup_iters:
         raise UserError(f"lr_decay_iters ({lr_decay_iters}) must be greater than warmup_iters ({warmup_iters})")
     if decay_lr and min_lr < learning_rate and max_iters < lr_decay_iters:
-        say(f"max_iters ({max_iters}) is below lr_decay_iters ({lr_decay_iters}): the schedule is cut short")
+        say(f"max_iters ({max_iters}) is below lr_decay_iters ({lr_decay_iters}), so the final learning rate is still "
+            "high: set --lr_decay_iters, too")
     meta, train_ids, val_ids = load_dataset(dataset, block_size, vocabulary_folder)
     if init_from == 'scratch':
         model = build_model(n_layer=n_layer, n_head=n_head, n_embd=n_embd, block_size=block_size, bias=bias,
@@ -190,7 +188,8 @@ if __name__ == '__main__':
         check_same(config, model, text=data_sha256, iteration=checkpoint.get('iter_num', 0))
     micro_steps = max(1, gradient_accumulation_steps // world_size)
     if gradient_accumulation_steps * batch_size % (world_size * micro_steps):
-        raise UserError(f"gradient_accumulation_steps * batch_size cannot be shared equally by {world_size} processes")
+        raise UserError(f"gradient_accumulation_steps * batch_size cannot be shared equally by {world_size} processes: "
+                        "change one of them")
 
     # optimizer
     params = list(model.to(device).train().parameters())
@@ -199,9 +198,10 @@ if __name__ == '__main__':
         load_optimizer(optimizer, checkpoint, path)
 
     # the training step: in C++ for small models on a CPU, and nanoGPT's with torch.compile for all others
-    raw_model = model  # the one that is saved and asked
+    raw_model = model  # the one that is saved and evaluated
+    n_windows = gradient_accumulation_steps * batch_size // world_size
     fused_step = None if eval_only else load_fused_step(
-        fused, model, optimizer, device, dtype, gradient_accumulation_steps * batch_size // world_size, torch.get_num_threads())
+        fused, model, optimizer, device, dtype, n_windows, torch.get_num_threads())
     if compile and not fused_step and not eval_only and device_type != 'mps':  # torch.compile is not ready there
         batch = get_batch(train_ids, draw_starts(len(train_ids), 0, rank, world_size)).to(device)
         model = compile_model(raw_model, batch.chunk(micro_steps)[0], autocast)
@@ -215,8 +215,8 @@ if __name__ == '__main__':
     if writes:
         lock = claim_folder(out_dir, resume=init_from == 'resume')
         keep_vocabulary(meta, out_dir)
-        for name, size in checkpoint.get('sizes', {}).items():
-            cut_file(os.path.join(out_dir, name), size)  # the evaluation at iter_num is repeated
+        for name in (ANSWERS, WEIGHTS):  # the evaluation at iter_num is repeated
+            cut_file(os.path.join(out_dir, name), checkpoint.get('sizes', {}).get(name, math.inf))
     wandb_run = start_wandb(config, checkpoint.get('wandb_id')) if wandb_log and writes else None
     way = 'fused in C++' if fused_step else 'eager' if model is raw_model else 'compiled'
     say(describe_run(dataset, meta, train_ids, raw_model, f"on {device} in {dtype}, {way}"))
@@ -228,26 +228,28 @@ if __name__ == '__main__':
         """Write nanoGPT's checkpoint, and what exact resumption needs, under each of the names."""
         buffer = io.BytesIO()
         torch.save({'model': raw_model.state_dict(), 'optimizer': optimizer.state_dict(),
-                    'model_args': raw_model.config.model_args(), 'iter_num': iter_num, 'best_val_loss': best['val_loss'],
-                    'config': config, 'best_acc': best, 'rows': rows, 'seconds': progress.seconds, 'n_params': n_params,
+                    'model_args': raw_model.config.model_args(), 'iter_num': iter_num,
+                    'best_val_loss': best['val_loss'], 'config': config, 'best_acc': best, 'rows': rows,
+                    'seconds': progress.seconds, 'n_params': n_params,
                     'data_sha256': data_sha256, 'wandb_id': wandb_run and wandb_run.id,
                     'sizes': {name: size_of(os.path.join(out_dir, name)) for name in (ANSWERS, WEIGHTS)}}, buffer)
         for name in names:
             write_file(os.path.join(out_dir, name), buffer.getbuffer())
 
-    def evaluate():
-        """Estimate the losses, save, then ask: a run that is killed in between is resumed before it asks, and asks again."""
+    def evaluate_and_save():
+        """Estimate the losses, save, then evaluate on the questions: a run killed in between repeats all of it."""
         progress.clock('train_s')
         losses = estimate_losses(raw_model, train_ids, val_ids, batch_size, eval_iters, [seed, iter_num], autocast)
         if writes:
             save('ckpt_last.pt')
-        asks = full_eval and (iter_num % full_eval_interval == 0 or iter_num == max_iters or eval_only)
-        questions = meta.questions if asks else []
+        is_full = full_eval and (iter_num % full_eval_interval == 0 or iter_num == max_iters or eval_only)
+        questions = meta.questions if is_full else []
         table = grade(raw_model, meta.tokenizer, questions, num_samples, temperature, top_k, seed + iter_num)
         progress.clock('eval_s')
         row = results_row(iter_num, table, questions, *losses)
-        row |= {'lr': get_lr(iter_num), **{key: round(s, 3) for key, s in progress.seconds.items()}, 'n_params': n_params}
-        if asks or not full_eval:
+        seconds = {key: round(value, 3) for key, value in progress.seconds.items()}
+        row |= {'lr': get_lr(iter_num), **seconds, 'n_params': n_params}
+        if is_full or not full_eval:
             rows.append(row)
             if wandb_run:
                 wandb_run.log(row, step=iter_num)
@@ -256,7 +258,7 @@ if __name__ == '__main__':
             if improved:
                 save(*improved)
             append_answers(iter_num, table, out_dir)
-            if keep_weights and asks:
+            if keep_weights and is_full:
                 append_weights(iter_num, raw_model, out_dir)
             write_file(os.path.join(out_dir, 'temp.csv'), pd.DataFrame(rows).to_csv(index=False))
         progress.clock('eval_s')
@@ -268,11 +270,11 @@ if __name__ == '__main__':
         while True:
             on_beat = iter_num % eval_interval == 0 or (full_eval and iter_num % full_eval_interval == 0)
             if master_process and (on_beat or iter_num == max_iters or eval_only):
-                row = evaluate()
+                row = evaluate_and_save()
             progress.show(iter_num, loss, rows)
 
             # termination conditions
-            stopped = all_reduce_max(stop.code, device) if ddp else stop.code  # all processes stop together or not at all
+            stopped = all_reduce_max(stop.code, device) if ddp else stop.code  # all processes stop, or none
             if stopped or eval_only or iter_num >= max_iters:
                 break
 
@@ -300,8 +302,8 @@ if __name__ == '__main__':
             iter_num += 1
         if stopped and writes and not on_beat:
             if not all(bool(torch.isfinite(p).all()) for p in params):
-                raise UserError("the weights are not finite: training has diverged, so try a smaller learning_rate; the "
-                                "checkpoints are from before this")
+                raise UserError("the weights are not finite: training has diverged, so try a smaller learning_rate; "
+                                "the saved checkpoints are from before")
             progress.clock('train_s')
             save('ckpt_last.pt')
     finally:

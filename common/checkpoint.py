@@ -1,16 +1,14 @@
 """
-Checkpoints of the nanoGPT family: load them safely, build a model from one, and find the right one in a model folder.
+Checkpoints of the nanoGPT family: find and load one, build its model, decide whether its run may go on, keep the best.
 
 Nothing in a checkpoint is executed.
 """
 
-import operator
 import os
 import re
 import warnings
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from common.dataset import find_meta, load_meta
@@ -20,16 +18,17 @@ from common.tokenizer import vocabulary_files
 from model import GPT, GPTConfig
 
 # In a sweep, settings that may differ from those with which a run began: where it runs, how long, and what it shows
-PLACE = {'out_dir', 'init_from', 'max_iters', 'log_interval', 'device', 'fused', 'compile', 'num_threads', 'backend',
-         'wandb_log', 'wandb_project', 'wandb_entity', 'wandb_run_name'}
-HARMLESS = {'flash_attn', 'flash_attention', 'use_flash', 'flash', 'use_flash_attn'}  # these model_args only change the speed
+MAY_DIFFER = {'out_dir', 'init_from', 'max_iters', 'log_interval', 'device', 'fused', 'compile', 'num_threads',
+              'backend', 'wandb_log', 'wandb_project', 'wandb_entity', 'wandb_run_name'}
+# model_args that only change the speed
+HARMLESS = {'flash_attn', 'flash_attention', 'use_flash', 'flash', 'use_flash_attn'}
 
 
 def load_checkpoint(path, to_resume=False):
-    """Read a checkpoint dict of the nanoGPT family onto the CPU; raises UserError if it is not one.
+    """Read a checkpoint dict of the nanoGPT family onto the CPU. to_resume: it must hold what a run needs to go on.
 
-    Accepts what other code of the family writes: a prefix _orig_mod. (torch.compile) or module. (DDP), the causal mask among
-    the weights, and model_args without mlp_expansion. to_resume: whether it must hold what a run needs to go on.
+    Other code of the family writes a prefix _orig_mod. (torch.compile) or module. (DDP), the causal mask among the
+    weights, and model_args without mlp_expansion.
     """
     path = Path(path)
     if not path.exists():
@@ -41,50 +40,34 @@ def load_checkpoint(path, to_resume=False):
     except Exception as e:  # garbage makes torch.load raise nearly anything; its texts run over many lines
         refused = re.search(r'GLOBAL (\S+)', str(e))
         if refused:
-            raise UserError(f"checkpoint {path} cannot be read, because it holds {refused[1]}: only tensors, dicts, lists, "
-                            "strings and numbers are read, because anything else could execute code")
+            raise UserError(f"checkpoint {path} cannot be read, because it holds {refused[1]}: only tensors, dicts, "
+                            "lists, strings and numbers are read, because anything else could execute code")
         raise UserError(f"checkpoint {path} cannot be read ({type(e).__name__}): it is damaged or not a checkpoint")
     needed = ('model', 'model_args') + ('optimizer', 'iter_num', 'best_val_loss', 'config') * to_resume
     missing = [key for key in needed if not isinstance(checkpoint, dict) or key not in checkpoint]
     if missing:
         kind = "checkpoint that can be resumed" if to_resume else "checkpoint of the nanoGPT family"
         raise UserError(f"{path} is not a {kind}: it has no {missing[0]!r}")
-    with explained(f"{path} holds no GPT that can be built: {{}}"):
+    with explained(f"{path} is not one of our GPTs: {{}}"):
         state = {re.sub(r'^(_orig_mod\.|module\.)+', '', key): value for key, value in checkpoint['model'].items()}
         checkpoint['model'] = {key: value for key, value in state.items() if not key.endswith('.attn.bias')}  # the mask
         if 'mlp_expansion' not in checkpoint['model_args']:
             hidden, n_embd = state['transformer.h.0.mlp.c_fc.weight'].shape
             checkpoint['model_args']['mlp_expansion'] = hidden // n_embd
-    if to_resume:
-        with explained(f"{path} cannot be resumed, because it is damaged: {{}}"):
-            checkpoint['iter_num'] = operator.index(checkpoint['iter_num'])
-            checkpoint['config'], checkpoint['best_val_loss'] = dict(checkpoint['config']), float(checkpoint['best_val_loss'])
-            checkpoint['rows'] = [{**row, 'iter': int(row['iter'])} for row in checkpoint.get('rows', [])]
-            checkpoint['best_acc'] = {key: float(value) for key, value in checkpoint.get('best_acc', {}).items()}
-            checkpoint['seconds'] = {key: float(value) for key, value in checkpoint.get('seconds', {}).items()}
-            if checkpoint['iter_num'] < 0:
-                raise ValueError("its iter_num is below 0")
     return checkpoint
 
 
 def build_model(**args):
-    """A GPT of this shape, with random weights; raises UserError if the shape is impossible or the memory is too small."""
     with explained("cannot build the model: {}", TypeError, ValueError, RuntimeError, MemoryError):
         return GPT(GPTConfig(**args))
 
 
 def model_from_checkpoint(checkpoint, path='the checkpoint', dropout=None):
-    """Build the GPT of a checkpoint dict and load its weights; returns it in eval mode on the CPU.
-
-    dropout: replaces the checkpoint's. Raises UserError if it is not one of our GPTs, or its weights are not finite.
-    """
+    """The GPT of a checkpoint dict, in eval mode on the CPU. dropout: replaces the checkpoint's."""
     state, args = checkpoint['model'], {k: v for k, v in checkpoint['model_args'].items() if k not in HARMLESS}
-    with explained(f"{path} holds no GPT that can be built: {{}}"):
+    with explained(f"{path} is not one of our GPTs: {{}}"):
         for key in sorted(args.keys() - GPTConfig.__dataclass_fields__.keys()):
             raise ValueError(f"its model_args have {key}={args[key]!r}, which is unknown here")
-        n_layer = len({key.split('.')[2] for key in state if key.startswith('transformer.h.')})
-        if args.get('n_layer') != n_layer:  # before a model of a million layers is built
-            raise ValueError(f"its model_args have n_layer={args.get('n_layer')!r}, and its weights {n_layer} layers")
         model = GPT(GPTConfig(**args if dropout is None else {**args, 'dropout': dropout}))
         shapes = {key: tensor.shape for key, tensor in model.state_dict().items()}
         for key in [*shapes, *state]:  # torch's own message begins with a line that does not say what is wrong
@@ -103,70 +86,71 @@ def find_checkpoint(out_dir, names):
     """The first of the checkpoint files `names` that the model folder out_dir has."""
     out_dir = Path(out_dir)
     if not os.path.isdir(out_dir):
-        raise UserError(f"model folder {out_dir} not found: name another with --out_dir=FOLDER, or train it first")
+        raise UserError(f"model folder {out_dir} not found: name another with --out_dir=FOLDER, or train a model there")
     for name in names:
         if (out_dir / name).exists():
             return out_dir / name
     for run in seed_folders(out_dir).values():
         raise UserError(f"{out_dir} holds the runs of several seeds: choose one, e.g. --out_dir={run}")
-    raise UserError(f"no {' or '.join(names)} in {out_dir}: train it first, or name another with --checkpoint")
+    raise UserError(f"no {' or '.join(names)} in {out_dir}: train a model there, or name another with --checkpoint")
 
 
 def check_vocabulary(model, tokenizer, path, source, remedy):
     """Raise UserError with a remedy if the model of `path` and the tokenizer of `source` do not fit."""
-    size = model.config.vocab_size  # GPT-2's vocabulary may be padded in the model, a dataset's own may not
+    size = model.config.vocab_size  # GPT-2's vocabulary may be padded in the model, a dataset's may not
     if tokenizer.vocab_size > size or (tokenizer.vocab_size < size and not tokenizer.bpe):
         source = "GPT-2's encoding" if tokenizer.bpe else source
         raise UserError(f"{path} has a vocabulary of {size}, but {source} one of {tokenizer.vocab_size}: {remedy}")
 
 
 def load_model(out_dir, names):
-    """(model, Meta, path, config) of the first checkpoint among `names` in a model folder; config: settings and iter_num.
+    """(model, Meta, path, settings) of the first checkpoint among `names` in a model folder; settings have iter_num.
 
-    The vocabulary and the questions are those of the folder's own meta.pkl, which training puts there, or of its dataset's.
+    The vocabulary and the questions are those of the folder's meta.pkl, which training puts there, or of its dataset's.
     """
     path = find_checkpoint(out_dir, names)
     checkpoint = load_checkpoint(path)
     model = model_from_checkpoint(checkpoint, path)
-    config = {**(checkpoint.get('config') or {}), 'iter_num': int(checkpoint.get('iter_num', 0))}
+    settings = {**(checkpoint.get('config') or {}), 'iter_num': int(checkpoint.get('iter_num', 0))}
     meta_path = Path(out_dir) / 'meta.pkl'
     if not meta_path.exists() and not vocabulary_files(out_dir):
-        if not isinstance(config.get('dataset'), str):
-            raise UserError(f"{path} does not say its dataset (config['dataset']): put that dataset's meta.pkl into {out_dir}")
-        meta_path = find_meta(config['dataset'])
+        if not isinstance(settings.get('dataset'), str):
+            raise UserError(f"{path} does not name its dataset: copy that dataset's meta.pkl into {out_dir}")
+        meta_path = find_meta(settings['dataset'])
     meta = load_meta(meta_path, out_dir)
-    check_vocabulary(model, meta.tokenizer, path, meta_path, "prepare the data that the model was trained on")
-    return model, meta, path, config
+    check_vocabulary(model, meta.tokenizer, path, meta_path, "run prepare.py with the options of the training")
+    return model, meta, path, settings
 
 
 def check_resumable(checkpoint, path, config, data_sha256, in_sweep=False):
     """Raise UserError if a run cannot be resumed with the settings `config` on this text, and print what has changed.
 
-    in_sweep: whether all settings but those of PLACE must be the same, because runs of a sweep are compared; prints nothing.
+    in_sweep: all settings but MAY_DIFFER must be the same, because the runs of a sweep are compared; prints nothing.
     """
     other = "choose another --name for the sweep" if in_sweep else "start again in another out_dir"
     if checkpoint['iter_num'] > config['max_iters']:
-        raise UserError(f"{path} is at iteration {checkpoint['iter_num']} already: choose a larger --max_iters, or {other}")
+        raise UserError(f"{path} is at iteration {checkpoint['iter_num']} already: choose a larger --max_iters, or "
+                        f"{other}")
     before = {**checkpoint['config'], **checkpoint['model_args'], 'dropout': checkpoint['config'].get('dropout', 0.0)}
-    may_change = PLACE if in_sweep else ('out_dir', 'init_from', 'eval_only')
-    for key in [key for key in config if key in before and before[key] != config[key] and key not in may_change]:
+    may_differ = MAY_DIFFER if in_sweep else ('out_dir', 'init_from', 'eval_only')
+    for key in [key for key in config if key in before and before[key] != config[key] and key not in may_differ]:
         if in_sweep or key == 'dataset' or key in checkpoint['model_args'] and key != 'dropout':
-            raise UserError(f"{path} was trained with {key}={before[key]!r}, not {config[key]!r}: resume with the same, or "
-                            f"{other}")
+            raise UserError(f"{path} was trained with {key}={before[key]!r}, not {config[key]!r}: resume with the "
+                            f"same, or {other}")
         say(f"resuming with {key}={config[key]!r} (was {before[key]!r})")
     if checkpoint.get('data_sha256', data_sha256) != data_sha256:
-        raise UserError(f"{path} was trained on another text: data/{config['dataset']} has been prepared with other options "
-                        f"since; prepare it as it was, or {other}")
+        raise UserError(f"{path} was trained on another text: run the prepare.py of data/{config['dataset']} with the "
+                        f"options of that time, or {other}")
 
 
 def load_optimizer(optimizer, checkpoint, path):
-    """Load the optimizer's state from a checkpoint; its settings stay as they are, because they may have been given anew."""
+    """Load the optimizer's state from a checkpoint; its settings stay, because they may have been given anew."""
     settings = [{key: value for key, value in group.items() if key != 'params'} for group in optimizer.param_groups]
     with explained(f"{path} cannot be resumed, because its optimizer does not fit the model: {{}}",
                    KeyError, RuntimeError, TypeError, ValueError):
         optimizer.load_state_dict(checkpoint['optimizer'])
-        for group, own in zip(optimizer.param_groups, settings):
-            group.update(own)
+        for group, group_settings in zip(optimizer.param_groups, settings):
+            group.update(group_settings)
             for p in group['params'] if checkpoint['iter_num'] > 0 else []:
                 if any(optimizer.state[p][key].shape != p.shape for key in ('exp_avg', 'exp_avg_sq')):
                     raise ValueError("its moments are of another shape")
@@ -175,20 +159,18 @@ def load_optimizer(optimizer, checkpoint, path):
 def update_best(best, row):
     """Put an evaluation's row of results.csv into `best`; returns the checkpoints for which it is the best so far.
 
-    best: dict of 'val_loss', and the accuracies of 'math', 'facts' and 'combined', which is that of all samples if both are
-    asked, as in the paper. Of equal accuracies, the one with the higher mean probability of the right answers is better;
-    these are 'math_prob', 'facts_prob' and 'combined_prob'.
+    best: the lowest 'val_loss', and the highest accuracies of 'math', 'facts' and 'combined' (of all samples, as in the
+    paper). Of equal ones, that with the higher mean probability of the right answers ('math_prob', ...) is better.
     """
-    weights = row['math_total'], row['facts_total']
-    both = all(weights)
-    accs = {'math': row['math_acc'], 'facts': row['facts_acc'],
-            'combined': float(samples_right(row) / sum(weights)) if both else 0.0}
-    probs = {'math': row['math_prob'], 'facts': row['facts_prob'],
-             'combined': float(np.average([row['math_prob'], row['facts_prob']], weights=weights)) if both else 0.0}
+    scores = {kind: (row[f'{kind}_acc'], row[f'{kind}_prob']) for kind in ('math', 'facts')}
+    math, facts = row['math_total'], row['facts_total']
+    if math and facts:
+        prob = (row['math_prob'] * math + row['facts_prob'] * facts) / (math + facts)
+        scores['combined'] = float(samples_right(row) / (math + facts)), float(prob)
     improved = []
-    for kind, acc in accs.items():
-        if acc > 0 and (acc, probs[kind]) > (best[kind], best.get(f'{kind}_prob', 0.0)):
-            best |= {kind: acc, f'{kind}_prob': probs[kind]}
+    for kind, (acc, prob) in scores.items():
+        if acc > 0 and (acc, prob) > (best[kind], best.get(f'{kind}_prob', 0.0)):
+            best |= {kind: acc, f'{kind}_prob': prob}
             improved.append(f'ckpt_best_{kind}.pt')
     if row['val_loss'] < best['val_loss']:
         best['val_loss'] = row['val_loss']

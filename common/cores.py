@@ -1,6 +1,4 @@
-"""
-How many processor cores this process may use.
-"""
+"""How many processor cores this process may use."""
 
 import os
 from contextlib import suppress
@@ -11,7 +9,7 @@ QUOTAS = (['cpu.max'], ['cpu/cpu.cfs_quota_us', 'cpu/cpu.cfs_period_us'])  # of 
 
 
 def usable_cores():
-    """The cores that a scheduler left to this process, or fewer if its container has a quota, as `docker run --cpus=2` sets."""
+    """The cores that a scheduler left to this process, or fewer if its container has a quota (docker run --cpus=2)."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
     for files in QUOTAS:
         with suppress(OSError, ValueError):  # without a quota version 2 says 'max' and version 1 says -1

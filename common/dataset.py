@@ -1,9 +1,9 @@
 """
-A dataset on disk: its text as token ids, and its vocabulary and questions beside it, in data/NAME/.
+Reads a dataset: its text as token ids, and its vocabulary and questions, in data/NAME/.
 
 The files are input.txt, train.bin and val.bin (flat uint16 ids, little-endian, as everywhere in the nanoGPT family) and
 meta.pkl, a dict of vocab_size, stoi, itos, cases (tuples task, prompt, answer, held_out) and terminators (dict of task
-to str). common/prepare.py writes them, and training and evaluation read them here.
+to str). common/prepare.py writes them.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from common.questions import FACT_END, Question, check_question, paper_questions
 from common.tokenizer import Tokenizer, char_tokenizer, gpt2_tokenizer
 
 DATA = Path(__file__).resolve().parents[1] / 'data'
-SEARCHED = 2_000_000  # the most tokens of a text without questions that are searched for the paper's questions
+SEARCHED = 2_000_000  # in at most so many tokens of a text without questions the paper's are searched
 CASE_OF = {'seen': False, 'held out': True, 'beyond': None}  # a question's group as the held_out of a case in meta.pkl
 FACT_ENDS = (FACT_END, '\n', ' \r\n', '\r\n')  # how others may end the paper's facts
 PAPER_BLOCK_SIZE = 24  # the paper's for capitals, although some of their lines are longer
@@ -31,27 +31,28 @@ PAPER_TERMINATORS = {'add': '>', 'sub': '>', 'facts': FACT_END}  # for meta.pkl 
 class Meta(NamedTuple):
     tokenizer: Tokenizer
     questions: list  # of Question
-    own_questions: bool  # False if the dataset has none and gets the paper's
+    has_questions: bool  # False if the dataset has none and gets the paper's
 
 
 def check_text(text, questions, name):
-    """Raise UserError unless the text holds the line of every question that is seen, and of none that is held out.
+    """Raise UserError unless the text holds the line of every training question, and of no other.
 
-    Wherever it stands: in the middle of a line, too, but not in the middle of a number or a word (0*0=0 in 10*0=0).
+    A line may stand anywhere, but not in the middle of a number or a word: 0*0=0 is not in 10*0=0.
     """
     firsts = ''.join({q.prompt[0] for q in questions})
+    # (?<!\w\w): the second of these is the line's first character itself
     starts = [match.start() for match in re.finditer(rf'[{re.escape(firsts)}](?<!\w\w)', text)] if firsts else []
-    held = {text[i:i + length] for length in {len(q.line) for q in questions} for i in starts}
+    found = {text[i:i + length] for length in {len(q.line) for q in questions} for i in starts}
     for q in questions:
-        if q.group == 'beyond':
-            raise UserError(f"{name} has {q.prompt!r} in the group 'beyond': make it 'seen' or 'held out'")
-        if (q.line in held) != (q.group == 'seen'):
-            found = "lacks the" if q.group == 'seen' else "holds the held-out"
-            raise UserError(f"the text of {name} {found} {q.line!r} of its questions: mend its prepare.py and rerun it")
+        if (q.line in found) != (q.group == 'seen'):
+            fault = "does not contain" if q.group == 'seen' else "contains"
+            kind = "training" if q.group == 'seen' else "held-out"
+            raise UserError(f"the text of {name} {fault} {q.line!r}, a {kind} question: correct its prepare.py and run "
+                            "it again")
 
 
 def questions_about(text, questions):
-    """Those of the paper's questions that can be asked about a text without questions of its own: a list of Question.
+    """Those of the paper's questions that can be asked about a text without questions of its own.
 
     A question whose line is in the text is seen, even if the paper holds it out. Of the others only those are kept that
     the paper holds out, if the text has any question of their task. Facts end as the lines of the text do.
@@ -59,7 +60,7 @@ def questions_about(text, questions):
     facts = [q.prompt + q.answer for q in questions if q.task == 'facts']
     end = next((end for end in FACT_ENDS if any(fact + end in text for fact in facts)), FACT_END)
     questions = [q._replace(terminator=end) if q.task == 'facts' else q for q in questions]
-    found = {q for q in questions if q.prompt + q.answer + q.terminator in text}
+    found = {q for q in questions if q.line in text}
     tasks = {q.task for q in found}
     return [q._replace(group='seen') if q in found else q for q in questions
             if q in found or (q.group == 'held out' and q.task in tasks)]
@@ -80,22 +81,20 @@ def meta_bytes(chars, questions):
 
 
 class PlainUnpickler(pickle.Unpickler):
-    """Reads dicts, lists, tuples, strings and numbers; refuses everything that would import, and so execute, code."""
+    """Reads dicts, lists, tuples, strings and numbers; refuses what would import, and so execute, code."""
 
     def find_class(self, module, name):
         raise pickle.UnpicklingError(f"it refers to {module}.{name}, and only plain dicts, tuples and strings are read")
 
 
 def load_meta(path, gpt2_folder=None):
-    """The Meta of a meta.pkl; GPT-2's byte-pair encoding and the paper's questions if there is no such file.
+    """The Meta of a meta.pkl. Without the file, it is the gpt2_tokenizer of gpt2_folder and the paper's questions.
 
-    gpt2_folder: where to look for the files of that encoding, see gpt2_tokenizer. A meta.pkl of nanoGPT's form, without
-    questions, gets those of the paper's that its vocabulary can spell. The paper's questions have the paper's groups,
-    because no text is looked at here. Raises UserError if it cannot be read.
+    nanoGPT's meta.pkl, without questions, gets those of the paper's that it can spell, in the paper's groups.
     """
     path = Path(path)
     if not path.exists():
-        return Meta(gpt2_tokenizer(gpt2_folder), paper_questions(), own_questions=False)
+        return Meta(gpt2_tokenizer(gpt2_folder), paper_questions(), has_questions=False)
     with explained(f"{path} cannot be read ({{}}): run the dataset's prepare.py again"):  # it may be any garbage
         with open(path, 'rb') as f:
             meta = PlainUnpickler(f).load()
@@ -106,19 +105,16 @@ def load_meta(path, gpt2_folder=None):
             raise ValueError("its vocabulary is not made of characters")
         if 'cases' not in meta:
             spelt = [q for q in paper_questions() if set(q.line) <= stoi.keys()]
-            return Meta(char_tokenizer(stoi), spelt, own_questions=False)
+            return Meta(char_tokenizer(stoi), spelt, has_questions=False)
         terminators = {**PAPER_TERMINATORS, **meta.get('terminators', {})}
-        unknown = {task for task, *_ in meta['cases']} - terminators.keys()
-        if unknown:
-            raise ValueError(f"its terminators lack the task {min(unknown)!r}")
         group_of = {held_out: group for group, held_out in CASE_OF.items()}
-        questions = [Question(task, prompt, answer, group_of[held_out], terminators[task])
+        questions = [Question(task, prompt, answer, group_of[held_out], terminators.get(task))
                      for task, prompt, answer, held_out in meta['cases']]
         for q in questions:
             check_question(q)
             if set(q.line) - stoi.keys():
                 raise ValueError(f"its vocabulary cannot spell the question {q.line!r}")
-        return Meta(char_tokenizer(stoi), questions, own_questions=True)
+        return Meta(char_tokenizer(stoi), questions, has_questions=True)
 
 
 def find_meta(dataset):
@@ -131,84 +127,65 @@ def find_meta(dataset):
 
 
 def text_sha256(ids):
-    """Hash of a text's ids, which tells a resumed run whether the text is still the same. In pieces, to save memory."""
+    """Hash of a text's ids, by which a resumed run sees whether the text is the same. In pieces, to save memory."""
     digest = hashlib.sha256()
     for start in range(0, len(ids), 1 << 20):
         digest.update(ids[start:start + (1 << 20)].astype('<i8').tobytes())
     return digest.hexdigest()
 
 
-def bits_of(ids, tokenizer):
-    """How many bits the ids of a file have that was read as uint16: 32 or 64 if each is followed by zeros, else 16.
-
-    Zeros may also be newlines, after lines of one character; but then none of these characters is a newline.
-    """
-    for n in (4, 2):
-        columns = ids[:len(ids) // n * n].reshape(-1, n)
-        if columns[:1000, 1:].any() or columns[:, 1:].any() or not columns.any() or len(ids) % n:
-            continue
-        if n == 4 or tokenizer.bpe or not columns[:, 0].all():
-            return 16 * n
-    return 16
-
-
-def read_ids(dataset, name, meta, block_size):
+def read_ids(dataset, name, vocab_size, block_size):
     """The ids of a dataset's train.bin or val.bin, memory-mapped; raises UserError if they cannot be trained on."""
-    path, shown, remedy = DATA / dataset / name, f'data/{dataset}/{name}', f"prepare data/{dataset}"
-    if path.with_name('prepare.py').exists():
-        remedy = f"run python data/{dataset}/prepare.py"
+    path, shown = DATA / dataset / name, f'data/{dataset}/{name}'
     if not path.exists():
-        raise UserError(f"{shown} not found: {remedy} first")
+        raise UserError(f"{shown} not found: prepare data/{dataset} first")
     if path.stat().st_size % 2 or not path.stat().st_size:
-        raise UserError(f"{shown} is truncated: {remedy} again")
-    ids, vocab_size = np.memmap(path, dtype='<u2', mode='r'), meta.tokenizer.vocab_size
-    if (bits := bits_of(ids, meta.tokenizer)) > 16:
-        raise UserError(f"{shown} holds ids of {bits} bits, but must have 16: write it as np.uint16")
+        raise UserError(f"{shown} is empty or incomplete: prepare data/{dataset} again")
+    ids = np.memmap(path, dtype='<u2', mode='r')
+    if len(ids) > 2 and not ids[1:2000:2].any():  # the upper halves of int32 or int64
+        raise UserError(f"{shown} has ids of 32 or 64 bits: write it with dtype np.uint16")
     if ids.max() >= vocab_size:
-        raise UserError(f"{shown} has token {ids.max()} outside the vocabulary of {vocab_size}: {remedy} again")
+        raise UserError(f"{shown} has token {ids.max()} outside the vocabulary of {vocab_size}: prepare data/{dataset} "
+                        "again")
     if len(ids) <= (block_size or 0):
-        raise UserError(f"block_size {block_size} is too large: {shown} has only {len(ids)} tokens")
+        raise UserError(f"block_size {block_size} is too large for {shown}: use at most {len(ids) - 1}")
     return ids
 
 
 def load_dataset(dataset, block_size=None, gpt2_folder=None):
-    """The data of data/`dataset`: returns (Meta, train ids, val ids). The ids are 1-D uint16 arrays, memory-mapped.
+    """(Meta, train ids, val ids) of data/`dataset`; the ids are 1-D uint16, memory-mapped.
 
-    block_size: characters of context, which must be fewer than the text has; a sentence is printed if they are too few
-    for the questions. gpt2_folder: where GPT-2's vocabulary is if the dataset has no meta.pkl, see gpt2_tokenizer. A
-    dataset without questions gets those of the paper's that its training text can answer, see questions_about, and none
-    if it has more than SEARCHED tokens. Raises UserError if a file is missing or disagrees with the questions.
+    A sentence is printed if block_size is too small for the questions. Without questions of its own, the dataset gets
+    those of the paper's that its text can answer. gpt2_folder: see load_meta.
     """
     if not dataset or not os.path.isdir(DATA / dataset):
         known = {path.parent.name for path in [*DATA.glob('*/train.bin'), *DATA.glob('*/prepare.py')]}
         raise UserError(f"no dataset data/{dataset}: there are {', '.join(sorted(known))}")
     meta = load_meta(find_meta(dataset), gpt2_folder)
-    train_ids, val_ids = (read_ids(dataset, name, meta, block_size) for name in ('train.bin', 'val.bin'))
-    if not meta.own_questions and len(train_ids) > SEARCHED:
-        say(f"data/{dataset} is too long to be searched for the paper's questions: the model is evaluated on none")
-        return meta._replace(questions=[]), train_ids, val_ids
-    text = meta.tokenizer.decode(train_ids.tolist())
-    if not meta.own_questions:
+    train_ids, val_ids = (read_ids(dataset, name, meta.tokenizer.vocab_size, block_size)
+                          for name in ('train.bin', 'val.bin'))
+    if not meta.has_questions:
+        text = meta.tokenizer.decode(train_ids[:SEARCHED].tolist())
         return meta._replace(questions=questions_about(text, meta.questions)), train_ids, val_ids
+    text = meta.tokenizer.decode(train_ids.tolist())
     check_text(text, meta.questions, f'data/{dataset}')  # evaluation must never disagree with the data
     needed = block_size_for(meta.questions)
     if block_size and block_size < needed:
-        say(f"block_size {block_size} is too small for the questions of data/{dataset}, whose lines the model cannot "
-            f"see as a whole: train with --block_size={needed} or more")
+        say(f"block_size {block_size} is too small for the questions of data/{dataset}, whose lines do not fit into "
+            f"it: train with --block_size={needed} or more")
     return meta, train_ids, val_ids
 
 
 def keep_vocabulary(meta, out_dir):
-    """Put what load_dataset has loaded into the model folder, which can be evaluated then even if the data changes.
+    """Put what load_dataset has loaded into the model folder, so that it can be evaluated even if the data changes.
 
-    This writes a meta.pkl. For GPT-2's encoding it copies the files from which that was read, unless it is OpenAI's.
-    Raises UserError if out_dir, which is that of a resumed run then, has other questions.
+    The encoding of GPT-2 is kept in the files from which it was read, unless it is OpenAI's.
     """
     path = Path(out_dir) / 'meta.pkl'
     if not meta.tokenizer.bpe:
-        if path.exists() and (kept := load_meta(path)).own_questions and kept.questions != meta.questions:
-            raise UserError(f"{path} has other questions than the dataset has now: prepare it as it was, or start "
-                            "again in another out_dir")
+        if path.exists() and (kept := load_meta(path)).has_questions and kept.questions != meta.questions:
+            raise UserError(f"{path} does not match the questions of the dataset: run its prepare.py with the "
+                            "options of that time, or start again in another out_dir")
         chars = [meta.tokenizer.decode([i]) for i in range(meta.tokenizer.vocab_size)]
         write_file(path, meta_bytes(chars, meta.questions))
     for path in meta.tokenizer.files:

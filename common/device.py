@@ -1,9 +1,8 @@
-"""
-Where a model runs: the device, the precision, the processes of torchrun, and what makes one seed give one result.
-"""
+"""Where a model runs, in which precision, and what makes one seed give one result."""
 
 import importlib
 import os
+from unittest import mock
 
 import torch
 
@@ -12,16 +11,13 @@ from common.errors import UserError, explained, one_line, say
 
 
 def pick_device(device, n_embd):
-    """'auto' becomes cuda or mps if there is one and the model is wide enough to gain from it, else cpu. All are checked.
-
-    'cuda' gets the index of a GPU: torchrun's LOCAL_RANK, because it starts a process for each, or 0.
-    """
+    """'auto' becomes a GPU if there is one and the model is wide enough to gain from it, else cpu."""
     if device == 'auto':
         # it takes longer to launch the kernels of a tiny model than to run them
         gpu = 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'
         device = gpu if n_embd >= 128 else 'cpu'
     if device == 'cuda':
-        device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+        device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"  # torchrun starts a process for each GPU
     with explained(f"device {device!r} is not available here: omit --device, or use --device=cpu",
                    AssertionError, RuntimeError, ValueError):
         if device.split(':')[0] not in ('cpu', 'cuda', 'mps'):
@@ -31,11 +27,11 @@ def pick_device(device, n_embd):
 
 
 def pick_dtype(dtype, device, n_embd):
-    """'auto' becomes bfloat16 for wide models where the hardware computes in it, else float32; returns the dtype's name."""
+    """'auto' becomes bfloat16 for wide models where the hardware computes in it, else float32."""
     if device.startswith('cuda'):
         in_hardware = torch.cuda.is_bf16_supported(including_emulation=False)
         if dtype == 'bfloat16' and not torch.cuda.is_bf16_supported():
-            raise UserError("this GPU lacks bfloat16: leave dtype out, or use --dtype=float32")
+            raise UserError("this GPU does not support bfloat16: use --dtype=float32")
     else:  # what other processors and mps do with it has not been measured
         can = torch.cpu.get_capabilities() if device == 'cpu' else {}
         in_hardware = can.get('amx_bf16') or can.get('avx512_bf16')
@@ -47,29 +43,32 @@ def pick_dtype(dtype, device, n_embd):
 def compute_init(device, n_embd, num_threads, backend):
     """Set torch up for one process of a training: returns (device, rank, world_size), (device, 0, 1) without torchrun.
 
-    num_threads: how many to use on a CPU; 0 means two for tiny models and torch's own number for wider ones. backend: what
-    torchrun's processes talk through; 'auto' is nccl on cuda and gloo elsewhere.
+    num_threads and backend are train_with_eval.py's settings.
     """
     os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # for determinism on a GPU, before anything runs there
     rank, world_size, ddp = 0, 1, 'RANK' in os.environ
     if ddp:
-        with explained("RANK, WORLD_SIZE or another of torchrun's variables is missing or wrong ({}): start with torchrun, or "
-                       "unset RANK", KeyError, ValueError):
+        with explained("RANK, WORLD_SIZE or another of torchrun's variables is missing or wrong ({}): start with "
+                       "torchrun, or unset RANK", KeyError, ValueError):
             rank, world_size = int(os.environ['RANK']), int(os.environ['WORLD_SIZE'])
     device = pick_device(device, n_embd)
     if device.startswith('cuda'):
         torch.cuda.set_device(device)
     if ddp:
-        with explained(f"torchrun's processes cannot talk through backend {backend!r} ({{}}): start with torchrun, and leave "
-                       "--backend out", RuntimeError, ValueError):
-            torch.distributed.init_process_group(backend if backend != 'auto' else 'nccl' if 'cuda' in device else 'gloo')
+        backend = backend if backend != 'auto' else 'nccl' if 'cuda' in device else 'gloo'
+        with explained(f"torchrun's processes cannot communicate over {backend} ({{}}): start with torchrun, and omit "
+                       "--backend", RuntimeError, ValueError):
+            torch.distributed.init_process_group(backend)
     if device == 'cpu':
         # this is a fixed rule, because sums round differently with another number of threads
         threads = min(torch.get_num_threads(), usable_cores())
         torch.set_num_threads(num_threads or (min(2, threads) if n_embd < 128 else threads))
-    import_compiler()
-    # Without this, parallel threads sum the embedding gradient in varying order and one seed gives different results. It only
-    # warns, because mps has no deterministic embedding. On cuda it warns of attention to more than 64 positions (model.py).
+    # Deterministic algorithms and AdamW import torch.compile's modules, which make their cache folder. Where it cannot
+    # be made, only compiling must fail, so for the import it is one that exists.
+    with mock.patch.dict(os.environ, TORCHINDUCTOR_CACHE_DIR=os.curdir):
+        importlib.import_module('torch._dynamo')
+    # Without this, parallel threads sum the embedding gradient in varying order, and one seed gives different results.
+    # It only warns, because mps has no deterministic embedding. On cuda it warns of attention to long sequences.
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # this is for finding bugs, and takes time
     torch.backends.cuda.matmul.allow_tf32 = True
@@ -77,24 +76,11 @@ def compute_init(device, n_embd, num_threads, backend):
     return device, rank, world_size
 
 
-def import_compiler():
-    """Import torch.compile's modules, as use_deterministic_algorithms and AdamW do, although nothing may be compiled.
-
-    They make their cache folder, so for now they get one that is there: if theirs cannot be made, compile_model will say so.
-    """
-    cache = os.environ.get('TORCHINDUCTOR_CACHE_DIR')
-    os.environ['TORCHINDUCTOR_CACHE_DIR'] = os.curdir
-    importlib.import_module('torch._dynamo')
-    del os.environ['TORCHINDUCTOR_CACHE_DIR']
-    if cache is not None:
-        os.environ['TORCHINDUCTOR_CACHE_DIR'] = cache
-
-
 def compile_model(model, batch, autocast):
     """torch.compile(model), or the model itself, and a printed sentence, if no compiler works.
 
-    batch: windows (B, T + 1) as training has them. The forward and backward pass are compiled here and now, because the
-    compiler may exist but fail, e.g. without Python headers. The compiled model must get batches of this size.
+    Both passes are compiled here and now on the batch, windows (B, T + 1), because a compiler may exist but fail, e.g.
+    without Python headers. Later batches must have the same size.
     """
     try:
         compiled = torch.compile(model)

@@ -221,8 +221,7 @@ def estimate_losses(model, train_ids, val_ids, *args):
 def summed(table):
     """Scores of a graded table, or a part of it, as a dict.
 
-    questions_right counts the questions whose most frequent sample is right; correct and total count samples; acc and prob are
-    fractions of 1, and 0.0 if nothing is asked.
+    correct and total count samples; acc and prob are fractions of 1, and 0.0 if there are no questions.
     """
     correct, total = int(table.correct.sum()), int(table.samples.sum())
     return {'questions': len(table), 'questions_right': int(table.right.sum()), 'correct': correct,
@@ -244,6 +243,7 @@ def results_row(iter_num, table, questions, train_loss, val_loss):
             'heldout': table[table.group == 'held out']}
     scores = {f'{name}_{key}': value for name, rows in cut.items() for key, value in summed(rows).items()}
     scores |= {'iter': iter_num, 'train_loss': train_loss, 'val_loss': val_loss}
-    ours = 'seen_acc heldout_correct heldout_total heldout_acc seen_prob heldout_prob math_total math_prob facts_prob'.split()
+    ours = ('seen_acc heldout_correct heldout_total heldout_acc seen_prob heldout_prob math_total math_prob '
+            'facts_prob').split()
     columns = CLASSIC_COLUMNS + ours + [f'{task}_{key}' for task in own for key in ('correct', 'total')]
     return {column: scores[column] for column in columns}

@@ -9,8 +9,8 @@ from common.errors import UserError, explained
 def write_file(path, content):
     """Write str (as UTF-8) or bytes to a file, whole or not at all.
 
-    The bytes go to a temporary file in the same folder, are flushed to the disk (fsync) and renamed. After an error, such as
-    a full disk, the old file is as it was and the temporary one is gone.
+    The bytes go to a temporary file in the same folder, are flushed to the disk (fsync) and renamed. After an error,
+    such as a full disk, the old file is as it was and the temporary one is gone.
     """
     target = os.path.realpath(path)  # if path is a link, the file that it leads to
     is_device = os.path.exists(target) and not os.path.isfile(target) and not os.path.isdir(target)
@@ -29,7 +29,7 @@ def write_file(path, content):
                 os.unlink(temporary)
         if isinstance(e, OSError):
             intact = "; what was there before is intact" if os.path.exists(target) else ""
-            problem = e.strerror if os.path.isdir(os.path.dirname(target)) else "its folder does not exist"
+            problem = e.strerror if os.path.isdir(os.path.dirname(target)) else "its folder is not there"
             raise UserError(f"cannot write {path}: {problem}{intact}")
         raise
 
@@ -39,7 +39,7 @@ def size_of(path):
 
 
 def append_file(path, content):
-    """Append bytes to a file. After an error it is as it was; after a kill it may end in a part of them, see cut_file."""
+    """Append bytes to a file. After an error it is as it was; after a kill it may have a part of them."""
     before = size_of(path)
     with explained(f"cannot write {path}: {{}}", OSError):
         try:

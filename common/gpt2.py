@@ -25,8 +25,9 @@ CONV1D = ('attn.c_attn.weight', 'attn.c_proj.weight', 'mlp.c_fc.weight', 'mlp.c_
 
 
 def import_transformers():
-    """Hugging Face transformers, without its progress bars and reports. Imported only if it is used."""
-    with explained("GPT-2's weights need transformers, which cannot be imported ({}): pip install transformers", ImportError):
+    """Hugging Face transformers, without its progress bars and reports."""
+    with explained("GPT-2's weights need transformers, which cannot be imported ({}): pip install transformers",
+                   ImportError):
         import transformers
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
@@ -34,12 +35,10 @@ def import_transformers():
 
 
 def load_gpt2(name_or_path, dropout=0.0, block_size=None):
-    """The GPT with GPT-2's trained weights; in eval mode, on the CPU.
+    """The GPT with the weights of one of GPT2_MODELS, or of a folder; in eval mode, on the CPU.
 
-    name_or_path: one of GPT2_MODELS, downloaded when it is first used, or a folder with such a model, as save_gpt2 writes it.
-    block_size: shorten the context to this many positions.
-    The activation is that of the model's own config: for OpenAI's weights the tanh approximation of GELU, while nanoGPT has
-    the exact one. Raises UserError if the weights cannot be loaded, or are not those of a GPT-2 that model.py can compute.
+    block_size: shorten the context to so many positions. The activation is that of its config.json: OpenAI's weights
+    were trained with the tanh approximation of GELU, while nanoGPT has the exact one.
     """
     hf_model = load_transformers_gpt2(name_or_path)
     cfg = hf_model.config
@@ -50,12 +49,16 @@ def load_gpt2(name_or_path, dropout=0.0, block_size=None):
     usual = dict(layer_norm_epsilon=1e-5, scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False,
                  add_cross_attention=False, tie_word_embeddings=True)
     unusual = [key for key, value in usual.items() if getattr(cfg, key) != value]
-    unusual += ['n_inner'] * (hidden % cfg.n_embd != 0) + ['activation_function'] * (activation not in ('gelu', 'gelu_new'))
+    if hidden % cfg.n_embd:
+        unusual.append('n_inner')
+    if activation not in ('gelu', 'gelu_new'):
+        unusual.append('activation_function')
     if unusual:
         raise UserError(f"{name_or_path} is a GPT-2 of a kind that cannot be computed here: its config.json has "
                         f"{unusual[0]}={getattr(cfg, unusual[0])!r}")
     model = GPT(GPTConfig(block_size=cfg.n_positions, vocab_size=cfg.vocab_size, n_layer=cfg.n_layer, n_head=cfg.n_head,
-                          n_embd=cfg.n_embd, dropout=dropout, mlp_expansion=hidden // cfg.n_embd, activation=activation))
+                          n_embd=cfg.n_embd, dropout=dropout, mlp_expansion=hidden // cfg.n_embd,
+                          activation=activation))
     theirs = hf_model.state_dict()
     model.load_state_dict({key: theirs[key].t() if key.endswith(CONV1D) else theirs[key] for key in model.state_dict()})
     if block_size is not None:
@@ -64,19 +67,17 @@ def load_gpt2(name_or_path, dropout=0.0, block_size=None):
 
 
 def load_transformers_gpt2(name_or_path):
-    """transformers' GPT2LMHeadModel of a name or folder."""
     is_folder = os.path.isdir(name_or_path)
     if not is_folder and name_or_path not in GPT2_MODELS:
         raise UserError(f"{name_or_path} is neither a folder nor one of {', '.join(GPT2_MODELS)}")
-    if is_folder and not os.path.exists(os.path.join(name_or_path, 'config.json')):
-        raise UserError(f"{name_or_path} holds no GPT-2 in the form of transformers: it has no config.json")
     transformers = import_transformers()
     if is_folder and not os.path.exists(os.path.join(name_or_path, 'meta.pkl')) and not vocabulary_files(name_or_path):
-        say(f"{name_or_path} has no vocabulary, so OpenAI's is taken for it")
+        say(f"{name_or_path} has no vocabulary, so OpenAI's is used")
     if not is_folder:
         say(f"loading {name_or_path} through transformers, which downloads it the first time")
     hint = "" if is_folder else ": connect to the network once, or name a folder that holds them"
-    with explained(f"the weights of {name_or_path} cannot be loaded ({{}}){hint}"):  # damaged files raise nearly anything
+    # damaged files raise nearly anything
+    with explained(f"the weights of {name_or_path} cannot be loaded ({{}}){hint}"):
         config = transformers.AutoConfig.from_pretrained(name_or_path, local_files_only=is_folder)
         if config.model_type != 'gpt2':
             raise UserError(f"{name_or_path} holds no GPT-2, but a model of type {config.model_type!r}")
@@ -91,16 +92,15 @@ def load_transformers_gpt2(name_or_path):
 
 
 def load_pretrained(init_from):
-    """(model, Meta) of the GPT-2 with the name or in the folder that init_from says.
+    """(model, Meta) of a GPT-2 by its name or folder. Its questions are the paper's, all in the group 'beyond'.
 
-    Its questions are the paper's, all in the group 'beyond', because it was trained on none of our lines. A folder with a
-    meta.pkl beside the weights holds a model of ours, with its own vocabulary and questions.
+    A folder with a meta.pkl beside the weights has a model of ours, with its own vocabulary and questions.
     """
     model = load_gpt2(init_from)
     meta_path = Path(init_from) / 'meta.pkl'
     meta = load_meta(meta_path, init_from)
-    check_vocabulary(model, meta.tokenizer, init_from, meta_path, "put the vocabulary that it was trained with into its "
-                     "folder, as meta.pkl or tokenizer.json")
+    check_vocabulary(model, meta.tokenizer, init_from, meta_path, "put the vocabulary that it was trained with into "
+                     "its folder, as meta.pkl or tokenizer.json")
     if meta.tokenizer.bpe:
         meta = meta._replace(questions=[q._replace(group='beyond') for q in meta.questions])
     return model, meta
@@ -109,15 +109,14 @@ def load_pretrained(init_from):
 def save_gpt2(model, meta, folder):
     """Write a GPT to a folder that transformers' GPT2LMHeadModel.from_pretrained loads, with equal logits.
 
-    Biases that the model does not have become zeros. A vocabulary of characters goes with it, for AutoTokenizer and for
-    our own scripts, and an encoding like GPT-2's in the files from which it was read.
+    Biases that the model does not have become zeros. Its vocabulary goes with it, for AutoTokenizer and our scripts.
     """
     transformers = import_transformers()
     cfg = model.config
     hf_model = transformers.GPT2LMHeadModel(transformers.GPT2Config(
-        vocab_size=cfg.vocab_size, n_positions=cfg.block_size, n_embd=cfg.n_embd, n_layer=cfg.n_layer, n_head=cfg.n_head,
-        n_inner=cfg.mlp_expansion * cfg.n_embd, activation_function=cfg.activation, resid_pdrop=cfg.dropout,
-        embd_pdrop=cfg.dropout, attn_pdrop=cfg.dropout, bos_token_id=None, eos_token_id=None))
+        vocab_size=cfg.vocab_size, n_positions=cfg.block_size, n_embd=cfg.n_embd, n_layer=cfg.n_layer,
+        n_head=cfg.n_head, n_inner=cfg.mlp_expansion * cfg.n_embd, activation_function=cfg.activation,
+        resid_pdrop=cfg.dropout, embd_pdrop=cfg.dropout, attn_pdrop=cfg.dropout, bos_token_id=None, eos_token_id=None))
     state = {key: torch.zeros_like(value) for key, value in hf_model.state_dict().items()}
     state |= {key: value.t() if key.endswith(CONV1D) else value for key, value in model.state_dict().items()}
     hf_model.load_state_dict(state)
@@ -133,9 +132,9 @@ def save_gpt2(model, meta, folder):
 
 
 def character_tokenizer(transformers, chars, block_size):
-    """transformers' tokenizer of a vocabulary of characters, in the order of their ids."""
     import tokenizers
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel({ch: i for i, ch in enumerate(chars)}, unk_token=chars[0]))
+    stoi = {ch: i for i, ch in enumerate(chars)}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(stoi, unk_token=chars[0]))
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Split(tokenizers.Regex(r'[\s\S]'), 'isolated')
     tokenizer.decoder = tokenizers.decoders.Fuse()
     return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=block_size,

@@ -1,6 +1,4 @@
-"""
-Writes a dataset from its questions and its text: what the prepare.py scripts share.
-"""
+"""Writes a dataset from its questions and its text: what the prepare.py scripts share."""
 
 import argparse
 import os
@@ -19,13 +17,14 @@ from common.tokenizer import char_tokenizer
 
 def dataset_name(text):
     """An argparse type: the plain name of a folder in data/ that has no prepare.py."""
-    plain = Path(text).name == text and not text.startswith('.') and len(os.fsencode(text)) < 256
-    if not text or not plain or (DATA / text / 'prepare.py').exists():
-        raise argparse.ArgumentTypeError(f"{text!r} is not the plain name of a folder in data/ without a prepare.py")
+    if not text or Path(text).name != text or text.startswith('.') or len(os.fsencode(text)) > 255:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a plain folder name")
+    if (DATA / text / 'prepare.py').exists():
+        raise argparse.ArgumentTypeError(f"data/{text} has a prepare.py of its own: choose another name")
     return text
 
 
-def held_out(text):
+def pair_or_question(text):
     """An argparse type: '5,7', a pair, as (5, 7); '5+7' and '5-7', which are single questions, as they are."""
     match = re.fullmatch(r'(\d+)([,+-])(\d+)', text)
     if not match:
@@ -38,43 +37,45 @@ def prepare_parser(description, here):
     """An argparse parser for the prepare.py in the folder `here`; DATA / args.name is where to write."""
     parser = argparse.ArgumentParser(description=wrapped(description), allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--name', type=dataset_name, default=here, help='write to data/NAME/, not beside this script')
+    parser.add_argument('--name', type=dataset_name, default=here,  # an absolute path, so DATA / here is here
+                        help='write to data/NAME/, not beside this script')
     return parser
 
 
 def parse_arithmetic(parser):
     """Add the options of arithmetic to a prepare_parser and parse the command line: returns (args, questions, text)."""
     which = parser.add_mutually_exclusive_group()
-    which.add_argument('--held_out', type=held_out, nargs='*', action='extend', metavar='A,B', help='hold out pairs of '
-                       'operands, in both orders of both operations, or single questions like 5+7 (default: 5,7)')
+    which.add_argument('--held_out', type=pair_or_question, nargs='*', action='extend', metavar='A,B',
+                       help='hold out pairs of operands, in both orders of both operations, or single questions like '
+                       '5+7 (default: 5,7)')
     which.add_argument('--held_out_rounds', type=int, metavar='K', help='hold out K rounds of a round-robin of the '
                        'operands instead: each operand is in exactly K pairs')
     parser.add_argument('--split_seed', type=int, default=0, metavar='S', help='which round-robin (default: 0)')
     parser.add_argument('--max_operand', type=int, default=9, help='operands are 0..max_operand (default: 9)')
     parser.add_argument('--seed', type=int, default=1337, help='seed of the shuffle of the lines (default: 1337)')
     args = parser.parse_args()
-    operands = args.max_operand + 1
-    if not 0 <= args.max_operand <= 999:
+    n = args.max_operand + 1
+    if not 1 <= n <= 1000:
         parser.error(f"--max_operand must be from 0 to 999, not {args.max_operand}")
     if args.held_out_rounds is not None:
-        if operands % 2 or not 0 <= args.held_out_rounds < operands:
-            parser.error(f"--held_out_rounds must be from 0 to {operands - 1}, and the number of operands even, not "
-                         f"{operands}")
-        args.held_out = round_robin_pairs(args.split_seed, operands)[:args.held_out_rounds * operands // 2]
+        if n % 2:
+            parser.error(f"--held_out_rounds needs an even number of operands: --max_operand must be odd, not {n - 1}")
+        if not 0 <= args.held_out_rounds < n:
+            parser.error(f"--held_out_rounds must be from 0 to {n - 1}, not {args.held_out_rounds}")
+        args.held_out = round_robin_pairs(args.split_seed, n)[:args.held_out_rounds * n // 2]
     elif args.held_out is None:
         args.held_out = [(5, 7)]
     largest = max((int(number) for number in re.findall(r'\d+', str(args.held_out))), default=0)
-    if largest > args.max_operand:
+    if largest >= n:
         parser.error(f"--held_out names the operand {largest}, and the operands are 0..{args.max_operand}")
     questions = arithmetic_questions(args.held_out, args.max_operand)
     return args, questions, arithmetic_text(questions, args.seed)
 
 
 def write_dataset(folder, text, questions):
-    """Write a dataset, and print what nanoGPT's prepare.py prints.
+    """Write a dataset, and print what nanoGPT's prepare.py prints. folder: e.g. DATA / args.name.
 
-    folder: path, e.g. DATA / args.name. text: str; train and validation are the same text on purpose, so that
-    memorisation can be measured. questions: list of Question.
+    Train and validation are the same text on purpose, so that memorisation can be measured.
     """
     folder, terminator_of = Path(folder), {}
     with explained(f"the questions of {folder.name} cannot be used: {{}}", ValueError):
@@ -90,8 +91,8 @@ def write_dataset(folder, text, questions):
     ids = np.array(char_tokenizer({ch: i for i, ch in enumerate(chars)}).encode(text), dtype='<u2').tobytes()
     with explained(f"cannot write {folder}: {{}}", OSError):
         folder.mkdir(parents=True, exist_ok=True)
-    for name, content in (('input.txt', text), ('train.bin', ids), ('val.bin', ids),
-                          ('meta.pkl', meta_bytes(chars, questions))):
+    files = {'input.txt': text, 'train.bin': ids, 'val.bin': ids, 'meta.pkl': meta_bytes(chars, questions)}
+    for name, content in files.items():
         write_file(folder / name, content)
     prompts = [q.prompt.strip('<= ') for q in questions if q.group == 'held out']
     listed = ', '.join(prompts[:8]) + (f" and {len(prompts) - 8} more" if len(prompts) > 8 else '') or 'none'

@@ -1,6 +1,4 @@
-"""
-torchrun's processes: they train on one batch together, so they must train the same model on the same text.
-"""
+"""torchrun's processes: they train on one batch together, so they must train the same model on the same text."""
 
 import hashlib
 
@@ -8,24 +6,25 @@ import torch
 
 from common.errors import UserError, explained
 
-LOST = "a process lost another one ({}): go on with --init_from=resume if anything was saved"
-OWN = {'out_dir', 'init_from', 'device', 'num_threads'}  # settings that each host may have its own of, and those of wandb
+LOST = "another torchrun process has ended ({}): restart with --init_from=resume if anything was saved"
+PER_HOST = {'out_dir', 'init_from', 'device', 'num_threads'}  # settings that may differ between hosts, as may wandb's
 
 
 def check_same(config, model, **values):
-    """Raise UserError, which names what differs, unless all processes have the same settings, weights and other values."""
+    """Raise UserError, which names what differs, unless all processes have the same settings, weights and values."""
     digest = hashlib.sha256()
     for p in model.parameters():
         digest.update(p.detach().cpu().contiguous().numpy())
-    ours = {key: value for key, value in config.items() if key not in OWN and not key.startswith('wandb')}
+    ours = {key: value for key, value in config.items() if key not in PER_HOST and not key.startswith('wandb')}
     ours |= values | {'weights': digest.hexdigest()}
     everyone = [None] * torch.distributed.get_world_size()
     with explained(LOST, RuntimeError):
         torch.distributed.all_gather_object(everyone, ours)
     for rank, theirs in enumerate(everyone):
         for name in (name for name in everyone[0] if theirs.get(name) != everyone[0][name]):
-            raise UserError(f"process {rank} has another {name} than process 0 ({str(theirs.get(name))[:20]}, not "
-                            f"{str(everyone[0][name])[:20]}): start all of them with the same settings, data and checkpoint")
+            values = f"{str(everyone[0][name])[:20]} and {str(theirs.get(name))[:20]}"
+            raise UserError(f"processes 0 and {rank} differ in {name} ({values}): start all of them with the same "
+                            "settings, data and checkpoint")
 
 
 def all_reduce(tensor, op):
@@ -43,7 +42,6 @@ def all_reduce_gradients(params, world_size):
 
 
 def all_reduce_max(number, device):
-    """The largest of a number over all processes."""
     number = torch.tensor(number, device=device)
     all_reduce(number, torch.distributed.ReduceOp.MAX)
     return int(number)

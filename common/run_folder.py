@@ -1,6 +1,4 @@
-"""
-The model folder of a training run: its lock, an earlier run moved aside, and what is left when the run ends.
-"""
+"""The model folder of a training run: its lock, an earlier run moved aside, and what is left when the run ends."""
 
 import atexit
 import errno
@@ -14,48 +12,40 @@ from common.errors import UserError, explained, one_line, say
 from common.files import write_file
 
 # the names that training, evaluation and plotting give to the files of a model folder
-RUN_FILE = (r'(ckpt\w*\.pt|results\.csv|temp\.csv|answers\.csv\.gz|weights\.bin|meta\.pkl|(vocab|tokenizer)\.json|'
-            r'merges\.txt)')
-OURS = {'.lock', '.gitignore'}  # a folder that holds nothing else is empty
+RUN_FILE = (r'(ckpt\w*\.pt|results\.csv|temp\.csv|answers\.csv\.gz|weights\.bin|meta\.pkl|'
+            r'(vocab|tokenizer)\.json|merges\.txt)')
+HOUSEKEEPING = {'.lock', '.gitignore'}  # a folder that holds nothing else is empty
 VOCABULARY = {'meta.pkl', 'vocab.json', 'merges.txt', 'tokenizer.json'}
 # what systems, file servers and notebooks put into any folder, and the runs that were moved aside within it
-NOT_OURS = (r'\.DS_Store|\._.*|\.Trash.*|\.Spotlight-V100|\.fseventsd|thumbs\.db|desktop\.ini|\.directory|lost\+found|\.nfs.*|'
-            r'\.fuse_hidden.*|\.snapshot|@eaDir|#recycle|\.ipynb_checkpoints|earlier\.\d+')
-FIXED = {errno.EBUSY, errno.EXDEV, errno.EACCES, errno.EPERM, errno.EROFS}  # why a folder cannot be renamed, but written into
+IGNORED = (r'\.DS_Store|\._.*|\.Trash.*|\.Spotlight-V100|\.fseventsd|thumbs\.db|desktop\.ini|\.directory|lost\+found|'
+           r'\.nfs.*|\.fuse_hidden.*|\.snapshot|@eaDir|#recycle|\.ipynb_checkpoints|earlier\.\d+')
+# why a folder cannot be renamed, although it can be written into
+UNMOVABLE = {errno.EBUSY, errno.EXDEV, errno.EACCES, errno.EPERM, errno.EROFS}
 OUTPUT_FILE = r'wandb|\w+\.(png|pdf|svg|gif|mp4|json|html)'
 
 
 def contents(folder):
     """The names in a folder, without those that say nothing about whose it is."""
-    return {name for name in os.listdir(folder) if name not in OURS and not re.fullmatch(NOT_OURS, name, re.IGNORECASE)}
+    return {name for name in os.listdir(folder)
+            if name not in HOUSEKEEPING and not re.fullmatch(IGNORED, name, re.IGNORECASE)}
 
 
-def flock(file):
-    """Lock an open file; raises BlockingIOError or PermissionError if another process has, and others if that is impossible."""
-    if os.name == 'nt':
-        import msvcrt
-        file.seek(2**20)  # nobody can read a byte that is locked, and the first ones say who has locked it
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def lock_folder(folder, taken="another run is training in {}", remedy="wait for it, or choose another --out_dir"):
+    """Lock a folder for this process until it ends, however it ends; returns the lock, a file that must stay open.
 
-
-def lock_folder(folder, taken="another run is training in {}", remedy="wait for it, or choose another out_dir"):
-    """Lock a folder for this process until it ends, however it ends; returns the lock, a file that the caller keeps open.
-
-    Raises UserError, which says who holds it, if another process does. A file system without locks gets a warning instead.
+    If another process has locked it, the UserError names that one. Where locking is impossible, a warning is printed.
     """
     path = os.path.join(folder, '.lock')
     lock = open(path, 'a+b', buffering=0)
     try:
-        flock(lock)
+        import fcntl  # Windows has none
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         lock.seek(0)
-        holder = lock.read().decode(errors='replace').strip() or "it does not say who"
-        raise UserError(f"{taken.format(folder)} ({holder}): {remedy}; if that computer is gone for good, delete {path}")
+        holder = lock.read().decode(errors='replace').strip() or "owner unknown"
+        raise UserError(f"{taken.format(folder)} ({holder}): {remedy}; if that machine no longer exists, delete {path}")
     except (OSError, ImportError) as e:
-        say(f"{folder} cannot be locked ({one_line(e)}), so make sure yourself that nothing else writes into it")
+        say(f"{folder} cannot be locked ({one_line(e)}): make sure that no other run uses it")
     with suppress(OSError):  # of a full disk
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
@@ -63,15 +53,15 @@ def lock_folder(folder, taken="another run is training in {}", remedy="wait for 
 
 
 def claim_folder(out_dir, resume):
-    """Make out_dir the model folder of this run; unless it is to be resumed, an earlier run in it is moved aside.
+    """Make out_dir the model folder of this run, and move an earlier run in it aside, unless that is to be resumed.
 
-    Returns the lock, which holds as long as it is referenced. Raises UserError if the folder holds anything that no run
-    wrote, or if this program lives or runs in it, so that nothing else is ever moved.
+    Returns the lock, which holds as long as it is referenced. Nothing but runs is ever moved: a folder with anything
+    else in it, or with this program, is refused.
     """
     folder = os.path.realpath(out_dir)  # if out_dir is a link, it stays, and what it leads to is moved
     here = [os.path.realpath(path) + os.sep for path in (os.getcwd(), os.path.dirname(os.path.dirname(__file__)))]
     if any(path.startswith(folder.rstrip(os.sep) + os.sep) for path in here):
-        raise UserError(f"{out_dir} cannot be out_dir, because this program lives or runs in it: name a folder of its own")
+        raise UserError(f"{out_dir or repr('')} contains this program or the current folder: choose another --out_dir")
     with explained(f"cannot use {out_dir} as out_dir: {{}}", OSError):
         if not resume:
             check_is_run(folder, out_dir)
@@ -95,7 +85,8 @@ def check_is_run(folder, out_dir):
     known = [name for name in names if re.fullmatch(RUN_FILE + r'(\.\d+\.tmp)?', name)]
     strange = [name for name in names if name not in known and not (known and re.fullmatch(OUTPUT_FILE, name))]
     if strange:
-        raise UserError(f"{out_dir} holds {min(strange)}, which no run wrote, so it is not moved aside: choose another out_dir")
+        raise UserError(f"{out_dir} contains {min(strange)}, which no run wrote, so it was left alone: choose another "
+                        "--out_dir")
 
 
 def move_aside(folder, out_dir, lock):
@@ -105,13 +96,11 @@ def move_aside(folder, out_dir, lock):
     """
     def free(name):
         return next(f'{name}.{n}' for n in range(1, sys.maxsize) if not os.path.lexists(f'{name}.{n}'))
-    if os.name == 'nt':  # Windows does not rename a folder with an open file in it
-        lock.close()
     aside = free(folder)
     try:
         os.rename(folder, aside)
     except OSError as e:
-        if os.name == 'nt' or e.errno not in FIXED:
+        if e.errno not in UNMOVABLE:
             raise
         aside, names = free(os.path.join(folder, 'earlier')), contents(folder)
         os.mkdir(aside)
@@ -121,8 +110,8 @@ def move_aside(folder, out_dir, lock):
         os.mkdir(folder)
         atexit.register(remove_unused, folder)
         lock = lock_folder(folder)
-    shown = aside if os.path.islink(out_dir) else out_dir + aside.removeprefix(folder)
-    say(f"moved the earlier run in {out_dir} to {shown}\n(to resume a run instead: --init_from=resume)")
+    moved_to = aside if os.path.islink(out_dir) else out_dir + aside.removeprefix(folder)
+    say(f"moved the earlier run in {out_dir} to {moved_to}\n(to resume a run instead: --init_from=resume)")
     return lock
 
 
@@ -130,7 +119,7 @@ def remove_unused(folder):
     """Remove a model folder that this process has made, if it ends before the run has saved anything."""
     with suppress(OSError):
         if contents(folder) <= VOCABULARY:
-            for name in set(os.listdir(folder)) & (OURS | VOCABULARY):
+            for name in set(os.listdir(folder)) & (HOUSEKEEPING | VOCABULARY):
                 os.unlink(os.path.join(folder, name))
             os.rmdir(folder)
 
@@ -142,4 +131,4 @@ def end_results(out_dir):
     except FileNotFoundError:
         pass
     except OSError as e:  # this must not hide the error that ended the run
-        say(f"{out_dir}/temp.csv is not called results.csv, because it cannot be renamed: {e.strerror}")
+        say(f"could not rename {out_dir}/temp.csv to results.csv ({e.strerror}): rename it yourself")

@@ -54,7 +54,7 @@ def gpt2_tokenizer(folder=None):
         return read_vocabulary(files)
     import tiktoken
     with explained("there is no meta.pkl, and GPT-2's vocabulary cannot be loaded through tiktoken ({}): run the "
-                   "dataset's prepare.py first, connect to the network once, or put its tokenizer.json into the folder"):
+                   "dataset's prepare.py first, connect to the network once, or put its tokenizer.json there"):
         enc = tiktoken.get_encoding('gpt2')
     return Tokenizer(enc.n_vocab, lambda text: enc.encode(text, allowed_special='all'),
                      # nanoGPT pads the vocabulary to 50304 tokens, and the last of them mean nothing

@@ -1,7 +1,8 @@
 """
-The weights of a run at its full evaluations: weights.bin in a model folder, if training is asked to keep them (keep_weights).
+The weights of a run at its full evaluations: weights.bin in a model folder, if training is asked to keep them.
 
-It is a record for each evaluation: its iteration as int64, then all parameters as float32 in the order of model.parameters().
+It has a record for each evaluation: its iteration as int64, then all parameters as float32 in the order of
+model.parameters().
 """
 
 import os
@@ -11,13 +12,12 @@ import numpy as np
 import torch
 
 from common.errors import UserError, explained
-from common.files import append_file
+from common.files import append_file, size_of
 
 WEIGHTS = 'weights.bin'
 
 
 def record_of(model):
-    """The numpy dtype of a record, with the fields iter and weights."""
     return np.dtype([('iter', '<i8'), ('weights', '<f4', (sum(p.numel() for p in model.parameters()),))])
 
 
@@ -27,18 +27,17 @@ def flat(model):
 
 
 def append_weights(iter_num, model, out_dir):
-    """Append the weights of the evaluation at iter_num to those that the model folder keeps."""
     append_file(os.path.join(out_dir, WEIGHTS), np.array([(iter_num, flat(model))], record_of(model)).tobytes())
 
 
 def read_weights(folder, model):
-    """The records of a model folder: an array of record_of(model) on the disk, of length 0 if the run kept none."""
+    """The records of a model folder, memory-mapped; none if the run kept no weights."""
     path, record = Path(folder) / WEIGHTS, record_of(model)
-    n = os.path.getsize(path) // record.itemsize if path.exists() else 0
+    n = size_of(path) // record.itemsize
     if not n:
         return np.empty(0, record)
     with explained(f"{path} cannot be read: {{}}", OSError):
         records = np.memmap(path, record, 'r', shape=n)
     if (records['iter'] < 0).any() or (np.diff(records['iter']) < 0).any():
-        raise UserError(f"{path} does not hold the weights of this model: delete it, or put it back into its own folder")
+        raise UserError(f"{path} does not hold the weights of this model: delete it, or put it back into its folder")
     return records

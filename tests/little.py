@@ -20,7 +20,7 @@ def paper_text():
 def paper_meta():
     """The Meta of both_math_and_facts, without the disk."""
     stoi = {ch: i for i, ch in enumerate(sorted(set(paper_text())))}
-    return Meta(char_tokenizer(stoi), paper_questions(), own_questions=True)
+    return Meta(char_tokenizer(stoi), paper_questions(), has_questions=True)
 
 
 def little_model(vocab_size, seed=0, std=None, **changes):

@@ -99,8 +99,9 @@ def untie(checkpoint):
     (lambda c: c['model_args'].update(n_embd=18), 'wte.weight is of another shape'),
     (lambda c: c['model_args'].update(n_head=0), 'n_head must be'),
     (lambda c: c['model_args'].update(vocab_size=5), 'wte.weight is of another shape'),
-    (lambda c: c.update(model=3), 'no GPT'),
-    (lambda c: c['model_args'].update(n_layer='x'), 'no GPT'), (lambda c: c.update(model_args=[1]), 'no GPT'),
+    (lambda c: c.update(model=3), 'not one of our GPTs'),
+    (lambda c: c['model_args'].update(n_layer='x'), 'not one of our GPTs'),
+    (lambda c: c.update(model_args=[1]), 'not one of our GPTs'),
     (lambda c: c['model']['transformer.ln_f.weight'].fill_(float('nan')), 'not finite'),
     (lambda c: c['model']['transformer.ln_f.weight'][:1].fill_(float('inf')), 'not finite'),
 ])
@@ -186,27 +187,8 @@ def test_a_model_folder_without_meta_pkl_uses_its_datasets(tmp_path, bare, monke
     assert config == {'dataset': 'as_math', 'iter_num': 0}
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), loaded.parameters()))
     torch.save({**checkpoint, 'config': {}}, tmp_path / 'ckpt.pt')
-    with pytest.raises(UserError, match='does not say its dataset'):
+    with pytest.raises(UserError, match='does not name its dataset'):
         load_model(tmp_path, ['ckpt.pt'])
     shutil.copy(bare.folder / 'data/facts_char/meta.pkl', tmp_path)
     with pytest.raises(UserError, match=r'vocabulary of 17, but \S+meta.pkl one of 51'):
         load_model(tmp_path, ['ckpt.pt'])
-
-
-@pytest.mark.parametrize('change', [
-    dict(iter_num='4'), dict(iter_num=-3), dict(iter_num=2.5), dict(config=None), dict(rows=[{'foo': 1}]),
-    dict(rows=None),
-    dict(best_acc=None), dict(best_val_loss='abc')])
-def test_a_damaged_checkpoint_is_not_resumed(tmp_path, change):
-    _, checkpoint = nanogpt()
-    checkpoint |= {'optimizer': {}, 'iter_num': 4, 'best_val_loss': 1.0, 'config': {}, **change}
-    torch.save(checkpoint, tmp_path / 'ckpt.pt')
-    with pytest.raises(UserError, match='^[^\n]*cannot be resumed, because it is damaged[^\n]*$'):
-        load_checkpoint(tmp_path / 'ckpt.pt', to_resume=True)
-
-
-def test_a_checkpoint_that_claims_a_million_layers_is_refused_before_they_are_built():
-    _, checkpoint = nanogpt()
-    checkpoint['model_args'].update(n_layer=10**6, mlp_expansion=4)
-    with pytest.raises(UserError, match='n_layer=1000000, and its weights 2 layers'):
-        model_from_checkpoint(checkpoint)

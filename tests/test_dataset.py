@@ -153,20 +153,21 @@ def test_a_dataset_of_any_questions_is_read_as_it_was_written(data):
                  Question('years', 'Hastings: ', '1066', 'seen', '\n')]
     write_dataset(data / 'own', 'sing: sang;\n3*4=12 \n9*9=81 \nHastings: 1066\n', questions)
     meta, train, val = load_dataset('own')
-    assert meta.questions == questions and meta.own_questions and (train == val).all()
+    assert meta.questions == questions and meta.has_questions and (train == val).all()
     assert meta.tokenizer.decode(train.tolist()) == (data / 'own/input.txt').read_text()
     assert {path.name for path in (data / 'own').iterdir()} == {'input.txt', 'train.bin', 'val.bin', 'meta.pkl'}
 
 
 def test_a_question_of_a_dataset_is_seen_or_held_out(data):
-    with pytest.raises(UserError, match="'9' in the group 'beyond'"):
+    with pytest.raises(UserError, match="must be 'seen' or 'held out', not 'beyond'"):
         write_dataset(data / 'own', 'abc\n9=9 \n', [Question('own', '9', '=9', 'beyond', ' ')])
     assert not (data / 'own').exists()
 
 
 @pytest.mark.parametrize('text, says', [
-    ('say: quack\n', r"lacks the 'say: quack \\n'"),  # the line ends otherwise than its question says
-    ('say: moo \n', r"lacks the 'say: quack \\n'"), ('say: quack \nsay: moo \n', r"holds the held-out 'say: moo \\n'")])
+    ('say: quack\n', r"does not contain 'say: quack \\n'"),  # the line ends otherwise than its question says
+    ('say: moo \n', r"does not contain 'say: quack \\n'"),
+    ('say: quack \nsay: moo \n', r"contains 'say: moo \\n', a held-out question")])
 def test_a_text_that_disagrees_with_its_questions_is_refused(data, text, says):
     questions = [Question('ducks', 'say: ', 'quack', 'seen', ' \n'),
                  Question('cows', 'say: ', 'moo', 'held out', ' \n')]
@@ -186,7 +187,7 @@ NUMBERS = [Question('times', '3*4=', '12', 'seen', ' '), Question('times', '0*0=
 
 @pytest.mark.parametrize('text', ['see 0*0=0 here, and 3*4=12 \n', '3*4=12 \n(0*0=0 )\n', '3*4=12 0*0=0 '])
 def test_a_held_out_line_is_found_wherever_it_stands(data, text):
-    with pytest.raises(UserError, match="the text of own holds the held-out '0.0=0 ' of its questions"):
+    with pytest.raises(UserError, match="the text of own contains '0.0=0 ', a held-out question"):
         write_dataset(data / 'own', text, NUMBERS)
 
 
@@ -194,7 +195,7 @@ def test_a_held_out_line_is_found_wherever_it_stands(data, text):
 def test_a_line_may_stand_in_the_middle_of_another_but_not_in_the_middle_of_a_number(data, text):
     write_dataset(data / 'own', text, NUMBERS)
     assert load_dataset('own')[0].questions == NUMBERS
-    with pytest.raises(UserError, match="lacks the '3.4=12 ' of its questions"):
+    with pytest.raises(UserError, match="does not contain '3.4=12 ', a training question"):
         write_dataset(data / 'own', text.replace('3*4', '13*4'), NUMBERS)
 
 
@@ -268,7 +269,7 @@ def test_this_projects_older_meta_pkl_loads(bare, tmp_path):
     change_meta(tmp_path / 'meta.pkl', lambda meta: meta.update(cases=[list(case) for case in meta['cases']]))
     assert load_meta(tmp_path / 'meta.pkl').questions == paper_questions()
     change_meta(tmp_path / 'meta.pkl', lambda meta: meta['cases'].append(('own', '<1', '2', False)))
-    with pytest.raises(UserError, match="cannot be read .its terminators lack the task 'own'.: run"):
+    with pytest.raises(UserError, match="cannot be read .[^\n]* terminator must be text [^\n]*'own'[^\n]* None"):
         load_meta(tmp_path / 'meta.pkl')
 
 
@@ -298,8 +299,8 @@ def test_a_text_of_others_is_asked_what_it_can_answer_and_nothing_in_it_counts_a
         write_nanogpts(data / f'few{len(end)}', text)
         questions = load_dataset(f'few{len(end)}')[0].questions
         assert questions and all(q.prompt + q.answer + end in text and q.terminator == end for q in questions)
-    monkeypatch.setattr('common.dataset.SEARCHED', 1000)
-    assert load_dataset('all')[0].questions == [], 'too long to look'
+    monkeypatch.setattr('common.dataset.SEARCHED', 80)
+    assert len(load_dataset('all')[0].questions) == 10, 'of a long text only the beginning is searched'
 
 
 def test_nanogpts_meta_pkl_gets_the_papers_questions_for_what_it_can_spell(tmp_path):
@@ -308,7 +309,7 @@ def test_nanogpts_meta_pkl_gets_the_papers_questions_for_what_it_can_spell(tmp_p
             ('<0+1=1> \n', {'add'}), (paper_text(), {'add', 'sub', 'facts'}), ('abc\n', set()))):
         write_nanogpts(tmp_path / str(i), text)
         meta = load_meta(tmp_path / str(i) / 'meta.pkl')
-        assert {q.task for q in meta.questions} == tasks and not meta.own_questions
+        assert {q.task for q in meta.questions} == tasks and not meta.has_questions
         assert meta.tokenizer.decode(meta.tokenizer.encode(text)) == text
 
 
@@ -370,10 +371,10 @@ def test_gpt2s_vocabulary_goes_into_the_model_folder_if_it_is_there(tmp_path):
         (tmp_path / folder).mkdir()
     for path in ('bpe/vocab.json', 'bpe/merges.txt'):
         (tmp_path / path).write_text(path)
-    keep_vocabulary(Meta(Tokenizer(3, None, None, bpe=True), [], own_questions=False), tmp_path / 'out')
+    keep_vocabulary(Meta(Tokenizer(3, None, None, bpe=True), [], has_questions=False), tmp_path / 'out')
     assert not list((tmp_path / 'out').iterdir()), "OpenAI's is not copied"
     files = tuple(vocabulary_files(tmp_path / 'bpe'))
-    keep_vocabulary(Meta(Tokenizer(3, None, None, bpe=True, files=files), [], own_questions=False), tmp_path / 'out')
+    keep_vocabulary(Meta(Tokenizer(3, None, None, bpe=True, files=files), [], has_questions=False), tmp_path / 'out')
     assert {path.name: path.read_text() for path in (tmp_path / 'out').iterdir()} == {
         'vocab.json': 'bpe/vocab.json', 'merges.txt': 'bpe/merges.txt'}
 

@@ -186,7 +186,7 @@ def test_exact_probability_is_the_product_of_the_steps(trained):
     Question('mottos', 'State motto: ', 'liberty and prosperity', 'seen', '!;;\n')])
 def test_an_answer_longer_than_the_papers_is_given_the_tokens_it_needs(question):
     text = (question.line.rstrip('\n') + '\n') * 4
-    meta = Meta(char_tokenizer({ch: i for i, ch in enumerate(sorted(set(text)))}), [question], own_questions=True)
+    meta = Meta(char_tokenizer({ch: i for i, ch in enumerate(sorted(set(text)))}), [question], has_questions=True)
     model = train(little_model(meta.tokenizer.vocab_size), meta.tokenizer.encode(text), steps=300)
     table = grade(model, meta.tokenizer, meta.questions, num_samples=3)
     assert table.correct[0] == 3 and table.said[0] == question.answer

@@ -78,7 +78,7 @@ def test_a_text_that_lacks_a_seen_line_is_refused_by_prepare_and_by_training(own
     prepare = own.folder / 'data/own/prepare.py'
     prepare.write_text(PREPARE.replace("'.\\n')", "' \\n')"))
     assert prepare.read_text() != PREPARE
-    own.fails('data/own/prepare.py', says=r"the text of own lacks the 'yesterday I sing: sang \n'")
+    own.fails('data/own/prepare.py', says=r"the text of own does not contain 'yesterday I sing: sang \n'")
     meta = pickle.loads((own.folder / 'data/own/meta.pkl').read_bytes())
     meta['terminators']['past tense'] = ' \n'
     (own.folder / 'data/own/meta.pkl').write_bytes(pickle.dumps(meta))
@@ -142,7 +142,7 @@ def test_another_split_seed_holds_out_others_and_nonsense_is_refused(fresh):
     assert metas[0]['cases'] != metas[1]['cases'] and metas[0]['stoi'] == metas[1]['stoi']
     for option in ('--modulus=1', '--modulus=1000', '--held_out_share=1', '--held_out_share=-0.1'):
         fresh.fails('data/mod_math/prepare.py', option, says='--modulus must be from 2')
-    fresh.fails('data/mod_math/prepare.py', '--name=as_math', says='plain name')
+    fresh.fails('data/mod_math/prepare.py', '--name=as_math', says='has a prepare.py of its own')
     fresh.fails('data/mod_math/prepare.py', '--modulus=2', '--held_out_share=0.9', says='error')  # leaves nothing
 
 

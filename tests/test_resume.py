@@ -204,7 +204,7 @@ def test_resuming_refuses_what_changes_the_model_or_the_data(project):
     path = project.folder / 'data/as_math/meta.pkl'
     meta = pickle.loads(path.read_bytes())
     path.write_bytes(pickle.dumps({**meta, 'cases': [case for case in meta['cases'] if case[:2] != ('add', '<5+7=')]}))
-    project.fails(*resume, '--max_iters=6', says='other questions than the dataset')
+    project.fails(*resume, '--max_iters=6', says='does not match the questions')
     project.check('data/as_math/prepare.py', '--seed=2')
     project.fails(*resume, says='another text')
     project.check('data/as_math/prepare.py', '--max_operand=3', '--held_out')

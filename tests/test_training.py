@@ -255,7 +255,7 @@ def test_processes_that_would_not_train_the_same_are_refused_by_name(project, tm
     try:
         for process in processes:
             _, err = process.communicate(timeout=60)
-            assert process.returncode == 1 and f'error: process 1 has another {says} than process 0' in err, err
+            assert process.returncode == 1 and f'error: processes 0 and 1 differ in {says} (' in err, err
     finally:
         for process in processes:
             process.kill()

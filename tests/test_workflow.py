@@ -120,7 +120,7 @@ def test_eval_only_prints_and_writes_nothing(project):
     assert not (project.folder / 'new').exists()
 
 
-def test_a_model_folder_is_evaluated_on_its_own_questions_whatever_becomes_of_the_data(project):
+def test_a_model_folder_is_evaluated_on_its_has_questions_whatever_becomes_of_the_data(project):
     out = project.check('eval_as_math.py', '--out_dir=math_mini_14')
     project.check('data/as_math/prepare.py', '--held_out', '1,2', '--max_operand=12')
     assert project.check('eval_as_math.py', '--out_dir=math_mini_14') == out

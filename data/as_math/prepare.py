@@ -9,11 +9,10 @@ $ python data/as_math/prepare.py --name=split_0 --held_out_rounds=2 --split_seed
 Writes input.txt, train.bin, val.bin and meta.pkl beside this file, or into data/NAME/.
 """
 
-import os
 import sys
 from pathlib import Path
 
-HERE = Path(os.path.abspath(__file__)).parent  # data/ may be a link to another disk, so links are not followed
+HERE = Path(__file__).absolute().parent  # data/ may be a link to another disk, so links are not followed
 sys.path.insert(0, str(HERE.parents[1]))  # the repository, wherever this is run from
 from common.errors import report_errors
 

@@ -7,11 +7,10 @@ $ python data/both_math_and_facts/prepare.py --name=both_34 --held_out 5,7 3,4 -
 Writes input.txt, train.bin, val.bin and meta.pkl beside this file, or into data/NAME/.
 """
 
-import os
 import sys
 from pathlib import Path
 
-HERE = Path(os.path.abspath(__file__)).parent  # data/ may be a link to another disk, so links are not followed
+HERE = Path(__file__).absolute().parent  # data/ may be a link to another disk, so links are not followed
 sys.path.insert(0, str(HERE.parents[1]))  # the repository, wherever this is run from
 from common.errors import report_errors
 

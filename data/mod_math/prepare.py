@@ -8,12 +8,11 @@ A line is <a+b=c> with a, b, c in base 10, padded with spaces to one width. Writ
 meta.pkl beside this file, or into data/NAME/. It also shows how to make your own dataset, with any task name and text.
 """
 
-import os
 import random
 import sys
 from pathlib import Path
 
-HERE = Path(os.path.abspath(__file__)).parent  # data/ may be a link to another disk, so links are not followed
+HERE = Path(__file__).absolute().parent  # data/ may be a link to another disk, so links are not followed
 sys.path.insert(0, str(HERE.parents[1]))  # the repository, wherever this is run from
 from common.errors import report_errors
 
