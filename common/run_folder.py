@@ -18,10 +18,11 @@ HOUSEKEEPING = {'.lock', '.gitignore'}  # a folder that holds nothing else is em
 VOCABULARY = {'meta.pkl', 'vocab.json', 'merges.txt', 'tokenizer.json'}
 # what systems, file servers and notebooks put into any folder, and the runs that were moved aside within it
 IGNORED = (r'\.DS_Store|\._.*|\.Trash.*|\.Spotlight-V100|\.fseventsd|thumbs\.db|desktop\.ini|\.directory|lost\+found|'
-           r'\.nfs.*|\.fuse_hidden.*|\.snapshot|@eaDir|#recycle|\.ipynb_checkpoints|earlier\.\d+')
+           r'\.nfs.*|\.fuse_hidden.*|\.snapshot|@eaDir|#recycle|\.ipynb_checkpoints|earlier\.\d+|'
+           r'\.gitignore\.\d+\.tmp')
 # why a folder cannot be renamed, although it can be written into
 UNMOVABLE = {errno.EBUSY, errno.EXDEV, errno.EACCES, errno.EPERM, errno.EROFS}
-OUTPUT_FILE = r'wandb|\w+\.(png|pdf|svg|gif|mp4|json|html)'
+OUTPUT_FILE = r'wandb|\w+\.(png|pdf|svg|gif|mp4|json|html)(\.\d+\.tmp)?'
 
 
 def contents(folder):
@@ -70,7 +71,7 @@ def claim_folder(out_dir, resume):
             atexit.register(remove_unused, folder)
         lock = lock_folder(folder)
         for name in os.listdir(folder):
-            if re.fullmatch(RUN_FILE + r'\.\d+\.tmp', name):
+            if re.fullmatch(rf'({RUN_FILE}|\.gitignore)\.\d+\.tmp', name):
                 os.unlink(os.path.join(folder, name))  # half-written by a run that was killed
         if not resume and contents(folder):
             lock = move_aside(folder, out_dir.rstrip(os.sep), lock)

@@ -51,7 +51,7 @@ def test_links_are_followed_and_devices_left_in_place(tmp_path):
 
 RUN = ['ckpt.pt', 'ckpt_last.pt', 'ckpt_best_math.pt', 'results.csv', 'temp.csv', 'answers.csv.gz', 'meta.pkl',
        'vocab.json',
-       'merges.txt', 'plot.png', 'plot.svg']
+       'merges.txt', 'plot.png', 'plot.svg', 'film.gif.7.tmp']
 
 
 @pytest.fixture
@@ -82,11 +82,12 @@ def test_an_earlier_run_is_moved_aside_whole_and_the_next_one_behind_it(runs, ca
 
 def test_a_run_that_goes_on_keeps_its_files_but_for_half_written_ones(runs):
     before = contents(runs / 'run')
-    for name in ('ckpt_last.pt.123.tmp', 'results.csv.7.tmp', 'answers.csv.gz.7.tmp'):
+    for name in ('ckpt_last.pt.123.tmp', 'results.csv.7.tmp', 'answers.csv.gz.7.tmp', '.gitignore.7.tmp'):
         (runs / 'run' / name).write_text('hal')
     (runs / 'run/notes.tmp').write_text('mine')
     claim_folder('run', resume=True)
     assert contents(runs / 'run') == before | {Path('notes.tmp'): b'mine'}
+    assert not (runs / 'run/.gitignore.7.tmp').exists()
     assert not (runs / 'run.1').exists()
 
 
