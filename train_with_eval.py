@@ -101,11 +101,12 @@ from common.checkpoint import (build_model, check_resumable, check_vocabulary, f
                                load_optimizer, model_from_checkpoint, update_best)
 from common.dataset import keep_vocabulary, load_dataset, text_sha256
 from common.device import compile_model, compute_init, pick_dtype
-from common.evaluate import estimate_losses, grade, results_row
+from common.evaluate import estimate_losses, grade
 from common.files import cut_file, size_of, write_file
 from common.gpt2 import load_gpt2
 from common.processes import all_reduce_gradients, all_reduce_max, check_same
 from common.progress import Progress, describe_run
+from common.results import results_row
 from common.run_folder import claim_folder, end_results
 from common.signals import stop_by_signal
 from common.weights import WEIGHTS, append_weights
@@ -159,7 +160,7 @@ if __name__ == '__main__':
         path = find_checkpoint(out_dir, ['ckpt_last.pt', 'ckpt.pt'])
         checkpoint = load_checkpoint(path, to_resume=True)
         before = {**checkpoint['config'], **checkpoint['model_args'], 'out_dir': out_dir, 'init_from': init_from}
-        config = resume_settings(globals(), config, given, before, RANGES)  # settings that are not given are those of the run
+        config = resume_settings(globals(), config, given, before, RANGES)  # what is not given is as it was
         model, vocabulary_folder = model_from_checkpoint(checkpoint, path, dropout), out_dir
     elif init_from != 'scratch':
         model, vocabulary_folder = load_gpt2(init_from, dropout, block_size), init_from

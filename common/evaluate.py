@@ -17,8 +17,7 @@ import torch
 
 from common.answers import add_verdicts
 from common.errors import UserError
-from common.questions import GROUPS, LABELS, Question, completion_of, is_correct
-from common.results import CLASSIC_COLUMNS
+from common.questions import Question, completion_of, is_correct
 
 NEW_TOKENS = {'math': 4, 'facts': 20}  # the paper's length of an answer, exceeded only if a dataset has longer answers
 ROWS = 512  # contexts that go through the model at once, to bound the memory that it takes
@@ -213,37 +212,3 @@ def estimate_losses(model, train_ids, val_ids, *args):
         raise UserError(f"the loss is {train_loss}: training has diverged, so try a smaller learning_rate; the saved "
                         "checkpoints are from before")
     return train_loss, val_loss
-
-
-# -----------------------------------------------------------------------------
-# sums of a graded table
-
-def summed(table):
-    """Scores of a graded table, or a part of it, as a dict.
-
-    correct and total count samples; acc and prob are fractions of 1, and 0.0 if there are no questions.
-    """
-    correct, total = int(table.correct.sum()), int(table.samples.sum())
-    return {'questions': len(table), 'questions_right': int(table.right.sum()), 'correct': correct,
-            'total': total, 'acc': correct / max(total, 1), 'prob': float(table.prob.sum()) / max(len(table), 1)}
-
-
-def parts(table):
-    """The table cut by task, under the names that people read, and then by group: dict of name to its rows."""
-    named = {LABELS.get(task, task): table[table.task == task] for task in table.task.unique()}
-    return named | {group: table[table.group == group] for group in GROUPS if (table.group == group).any()}
-
-
-def results_row(iter_num, table, questions, train_loss, val_loss):
-    """A row of results.csv, as a dict, from a graded table of `questions`; tasks other than the paper's come last."""
-    is_math = np.array([q.kind == 'math' for q in questions], dtype=bool)
-    own = [task for task in table.task.unique() if task not in ('add', 'sub', 'facts')]
-    cut = {task: table[table.task == task] for task in ('add', 'sub', *own)}
-    cut |= {'math': table[is_math], 'facts': table[~is_math], 'seen': table[table.group == 'seen'],
-            'heldout': table[table.group == 'held out']}
-    scores = {f'{name}_{key}': value for name, rows in cut.items() for key, value in summed(rows).items()}
-    scores |= {'iter': iter_num, 'train_loss': train_loss, 'val_loss': val_loss}
-    ours = ('seen_acc heldout_correct heldout_total heldout_acc seen_prob heldout_prob math_total math_prob '
-            'facts_prob').split()
-    columns = CLASSIC_COLUMNS + ours + [f'{task}_{key}' for task in own for key in ('correct', 'total')]
-    return {column: scores[column] for column in columns}

@@ -6,10 +6,9 @@ from pathlib import Path
 
 from common.dataset import CASE_OF
 from common.errors import UserError
-from common.evaluate import summed
 from common.files import write_file
 from common.questions import GROUPS, LABELS
-from common.results import read_results, samples_drawn
+from common.results import read_results, samples_drawn, scores
 
 
 def answered(row, most=80):
@@ -29,7 +28,7 @@ def totals(table):
     """The scores of each task and of each group of a graded table, as a list of dicts."""
     named = {LABELS.get(task, task): table[table.task == task] for task in table.task.unique()}
     named |= {group: table[table.group == group] for group in GROUPS if (table.group == group).any()}
-    return [{'group': name, **summed(part)} for name, part in named.items()]
+    return [{'group': name, **scores(part)} for name, part in named.items()]
 
 
 def print_totals(table):

@@ -43,9 +43,10 @@ import train_with_eval as train
 from common.checkpoint import build_model, load_checkpoint
 from common.dataset import DATA, load_dataset
 from common.device import compile_model, compute_init
-from common.evaluate import NEW_TOKENS, estimate_losses, grade, results_row
+from common.evaluate import NEW_TOKENS, estimate_losses, grade
 from common.files import write_file
 from common.questions import is_correct
+from common.results import results_row
 from configurator import configure
 from fused.fused_step import FusedStep, supports
 

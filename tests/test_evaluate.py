@@ -19,14 +19,13 @@ from common.evaluate import (
     estimate_loss,
     grade,
     next_token_logits,
-    parts,
-    results_row,
     sample_answers,
     sample_completions,
-    summed,
     teacher_force,
 )
 from common.questions import FACT_END, Question, is_correct
+from common.report import totals
+from common.results import results_row
 from common.tokenizer import char_tokenizer
 
 META = paper_meta()
@@ -251,25 +250,25 @@ def graded(draw):
 
 @given(graded())
 @settings(max_examples=40)
-def test_summed_and_parts_agree_with_counting_by_hand(questions_and_table):
+def test_totals_agree_with_counting_by_hand(questions_and_table):
     _, table = questions_and_table
     rows = list(table.itertuples())
     names = {'addition': 'add', 'subtraction': 'sub', 'facts': 'facts', 'mul': 'mul', 'verbs': 'verbs'}
-    cut = parts(table)
+    found = totals(table)
     tasks = {name for name, task in names.items() if any(r.task == task for r in rows)}
-    assert set(cut) == tasks | {r.group for r in rows}
-    for name, part in cut.items():
-        own = [r for r in rows if r.group == name or r.task == names.get(name)]
-        assert list(part.prompt) == [r.prompt for r in own]
-        assert summed(part) == {
-            'questions': len(own), 'questions_right': sum(2 * r.correct > SAMPLES for r in own),
-            'total': SAMPLES * len(own),
-            'correct': sum(r.correct for r in own), 'acc': sum(r.correct for r in own) / (SAMPLES * len(own)),
-            'prob': pytest.approx(sum(r.prob for r in own) / len(own))}
+    assert {total['group'] for total in found} == tasks | {r.group for r in rows}
+    for total in found:
+        part = [r for r in rows if r.group == total['group'] or r.task == names.get(total['group'])]
+        assert total == {
+            'group': total['group'], 'questions': len(part), 'total': SAMPLES * len(part),
+            'questions_right': sum(2 * r.correct > SAMPLES for r in part),
+            'correct': sum(r.correct for r in part), 'acc': sum(r.correct for r in part) / (SAMPLES * len(part)),
+            'prob': pytest.approx(sum(r.prob for r in part) / len(part))}
     # tasks first, in the order of their questions, then the groups in theirs
-    tasks = [name for name in cut if name in names]
-    assert tasks == sorted(tasks, key=lambda name: [r.task for r in rows].index(names[name]))
-    assert [name for name in cut if name not in names] == [g for g in ('seen', 'held out', 'beyond') if g in cut]
+    found = [total['group'] for total in found]
+    tasks = [name for name in found if name in names]
+    assert found[:len(tasks)] == tasks == sorted(tasks, key=lambda name: [r.task for r in rows].index(names[name]))
+    assert found[len(tasks):] == [g for g in ('seen', 'held out', 'beyond') if g in found]
 
 
 @given(graded())

@@ -21,9 +21,9 @@ from common.answers import append_answers, read_answers
 from common.checkpoint import load_model
 from common.dataset import load_meta, meta_bytes
 from common.errors import UserError
-from common.evaluate import grade, next_token_logits, results_row
+from common.evaluate import grade, next_token_logits
 from common.questions import Question, arithmetic_questions
-from common.results import tell_apart
+from common.results import results_row, tell_apart
 from common.weights import append_weights, flat, read_weights
 
 SUMS = [REPO / f'results/math_mini_{width}' for width in (14, 28, 56)]
