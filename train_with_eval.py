@@ -79,7 +79,7 @@ RANGES = {
     'temperature learning_rate max_iters weight_decay grad_clip warmup_iters min_lr': (0, math.inf),
     'dropout beta1 beta2': (0, 1), 'seed': (0, 2**32), 'num_threads': (0, 1025),
     'dtype': 'auto float32 bfloat16', 'backend': 'auto nccl gloo', 'fused': 'auto True False'}
-if __name__ == '__main__':
+if __name__ == '__main__':  # sweep.py executes what stands above this
     report_errors()
     config, given = configure(globals(), RANGES)
     if os.environ.get('RANK', '0') != '0':

@@ -235,4 +235,4 @@ def test_sums_that_cannot_be_asked_are_refused(project):
                   says='whose answer is a number: try')
     project.check('data/as_math/prepare.py', '--max_operand=2', '--held_out', '--name=few')
     project.check('train_with_eval.py', *TINY, '--dataset=few', '--out_dir=few_digits')
-    project.fails('eval_as_math.py', '--out_dir=few_digits', '--max_operand=6', says="has no '5', '6', ")
+    project.fails('eval_as_math.py', '--out_dir=few_digits', '--max_operand=6', says="does not know '5', '6', ")

@@ -40,11 +40,11 @@ def test_samples_follow_their_seed_and_checkpoint_and_differ_from_each_other(pro
 
 
 @pytest.mark.parametrize('options, says', [
-    (['--start=<3*4= é3'], "has no '*', 'é'"), (['--start='], '--start is empty'),
+    (['--start=<3*4= é3'], "does not know '*', 'é'"), (['--start='], '--start is empty'),
     (['--num_samples=0'], 'num_samples'), (['--start=FILE:nowhere.txt'], 'cannot read nowhere.txt: No such file'),
     (['--start=FILE:'], 'cannot read'), (['--start=FILE:data'], 'cannot read data: Is a directory'),
     (['--start=FILE:ckpt.pt'], 'not UTF-8'), (['--start=FILE:empty.txt'], 'empty.txt is empty'),
-    (['--start=FILE:tab.txt'], "has no '\\t'"), (['--max_new_tokens=0'], 'max_new_tokens'),
+    (['--start=FILE:tab.txt'], "does not know '\\t'"), (['--max_new_tokens=0'], 'max_new_tokens'),
     (['--temperature=-1'], 'temperature'), (['--top_k=-1'], 'top_k'), (['--seed=-1'], 'seed'),
     (['--device=abacus'], 'abacus'),
     (['--out_dir=nowhere'], 'nowhere not found'), (['--init_from=gpt3'], 'gpt3 is neither a folder nor one of gpt2'),
