@@ -18,7 +18,7 @@ from common.tokenizer import char_tokenizer
 def dataset_name(text):
     """An argparse type: the plain name of a folder in data/ that has no prepare.py."""
     if not text or Path(text).name != text or text.startswith('.') or len(os.fsencode(text)) > 255:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a plain folder name")
+        raise argparse.ArgumentTypeError(f"{text!r} is not the plain name of a folder")
     if (DATA / text / 'prepare.py').exists():
         raise argparse.ArgumentTypeError(f"data/{text} has a prepare.py of its own: choose another name")
     return text
