@@ -62,7 +62,8 @@ def test_a_truncated_checkpoint(project, part):
 
 @pytest.mark.parametrize('name, content, says', [
     ('train.bin', lambda c: c[:-1], 'incomplete'), ('train.bin', lambda c: b'', 'is empty'),
-    ('train.bin', lambda c: c[:1000], 'does not contain'), ('val.bin', lambda c: b'\xff' * 100, 'outside the vocabulary'),
+    ('train.bin', lambda c: c[:1000], 'does not contain'),
+    ('val.bin', lambda c: b'\xff' * 100, 'outside the vocabulary'),
     ('meta.pkl', lambda c: c[:100], 'cannot be read'), ('meta.pkl', lambda c: b'garbage', 'cannot be read'),
     ('meta.pkl', lambda c: b'', 'cannot be read'),
     ('meta.pkl', lambda c: b"cos\nsystem\n(S'touch owned'\ntR.", 'os.system'),

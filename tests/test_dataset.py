@@ -134,7 +134,8 @@ def test_k_rounds_hold_out_20_k_of_200_questions_into_a_folder_of_their_own(fres
     (['--held_out_rounds=-1'], 'from 0 to 9'), (['--held_out_rounds=1', '--max_operand=8'], 'even'),
     (['--name=a/b'], 'plain name'), (['--name=../as_math'], 'plain name'), (['--name=/tmp/x'], 'plain name'),
     (['--name='], 'plain name'),
-    (['--name=..'], 'plain name'), (['--name=.hidden'], 'plain name'), (['--name=facts_char'], 'data/facts_char has a prepare.py of its own'),
+    (['--name=..'], 'plain name'), (['--name=.hidden'], 'plain name'),
+    (['--name=facts_char'], 'data/facts_char has a prepare.py of its own'),
 ])
 def test_impossible_options_are_refused_and_change_nothing(bare, options, says):
     files = {path: path.read_bytes() for path in (bare.folder / 'data').rglob('*') if path.is_file()}

@@ -140,7 +140,8 @@ def test_what_is_known_from_the_right_answers_is_not_computed_again_and_changes_
     forced = teacher_force(trained, TOKENIZER, questions)
     plain = sample_completions(trained, forced.prompts, 10, 4, 0.01, 10)
     real = next_token_logits
-    monkeypatch.setattr('common.evaluate.next_token_logits', lambda model, some: contexts.extend(some) or real(model, some))
+    monkeypatch.setattr('common.evaluate.next_token_logits',
+                        lambda model, some: contexts.extend(some) or real(model, some))
     fast = [sample_answers(trained, TOKENIZER, questions, forced)[i] for i in range(200)]
     right = {tuple(p + a[:n]) for p, a in zip(forced.prompts, forced.answers) for n in range(len(a))}
     assert contexts and not right & set(map(tuple, contexts))

@@ -390,8 +390,7 @@ def test_learning_curves_are_those_of_results_csv(look):
 
 @pytest.fixture(scope='module')
 def two_runs(browser, tmp_path_factory):
-    """The page of two runs that differ in their evaluations, questions, characters and the answer to 1+2; the first has kept
-    its weights."""
+    """The page of two runs that differ in nearly everything, also in the answer to 1+2; the first kept its weights."""
     folder = tmp_path_factory.mktemp('two')
     _, meta = write_run(folder / 'a/run', arithmetic_questions(max_operand=2), [0, 20, 40])
     for i in (0, 20, 40):
@@ -405,7 +404,8 @@ def two_runs(browser, tmp_path_factory):
 def test_the_slider_has_the_evaluations_of_all_runs_and_each_says_which_of_its_own_it_shows(two_runs):
     assert two_runs.locator('.run h2').all_text_contents() == ['a/run', 'b/run']
     assert two_runs.evaluate('iters') == [0, 10, 20, 35, 40]
-    for iteration, whens in ((0, ['', 'its first evaluation: iteration 10']), (10, ['its latest evaluation: iteration 0', '']),
+    for iteration, whens in ((0, ['', 'its first evaluation: iteration 10']),
+                             (10, ['its latest evaluation: iteration 0', '']),
                              (20, ['', 'its latest evaluation: iteration 10']),
                              (35, ['its latest evaluation: iteration 20', ''])):
         go(two_runs, iteration)
@@ -435,12 +435,14 @@ def test_the_predictions_of_a_run_end_at_its_last_evaluation(two_runs):
     """A prediction that begins there is seen as well."""
     cell(two_runs, '<1+2=').click()
     ends = two_runs.evaluate('''() => [...document.querySelectorAll('#known .strip')].map(svg => {
-        const {x, width} = [...svg.querySelectorAll('rect')].at(-1); return x.baseVal.value + width.baseVal.value; })''')
+        const {x, width} = [...svg.querySelectorAll('rect')].at(-1);
+        return x.baseVal.value + width.baseVal.value; })''')
     width = two_runs.evaluate('document.querySelector("#known .strip").width.baseVal.value')
     assert ends == pytest.approx([width - 10, 40 + (width - 50) * 35 / 40])
     last = two_runs.evaluate('''() => { const said = {said: '1', right: true};
         const svg = strip(axis, 300, '', 's0', [{iter: 0, ...said}, {iter: 35, ...said}], 35);
-        const {x, width} = [...svg.querySelectorAll('rect')].at(-1); return [x.baseVal.value, width.baseVal.value]; }''')
+        const {x, width} = [...svg.querySelectorAll('rect')].at(-1);
+        return [x.baseVal.value, width.baseVal.value]; }''')
     end = 40 + 250 * 35 / 40
     assert last == pytest.approx([end - 3, 3])
 
@@ -487,7 +489,8 @@ def test_an_answer_is_computed_without_reading_its_text_again(two_runs):
 def test_a_step_is_read_as_words(two_runs):
     cell(two_runs, '<1+2=').click()
     step, options = two_runs.locator('.step').first, two_runs.locator('.step').first.locator('.option')
-    said = [f"{option.locator('.ch').text_content()}, {option.locator('.percent').text_content()}" for option in options.all()]
+    said = [f"{option.locator('.ch').text_content()}, {option.locator('.percent').text_content()}"
+            for option in options.all()]
     assert step.get_attribute('aria-label') == 'step 1: ' + '; '.join(said)
 
 
@@ -516,7 +519,8 @@ def test_forced_colours_leave_the_probabilities_and_the_frames(two_runs):
 
 def test_nothing_scrolls_by_itself_in_print(two_runs):
     two_runs.emulate_media(media='print')
-    panel = two_runs.locator('#question').evaluate('e => [getComputedStyle(e).position, e.scrollHeight - e.clientHeight]')
+    panel = two_runs.locator('#question').evaluate(
+        'e => [getComputedStyle(e).position, e.scrollHeight - e.clientHeight]')
     two_runs.emulate_media(media='screen')
     assert panel == ['static', 0]
 
@@ -527,7 +531,8 @@ def test_a_cell_shows_what_fits_of_a_prediction_and_says_what_it_leaves_out(look
     for said, shown in (('6561', '6561'), ('-100', '−100'), ('12345', '12…')):
         text, cell_width, span_width = page.evaluate('''said => { const [td] = runs[0].cells;
             showCell(runs[0], 0, {prob: 0.1, said, right: false});
-            return [td.textContent, td.getBoundingClientRect().width, td.firstChild.getBoundingClientRect().width]; }''', said)
+            const widths = [td, td.firstChild].map(e => e.getBoundingClientRect().width);
+            return [td.textContent, ...widths]; }''', said)
         assert text == shown and span_width <= cell_width
 
 
@@ -667,7 +672,8 @@ def test_every_picture_and_field_has_a_name(look):
 
 def test_the_command_writes_one_page_beside_a_run_or_in_the_current_folder(project):
     out = project.check('explore.py', '--out_dir=math_mini_14', './math_mini_14/')  # the same folder
-    assert out.startswith('wrote math_mini_14/explore.html (0.') and (project.folder / 'math_mini_14/explore.html').exists()
+    assert out.startswith('wrote math_mini_14/explore.html (0.')
+    assert (project.folder / 'math_mini_14/explore.html').exists()
     project.check('explore.py', 'math_mini_14', '--out_dir', 'facts_mini_14', 'both_mini_14')
     html = (project.folder / 'explore.html').read_text()
     assert all(f'"name": "{kind}_mini_14"' in html for kind in ('math', 'facts', 'both'))

@@ -254,7 +254,8 @@ def test_questions_in_gpt2s_encoding_are_scored_on_what_follows_naturally(tmp_pa
     model = GPT(GPTConfig(block_size=24, vocab_size=tokenizer.vocab_size, n_layer=1, n_head=2, n_embd=32))
     train(model, tokenizer.encode(''.join(LINES) * 3), steps=150)
     forced = teacher_force(model, tokenizer, questions)
-    for question, samples in zip(questions, sample_answers(model, tokenizer, questions, forced, num_samples=2), strict=True):
+    answers = sample_answers(model, tokenizer, questions, forced, num_samples=2)
+    for question, samples in zip(questions, answers, strict=True):
         assert all(is_correct(question, text) for text in samples), (question, samples)
     probs = answer_probs(forced)
     assert probs.min() > 0.5
