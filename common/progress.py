@@ -47,7 +47,7 @@ class Progress:
         self.seconds, self.t0 = {'train_s': 0.0, 'eval_s': 0.0, **seconds}, time.perf_counter()
         self.shown = iter_num, self.seconds['train_s']  # when the last line was printed
         self.bar = tqdm(total=max_iters, initial=iter_num, desc=os.path.basename(out_dir), dynamic_ncols=True,
-                        disable=quiet or not (sys.stdout.isatty() and sys.stderr.isatty()),
+                        disable=quiet or not all(stream and stream.isatty() for stream in (sys.stdout, sys.stderr)),
                         bar_format='{desc} {n}/{total} |{bar}| {remaining}{postfix}')
 
     def clock(self, what):

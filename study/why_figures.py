@@ -95,7 +95,7 @@ def draw_time(numbers):
             iters = means.condition.str.replace(',', '').str.split().str[0].astype(int)
             draw_means(ax, iters, means, color=colour, marker=marker, label=f'{decay:g}')
         ax.set(title=f'width {width}')
-        log_axis(ax, READ.values(), xlabel='iteration')
+        log_axis(ax, [*READ.values()], xlabel='iteration')
     axes[0].set_ylabel(f'held-out accuracy (%)\n{NOTE}')
     figure.legend(*axes[0].get_legend_handles_labels(), title='weight\ndecay', loc='outside right center',
                   frameon=False)
