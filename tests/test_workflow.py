@@ -57,11 +57,11 @@ def test_one_seed_gives_one_results_csv_and_another_another(project):
 
 def test_checkpoints_are_the_best_so_far_or_the_latest(project):
     """ckpt.pt has the best validation loss, or is the latest; ckpt_best_* are of the iteration with the best score."""
-    tame = [*TINY, '--max_iters=4', '--eval_interval=1', '--full_eval_interval=1', '--warmup_iters=0', '--batch_size=64']
+    mild = [*TINY, '--eval_interval=1', '--full_eval_interval=1', '--warmup_iters=0', '--batch_size=64']
     for options in ([], ['--always_save_checkpoint=True']):
-        project.check('train_with_eval.py', 'config/train_both_mini_14.py', *tame, *options, '--out_dir=best')
+        project.check('train_with_eval.py', 'config/train_both_mini_14.py', *mild, '--max_iters=4', *options, '--out_dir=best')
         # it goes on with a learning rate that is far too large, so that the final loss is worse
-        project.check('train_with_eval.py', '--init_from=resume', '--out_dir=best', '--max_iters=8', '--learning_rate=10')
+        project.check('train_with_eval.py', '--init_from=resume', '--out_dir=best', '--max_iters=8', '--learning_rate=9')
         table = results(project, 'best')
         ckpt = torch.load(project.folder / 'best/ckpt.pt', weights_only=True)
         assert 0 < table.val_loss.idxmin() < 8 and ckpt['best_val_loss'] == table.val_loss.min()
@@ -120,7 +120,7 @@ def test_eval_only_prints_and_writes_nothing(project):
     assert not (project.folder / 'new').exists()
 
 
-def test_a_model_folder_is_evaluated_on_its_has_questions_whatever_becomes_of_the_data(project):
+def test_a_model_folder_is_evaluated_on_its_own_questions_whatever_becomes_of_the_data(project):
     out = project.check('eval_as_math.py', '--out_dir=math_mini_14')
     project.check('data/as_math/prepare.py', '--held_out', '1,2', '--max_operand=12')
     assert project.check('eval_as_math.py', '--out_dir=math_mini_14') == out
