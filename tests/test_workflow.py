@@ -57,11 +57,13 @@ def test_one_seed_gives_one_results_csv_and_another_another(project):
 
 def test_checkpoints_are_the_best_so_far_or_the_latest(project):
     """ckpt.pt has the best validation loss, or is the latest; ckpt_best_* are of the iteration with the best score."""
-    mild = [*TINY, '--eval_interval=1', '--full_eval_interval=1', '--warmup_iters=0', '--batch_size=64']
+    mild = ['config/train_both_mini_14.py', *TINY, '--eval_interval=1', '--full_eval_interval=1', '--warmup_iters=0',
+            '--batch_size=64']
     for options in ([], ['--always_save_checkpoint=True']):
-        project.check('train_with_eval.py', 'config/train_both_mini_14.py', *mild, '--max_iters=4', *options, '--out_dir=best')
+        project.check('train_with_eval.py', *mild, *options, '--out_dir=best')
         # it goes on with a learning rate that is far too large, so that the final loss is worse
-        project.check('train_with_eval.py', '--init_from=resume', '--out_dir=best', '--max_iters=8', '--learning_rate=9')
+        project.check('train_with_eval.py', '--init_from=resume', '--out_dir=best', '--learning_rate=9',
+                      '--max_iters=8')
         table = results(project, 'best')
         ckpt = torch.load(project.folder / 'best/ckpt.pt', weights_only=True)
         assert 0 < table.val_loss.idxmin() < 8 and ckpt['best_val_loss'] == table.val_loss.min()
