@@ -383,7 +383,7 @@ function liveOf(run, {unknown, right, steps}) {
   return make('section', {class: 'live', 'aria-label': `the model of ${run.name}`},
     runs.length > 1 && make('h3', {}, key(run.style), run.name),
     make('p', {class: away ? 'note away' : 'note'}, `This is the model of iteration ${count(iter)} (${source})`,
-         away && `: the folder has no weights of iteration ${count(asked)}. Train with --keep_weights to keep them.`),
+         away && `: this page has no weights of iteration ${count(asked)}. Train with --keep_weights to keep them.`),
     vocabularies.size > 1 && make('p', {class: 'note'}, `Characters: ${vocabularyText(run)}`),
     unknown.length ? missing() : steps.length ? answer() : make('p', {class: 'note'}, 'Type at least one character.'));
 }

@@ -775,7 +775,7 @@ def test_without_kept_weights_the_page_says_whose_answer_it_is(look):
     page = look(SUMS[0])
     go(page, 5000)
     assert page.locator('.away').text_content() == (
-        'This is the model of iteration 30,000 (ckpt.pt): the folder has no weights of iteration 5,000. '
+        'This is the model of iteration 30,000 (ckpt.pt): this page has no weights of iteration 5,000. '
         'Train with --keep_weights to keep them.')
 
 
