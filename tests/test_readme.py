@@ -9,6 +9,7 @@ import pytest
 from conftest import REPO
 
 from common.results import read_sweep, summarize
+from common.statistics import difference
 from configurator import settings_of
 from paper.table import table
 
@@ -65,6 +66,23 @@ def test_the_findings_are_in_the_numbers_of_the_study():
     assert '2 to 3% at widths 28 and 56' in text and '99.8% of their training questions' in text
     assert all(2 <= round(percent('heldout_acc', width)[0]) <= 3 for width in (28, 56))
     assert all(round(percent('seen_acc', width)[0], 1) == 99.8 for width in (28, 56))
+
+
+def test_what_is_said_of_the_papers_four_questions_is_in_the_committed_runs():
+    runs = read_sweep(REPO / 'results/paper')
+    final = {width: pd.Series([rows.heldout_acc.iloc[-1] for rows in runs[f'math_mini_{width}'].values()])
+             for width in (14, 28, 56)}
+    falls = f'falls from {100 * final[14].mean():.1f}% at width 14 to {100 * final[28].mean():.0f} at'
+    assert falls in ' '.join(README.split())
+    assert f'Of {len(final[14])} seeds, {sum(final[14] == 1)} do.' in README
+    page = ' '.join((REPO / 'docs/results.md').read_text(encoding='utf-8').split())
+    value, low, high, p = difference(final[14], final[28])
+    assert f'by {100 * value:.1f} points ({100 * low:.1f} to {100 * high:.0f}; exact permutation test' in page
+    assert f'p = {p:.5f})' in page
+    for width, words in ((28, 'peaks at {:.0f}% on average (iteration {:,})'),
+                         (56, 'width 56 at {:.1f}% (iteration {:,})')):
+        curve = pd.concat(runs[f'math_mini_{width}'].values()).groupby('iter').heldout_acc.mean()
+        assert words.format(100 * curve.max(), int(curve.idxmax())) in page
 
 
 def test_the_page_of_speed_has_what_the_benchmark_printed():
