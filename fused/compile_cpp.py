@@ -40,9 +40,13 @@ def cache_folder():
         if not is_ours(folder):
             raise PermissionError
         folder.chmod(0o700)  # whatever made it may have let others write in it
-        tempfile.TemporaryFile(dir=folder).close()
+        tempfile.TemporaryDirectory(dir=folder).cleanup()
     except (OSError, RuntimeError):  # RuntimeError if the user has no home
-        folder = Path(tempfile.mkdtemp(prefix='fused_step_'))
+        try:
+            folder = Path(tempfile.mkdtemp(prefix='fused_step_'))
+        except OSError as error:
+            raise RuntimeError(f"the step cannot be compiled ({error.strerror}): let XDG_CACHE_HOME name a folder that "
+                               "can be written") from None
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 

@@ -5,9 +5,11 @@ The fused step in C++: its gradients and updates against PyTorch's, its reproduc
 import copy
 import ctypes
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -449,6 +451,16 @@ def test_a_cache_folder_that_cannot_be_written_gives_way_to_a_temporary_one(cach
     model, ids, starts = make()
     fused(model).gradients(ids, starts)
     assert cache not in Path(build()).parents and cache.is_file()
+
+
+def test_without_any_folder_to_compile_into_training_is_told_so_and_goes_on(cache, monkeypatch, capsys):
+    cache.write_text('a file where the folder should be')
+    monkeypatch.setattr(tempfile, 'tempdir', str(cache / 'nowhere'))
+    model, *_ = make()
+    optimizer = model.configure_optimizers(0.0, 1e-2, (0.9, 0.99), 'cpu')
+    assert load_fused_step('auto', model, optimizer, 'cpu', 'float32', batch_size=100, n_threads=1) is None
+    said = capsys.readouterr().out
+    assert re.fullmatch('the step cannot be compiled .*XDG_CACHE_HOME.*; training with torch.*\n', said)
 
 
 @pytest.mark.skipif(not hasattr(os, 'getuid'), reason='folders have no modes')
