@@ -14,12 +14,11 @@ from common.files import write_file
 # the names that training, evaluation and plotting give to the files of a model folder
 RUN_FILE = (r'(ckpt\w*\.pt|results\.csv|temp\.csv|answers\.csv\.gz|weights\.bin|meta\.pkl|'
             r'(vocab|tokenizer)\.json|merges\.txt)')
-HOUSEKEEPING = {'.lock', '.gitignore'}  # a folder that holds nothing else is empty
+HOUSEKEEPING = {'.lock', '.gitignore'}
 VOCABULARY = {'meta.pkl', 'vocab.json', 'merges.txt', 'tokenizer.json'}
-# what systems, file servers and notebooks put into any folder, and the runs that were moved aside within it
-IGNORED = (r'\.DS_Store|\._.*|\.Trash.*|\.Spotlight-V100|\.fseventsd|thumbs\.db|desktop\.ini|\.directory|lost\+found|'
-           r'\.nfs.*|\.fuse_hidden.*|\.snapshot|@eaDir|#recycle|\.ipynb_checkpoints|earlier\.\d+|'
-           r'\.gitignore\.\d+\.tmp')
+# what systems, file servers, notebooks and this program put into any folder, but for a user's repository, and the runs
+# that were moved aside within it
+IGNORED = (r'(?!\.git$)[.@#$~].*|lost\+found|System Volume Information|thumbs\.db|desktop\.ini|earlier\.\d+')
 # why a folder cannot be renamed, although it can be written into
 UNMOVABLE = {errno.EBUSY, errno.EXDEV, errno.EACCES, errno.EPERM, errno.EROFS}
 OUTPUT_FILE = r'wandb|\w+\.(png|pdf|svg|gif|mp4|json|html)(\.\d+\.tmp)?'
@@ -27,8 +26,7 @@ OUTPUT_FILE = r'wandb|\w+\.(png|pdf|svg|gif|mp4|json|html)(\.\d+\.tmp)?'
 
 def contents(folder):
     """The names in a folder, without those that say nothing about whose it is."""
-    return {name for name in os.listdir(folder)
-            if name not in HOUSEKEEPING and not re.fullmatch(IGNORED, name, re.IGNORECASE)}
+    return {name for name in os.listdir(folder) if not re.fullmatch(IGNORED, name, re.IGNORECASE)}
 
 
 def lock_folder(folder, taken="another run is training in {}", remedy="wait for it, or choose another --out_dir"):

@@ -92,7 +92,7 @@ def test_a_run_that_goes_on_keeps_its_files_but_for_half_written_ones(runs):
 
 
 @pytest.mark.parametrize('strange', ['thesis.tex', 'prepare.py', 'data/', 'seed_1337/ckpt.pt', 'results.csv.bak',
-                                     'input.txt'])
+                                     'input.txt', '.git/config'])
 def test_a_folder_with_what_no_run_wrote_is_refused_and_nothing_moves(runs, strange):
     path = runs / 'run' / strange
     (path if strange.endswith('/') else path.parent).mkdir(parents=True, exist_ok=True)
@@ -186,7 +186,8 @@ def test_where_files_cannot_be_locked_a_run_goes_on_and_says_so(runs, monkeypatc
 
 
 @pytest.mark.parametrize('name', ['.DS_Store', '._ckpt.pt', 'Thumbs.db', '.nfs0001', '.ipynb_checkpoints/', '@eaDir/',
-                                  'lost+found/', 'desktop.ini', '.fuse_hidden0001'])
+                                  'lost+found/', 'desktop.ini', '.fuse_hidden0001', '$RECYCLE.BIN/', '@Recycle/',
+                                  '.zfs/', 'System Volume Information/', '.localized', '~$plot.png'])
 def test_what_the_system_puts_into_a_folder_makes_it_neither_strange_nor_a_run(runs, name):
     for folder in ('run', 'fresh'):
         (runs / folder).mkdir(exist_ok=True)
