@@ -138,11 +138,13 @@ def page_of(runs):
 if __name__ == '__main__':
     parser = argument_parser(__doc__)
     parser.add_argument('folders', nargs='*', metavar='F', help='model folders')
-    parser.add_argument('--out_dir', nargs='+', action='extend', default=[], metavar='F', help='the same as F')
+    parser.add_argument('--model_folder', '--out_dir', nargs='+', action='extend', default=[], metavar='F',
+                        help='the same as F')
     parser.add_argument('--checkpoint', default='', metavar='FILE', help='show only this model of each (default: all)')
     parser.add_argument('--output', metavar='FILE', help='file to write (default: explore.html)')
     args = parser.parse_args()
-    folders = list({Path(folder).resolve(): folder for folder in args.out_dir + args.folders}.values())
+    folders = list({Path(folder).resolve(): folder for folder in args.model_folder + args.folders
+                    if not folder.endswith('.log')}.values())  # of seed_*
     if not folders:
         parser.error("name a model folder: --out_dir=FOLDER")
     if len(folders) > MOST_RUNS:

@@ -4,6 +4,7 @@ A sweep is a folder of CONFIG/seed_N model folders, as sweep.py makes it, or a c
 columns config and seed, results.csv.gz, as summarize.py --output makes it.
 """
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -63,7 +64,7 @@ def read_seeds(folder):
 
 def tell_apart(folders):
     """Names of model folders: as many of the last parts of each path as tell them apart, CONFIG/seed_N in a sweep."""
-    paths = [Path(folder).resolve() for folder in folders]
+    paths = [Path(os.path.abspath(folder)) for folder in folders]  # a link keeps its name
     n = 2 if any(path in seed_folders(path.parent).values() for path in paths) else 1
     while len({path.parts[-n:] for path in paths}) < len({*paths}):
         n += 1

@@ -124,6 +124,12 @@ def go(page, iteration):
     page.evaluate('iter => showStep(iters.indexOf(iter))', iteration)
 
 
+def test_a_link_to_a_model_folder_is_called_by_its_own_name(tmp_path):
+    (tmp_path / 'run').mkdir()
+    (tmp_path / 'link').symlink_to('run')
+    assert tell_apart([tmp_path / 'link', f'{tmp_path}/./run/']) == ['link', 'run']
+
+
 # -----------------------------------------------------------------------------
 # the model in the page
 
@@ -674,6 +680,7 @@ def test_the_command_writes_one_page_beside_a_run_or_in_the_current_folder(proje
     out = project.check('explore.py', '--out_dir=math_mini_14', './math_mini_14/')  # the same folder
     assert out.startswith('wrote math_mini_14/explore.html (0.')
     assert (project.folder / 'math_mini_14/explore.html').exists()
+    assert project.check('explore.py', '--model_folder', 'math_mini_14', 'seed_1.log') == out, 'of seed_*'
     project.check('explore.py', 'math_mini_14', '--out_dir', 'facts_mini_14', 'both_mini_14')
     html = (project.folder / 'explore.html').read_text()
     assert all(f'"name": "{kind}_mini_14"' in html for kind in ('math', 'facts', 'both'))
