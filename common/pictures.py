@@ -15,14 +15,21 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
+from common.errors import UserError, explained, say
+
 OWN_SETTINGS = 'matplotlib' not in sys.modules  # else a program that imports this draws with settings of its own
 if OWN_SETTINGS:
-    os.environ['MPLBACKEND'] = 'Agg'  # a notebook's own backend is often not there for its !commands
-import matplotlib
-
-if OWN_SETTINGS:
-    matplotlib.rcdefaults()  # the user's matplotlibrc may ask for LaTeX
-import matplotlib.pyplot as plt
+    # A notebook's own backend is often not there for its !commands. The user's matplotlibrc may ask for LaTeX, or be no
+    # UTF-8 text; one in the current folder comes before the one that the environment names.
+    os.environ.update(MPLBACKEND='Agg', MATPLOTLIBRC=os.devnull)
+    current_folder = os.getcwd()
+    os.chdir(os.sep)
+with explained("matplotlib cannot be imported: {}", OSError):  # e.g. without a folder for its cache
+    import matplotlib
+    if OWN_SETTINGS:
+        os.chdir(current_folder)
+        matplotlib.rcdefaults()  # on Windows os.devnull may not count as a file
+    import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.collections import PatchCollection
@@ -31,7 +38,6 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, NullLocator
 from PIL import Image
 
-from common.errors import UserError, explained, say
 from common.files import write_file
 from common.questions import LABELS, operands, short_names
 
@@ -129,7 +135,7 @@ def split_panels(table):
     """What each panel shows of a graded table: a list of (task, its prompts, whether they are a grid)."""
     panels = []
     for task, prompts in table.groupby('task', sort=False).prompt.unique().items():
-        if operands(prompts):
+        if (pairs := operands(prompts)) and np.ptp(pairs, axis=0).all():  # the 2 of <7^2= never varies
             panels.append((task, prompts, True))
         else:
             panels += [(task, some, False) for some in np.array_split(prompts, math.ceil(len(prompts) / MOST_BARS))]
@@ -169,13 +175,13 @@ def draw_tables(figure, columns, panels, words, tables, titles):
     """Draw each model's graded table into its column of axes; if there is one column, its title is the figure's."""
     for column, table, title in zip(columns, tables, titles):
         titled = set()
-        for ax, (task, prompts, _) in zip(column, panels):
+        for ax, (task, prompts, is_grid) in zip(column, panels):
             ax.clear()
             of_task = table[table.task == task]
             part = of_task[of_task.prompt.isin(prompts)]
             if part.empty:
                 ax.axis('off')
-            elif pairs := operands(part.prompt):
+            elif is_grid and (pairs := operands(part.prompt)):
                 draw_grid(ax, part, np.array(pairs))
             else:
                 draw_bars(ax, part, words)
@@ -272,7 +278,7 @@ def film(models, output):
     # one palette for all frames, which makes the file a third as large
     palette = Image.fromarray(np.vstack(frames[::6])).quantize(128, Image.Quantize.MAXCOVERAGE)
     images = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
-    with tempfile.TemporaryDirectory() as folder:
+    with explained(f"cannot write {output}: {{}}", OSError), tempfile.TemporaryDirectory() as folder:
         gif, mp4 = Path(folder, 'film.gif'), Path(folder, 'film.mp4')
         images[0].save(gif, save_all=True, append_images=images[1:], loop=0,
                        duration=[2500, *[160] * (len(images) - 2), 2500])

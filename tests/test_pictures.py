@@ -4,6 +4,7 @@ import re
 import runpy
 import shutil
 import sys
+import tempfile
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from PIL import Image
 from common import pictures
 from common.answers import add_verdicts
 from common.checkpoint import load_model
+from common.errors import UserError
 from common.gpt2 import save_gpt2
 from common.questions import Question, arithmetic_questions, short_names
 from common.results import CLASSIC_COLUMNS
@@ -90,6 +92,11 @@ def test_prompts_of_two_numbers_are_a_grid_whatever_the_operation():
     axes = draw(table_of(questions, [q.answer if q.prompt != '<12*12=' else '10044' for q in questions]))[0]
     cells = {tuple(map(round, text.get_position())): text.get_text() for text in axes.texts}
     assert cells[11, 12] == '132' and cells[12, 12] == '100…', 'a longer prediction is not taken for a shorter one'
+
+
+def test_prompts_in_which_one_number_never_varies_are_bars():
+    questions = [Question('square', f'<{a}^2=', str(a * a)) for a in range(20)]
+    assert not draw(table_of(questions, [q.answer for q in questions]))[0].images
 
 
 def test_a_grid_too_large_for_numbers_still_marks_every_question_that_its_title_does_not_count():
@@ -381,6 +388,12 @@ def test_a_film_names_the_iteration_of_each_run_and_the_end_of_none_before_it(tm
     first, *later = [[name.split('\n', 1)[1] for name in names] for names in titles]
     assert first == later[-1] == ['iteration 500, the last evaluation', 'iteration 250, the last evaluation']
     assert later[:2] == [['iteration 0', 'iteration 0'], ['iteration 250', 'iteration 250, the last evaluation']]
+
+
+def test_a_film_without_a_temporary_folder_is_refused_in_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path / 'nowhere'))
+    with pytest.raises(UserError, match='cannot write .*film.gif: No such file'):
+        pictures.film([('one', table_of(arithmetic_questions((), 1), ['1'] * 8).assign(iter=0))], tmp_path / 'film.gif')
 
 
 def test_a_film_of_other_tasks_side_by_side_has_both_titles():
