@@ -105,4 +105,5 @@ def write_dataset(folder, text, questions):
     print(f"train with --block_size={block_size_for(questions)} or more")
     if text.count(last) == 1:
         print("as in nanoGPT, no window of training begins in the last block_size characters,")
-        print(textwrap.fill(f"so the last line is learnt less well than others: {last!r}", 80, break_on_hyphens=False))
+        print(textwrap.fill(f"so the last line is learnt less well than others: {last[-60:]!r}", 80,
+                            break_on_hyphens=False))

@@ -215,6 +215,12 @@ def test_the_last_line_is_said_to_be_learnt_less_well_only_if_it_stands_once(dat
     assert ("learnt less well than others: 'The cow says moo '" in out) == (times == 1)
 
 
+def test_of_a_text_without_lines_only_the_end_is_printed(data, capsys):
+    questions = [Question('add', f'<{a}+1=', str(a + 1)) for a in range(99)]
+    write_dataset(data / 'own', ''.join(q.line for q in questions), questions)
+    assert len(capsys.readouterr().out.split('learnt less well')[1]) < 90
+
+
 def test_a_task_whose_questions_end_in_two_ways_is_refused_and_named(data):
     questions = [Question('own', 'a ', 'b', 'seen', ';'), Question('own', 'c ', 'd', 'seen', '.')]
     with pytest.raises(UserError, match="those of 'own' end in ';' and in '.': give them one terminator"):

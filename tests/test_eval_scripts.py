@@ -50,7 +50,8 @@ def test_the_capitals_report_has_a_line_for_each(project):
         assert max(map(len, out.splitlines())) <= 80 and out.index('samples right, x = none') < out.index('Capital of')
         assert len(report['questions']) == 50 and {q['task'] for q in report['questions']} == {'facts'}
     project.fails('eval_capitals.py', '--out_dir=math_mini_14', says='whose answer is a text: try eval_as_math.py')
-    project.fails('eval_as_math.py', '--out_dir=facts_mini_14', says='whose answer is a number: try eval_capitals.py')
+    project.fails('eval_as_math.py', '--out_dir=facts_mini_14',
+                  says='whose answer is a number that does not end its line: try eval_capitals.py')
 
 
 def test_on_a_trained_checkpoint_the_scripts_say_what_the_plain_loop_says(project):
@@ -232,7 +233,7 @@ def test_sums_that_cannot_be_asked_are_refused(project):
     project.fails('eval_as_math.py', '--out_dir=math_mini_14', '--max_operand=x',
                   says='max_operand must be a whole number')
     project.fails('eval_as_math.py', '--out_dir=facts_mini_14', '--max_operand=19',
-                  says='whose answer is a number: try')
+                  says='whose answer is a number that does not end its line: try')
     project.check('data/as_math/prepare.py', '--max_operand=2', '--held_out', '--name=few')
     project.check('train_with_eval.py', *TINY, '--dataset=few', '--out_dir=few_digits')
     project.fails('eval_as_math.py', '--out_dir=few_digits', '--max_operand=6', says="does not know '5', '6', ")
