@@ -219,11 +219,12 @@ def wait_for_lock(folder):
 
 
 def last_line(folder):
-    """The last line of a run's log, which says why the run failed."""
+    """The last line of a run's output, which says why the run failed."""
     log = Path(f'{folder}.log')
     if not log.exists():
         return 'it could not be started'
-    return log.read_text(encoding='utf-8', errors='replace').strip().split('\n')[-1]
+    lines = log.read_text(encoding='utf-8', errors='replace').strip().split('\n')
+    return next((line for line in reversed(lines) if not line.startswith('$ ')), 'it printed nothing')
 
 
 def reason(error):

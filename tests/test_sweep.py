@@ -295,6 +295,13 @@ def test_why_a_cluster_lost_a_run_is_said_in_one_line(error, says):
     assert sweep.reason(RuntimeError(error)) == says
 
 
+def test_the_command_of_a_run_is_not_the_reason_why_it_failed(tmp_path):
+    for text, says in (('$ python train\nstopped\n$ python train\n', 'stopped'),
+                       ('$ python train\n', 'it printed nothing')):
+        (tmp_path / 'seed_1.log').write_text(text)
+        assert sweep.last_line(tmp_path / 'seed_1') == says
+
+
 def test_a_job_whose_time_is_up_is_queued_again_until_its_run_is_done(fresh):
     pytest.importorskip('submitit')
     train = fresh.folder / 'train_with_eval.py'
