@@ -26,7 +26,9 @@ from common.errors import UserError, explained, wrapped
 TYPES = {bool: 'True or False', int: 'a whole number', float: 'a number', str: 'a string'}
 PATHS = {'out_dir', 'init_from', 'checkpoint', 'output', 'json'}  # no shell replaces the ~ of --out_dir=~/x, so we do
 # what other programs call it
-ELSEWHERE = {'lr': 'learning_rate', 'epochs': 'max_iters', 'steps': 'max_iters', 'resume': 'init_from=resume'}
+ELSEWHERE = {'lr': 'learning_rate', 'epochs': 'max_iters', 'steps': 'max_iters', 'resume': 'init_from=resume',
+             'wd': 'weight_decay', 'num_epochs': 'max_iters', 'save_dir': 'out_dir', 'd_model': 'n_embd',
+             'bs': 'batch_size'}
 
 
 def configure(namespace, ranges, argv=None):
@@ -51,7 +53,7 @@ def configure(namespace, ranges, argv=None):
         else:
             (folders if os.path.isdir(arg) else files).append(arg)
     for folder in folders:
-        if overrides.setdefault('out_dir', folder) != folder:
+        if os.path.abspath(overrides.setdefault('out_dir', folder)) != os.path.abspath(folder):
             raise UserError(f"{overrides['out_dir']} and {folder} are two model folders: name one")
     settings, given = dict(defaults), {*overrides}
     for path in files:

@@ -47,6 +47,7 @@ def test_config_files_come_first_and_key_value_last_wherever_they_stand(tmp_path
 def test_the_model_folder_has_two_names_and_may_stand_alone(tmp_path):
     for argv in ([f'--out_dir={tmp_path}'], [f'--model_folder={tmp_path}'], ['--model_folder', tmp_path], [tmp_path]):
         assert settings(*argv, '--batch_size=3') == {**DEFAULTS, 'out_dir': str(tmp_path), 'batch_size': 3}
+    assert settings(f'{tmp_path}/', f'--out_dir={tmp_path}')['out_dir'] == str(tmp_path), 'which is the same folder'
     (tmp_path / 'config.py').write_text("out_dir = 'a'")
     assert settings(tmp_path, tmp_path / 'config.py')['out_dir'] == str(tmp_path)
     (tmp_path / 'other').mkdir()
@@ -277,7 +278,7 @@ def test_settings_that_cannot_be_are_refused_before_torch_is_imported(option, sa
 
 @pytest.mark.parametrize('option, meant', [
     ('--lr=0.1', 'learning_rate'), ('--epochs=3', 'max_iters'), ('--steps=3', 'max_iters'),
-    ('--resume', 'init_from=resume')])
+    ('--resume', 'init_from=resume'), ('--wd=0.1', 'weight_decay'), ('--d_model=9', 'n_embd')])
 def test_what_other_programs_call_a_setting_is_understood_where_it_is_one(option, meant):
     assert f'did you mean {meant}?' in without_torch('train_with_eval.py', option).stderr
     assert '--help lists all settings' in without_torch('eval_as_math.py', option).stderr
