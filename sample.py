@@ -9,6 +9,7 @@ This is nanoGPT's sample.py. It prints each sample, including the start, and a l
 """
 
 import math
+import os
 from pathlib import Path
 
 from common.errors import UserError, explained, report_errors
@@ -33,7 +34,7 @@ configure(globals(), RANGES)
 
 source = '--start'
 if start.startswith('FILE:'):
-    source = start.removeprefix('FILE:')
+    source = os.path.expanduser(start.removeprefix('FILE:'))
     with explained(f"cannot read {source}: {{}}", OSError, UnicodeDecodeError):
         start = Path(source).read_text(encoding='utf-8-sig')  # -sig: Windows' Notepad writes a byte-order mark
 if not start:

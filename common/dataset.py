@@ -20,7 +20,7 @@ from common.files import write_file
 from common.questions import FACT_END, Question, check_question, paper_questions
 from common.tokenizer import Tokenizer, char_tokenizer, gpt2_tokenizer
 
-DATA = Path(__file__).resolve().parents[1] / 'data'
+DATA = Path(__file__).absolute().parents[1] / 'data'
 SEARCHED = 2_000_000  # in at most so many tokens of a text without questions the paper's are searched
 CASE_OF = {'seen': False, 'held out': True, 'beyond': None}  # a question's group as the held_out of a case in meta.pkl
 FACT_ENDS = (FACT_END, '\n', ' \r\n', '\r\n')  # how others may end the paper's facts

@@ -15,8 +15,6 @@ import textwrap
 from contextlib import contextmanager
 
 OUT_OF_MEMORY = re.compile('(out of|allocate|not enough) memory')  # in torch's errors; numpy has a class for it
-# behind `| head`, and behind `>`: a full disk or quota, a file server that is gone, and the like
-OUTPUT_ERRORS = {errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE}
 
 
 class UserError(Exception):
@@ -39,8 +37,7 @@ def print_error(kind, error, traceback):
     elif issubclass(kind, MemoryError) or issubclass(kind, RuntimeError) and OUT_OF_MEMORY.search(str(error)):
         print(f"error: not enough memory ({one_line(error)[:150]}): "
               "lower --batch_size, --block_size or --n_embd", file=sys.stderr)
-    elif issubclass(kind, OSError) and error.errno in OUTPUT_ERRORS:
-        discard_output()  # Python would complain again when it flushes at the end
+    elif issubclass(kind, OSError) and error.filename is None and not say(''):  # stdout failed, and fails again
         if error.errno != errno.EPIPE:
             print(f"error: the output cannot be written: {error.strerror}", file=sys.stderr)
     elif issubclass(kind, ModuleNotFoundError) and '.' not in (error.name or '.'):
@@ -71,15 +68,17 @@ def one_line(error):
 
 
 def say(text):
-    """Print a line for the user. Once the pipe is closed, because nobody reads it any more, print nothing."""
+    """Print a line for the user; returns whether that worked. If not, as on a closed pipe, no more is printed."""
     try:
         print(text, flush=True)
+        return True
     except OSError:
         discard_output()
+        return False
 
 
 def discard_output():
-    """From now on this process prints nothing, whatever characters it prints."""
+    """From now on this process prints nothing, and so Python cannot complain again when it flushes at the end."""
     sys.stdout = open(os.devnull, 'w', encoding='utf-8', errors='backslashreplace')
 
 
@@ -96,5 +95,7 @@ def wrapped(docstring):
 
 def argument_parser(docstring):
     """An ArgumentParser whose --help begins with a script's docstring."""
-    return argparse.ArgumentParser(description=wrapped(docstring), allow_abbrev=False,
-                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=wrapped(docstring), allow_abbrev=False,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.register('type', None, os.path.expanduser)  # of arguments without a type: no shell replaces ~ behind a =
+    return parser

@@ -16,7 +16,7 @@ from conftest import REPO, TINY, Project
 from test_readme import BLOCKS
 
 from common.answers import append_answers
-from common.errors import UserError, wrapped
+from common.errors import UserError, argument_parser, print_error, wrapped
 from common.files import write_file
 
 SOURCES = {path.relative_to(REPO): path.read_text(encoding='utf-8') for pattern in
@@ -68,7 +68,7 @@ def test_a_report_that_cannot_be_written_ends_without_a_traceback(project):
     assert shell(project, f'{report} | head -1').stderr == ''
 
 
-@pytest.mark.parametrize('problem', [errno.EDQUOT, errno.EIO, errno.ESTALE])
+@pytest.mark.parametrize('problem', [errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ECONNRESET, errno.ENXIO])
 def test_a_quota_or_a_file_server_that_fails_behind_the_output_ends_a_script_with_a_sentence(bare, problem):
     write = f"lambda self, text: (_ for _ in ()).throw(OSError({problem}, os.strerror({problem})))"
     process = python(bare, f"import io, os, sys; file = dict(writable=lambda self: True, write={write}); sys.stdout = "
@@ -76,6 +76,11 @@ def test_a_quota_or_a_file_server_that_fails_behind_the_output_ends_a_script_wit
                      'train_with_eval.py', '--help')
     assert process.returncode == 1
     assert process.stderr == f'error: the output cannot be written: {os.strerror(problem)}\n'
+
+
+def test_an_error_that_is_not_of_the_output_is_not_taken_for_one(capsys):
+    print_error(OSError, OSError(errno.EIO, 'Input/output error'), None)  # e.g. of reading
+    assert capsys.readouterr().err == 'OSError: [Errno 5] Input/output error\n'
 
 
 # -----------------------------------------------------------------------------
@@ -135,6 +140,13 @@ def test_data_may_be_a_link_to_another_disk(fresh, tmp_path_factory):
         (prepare.parent / 'meta.pkl').unlink(missing_ok=True)
         fresh.check(prepare.relative_to(fresh.folder))
         assert (elsewhere / prepare.parent.name / 'meta.pkl').exists()
+
+
+def test_common_may_be_a_link_and_data_is_beside_the_link(fresh, tmp_path_factory):
+    (fresh.folder / 'common').rename(elsewhere := tmp_path_factory.mktemp('disk') / 'common')
+    (fresh.folder / 'common').symlink_to(elsewhere)
+    fresh.check('data/as_math/prepare.py', '--name=own')
+    assert (fresh.folder / 'data/own/meta.pkl').exists()
 
 
 # -----------------------------------------------------------------------------
@@ -269,12 +281,24 @@ def test_a_program_that_imports_ours_keeps_its_own_error_reports_and_output(room
     ('eval_as_math.py --out_dir=math_mini_14 --plot', 'grid.png')])
 def test_no_picture_depends_on_a_notebooks_backend_or_the_users_matplotlibrc(project, command, name):
     drawn = []
-    for env in (dict(MPLBACKEND=''), dict(MPLBACKEND='module://matplotlib_inline.backend_inline')):
+    for env in (dict(MPLBACKEND=''),
+                dict(MPLBACKEND='module://matplotlib_inline.backend_inline', MATPLOTLIBRC='other')):
         project.check(*command.split(), **env)
         drawn.append((project.folder / 'math_mini_14' / name).read_bytes())
         rc = 'text.usetex: True\nlines.linewidth: 9\nsavefig.bbox: tight\nbackend: QtAgg\n'
-        (project.folder / 'matplotlibrc').write_text(rc)
+        for path in ('matplotlibrc', 'other'):  # the first of them is read, and its last line is not UTF-8
+            (project.folder / path).write_bytes(rc.encode() + b'# caf\xe9')
     assert drawn[0] == drawn[1]
+
+
+@pytest.mark.parametrize('command', ['plot_results.py --model_folder math_mini_14',
+                                     'eval_as_math.py --out_dir=math_mini_14 --plot'])
+def test_without_any_folder_for_matplotlibs_cache_one_sentence_says_so(project, command):
+    code = "import os, tempfile; tempfile.tempdir = '/proc/nowhere'; os.environ['MPLCONFIGDIR'] = '/proc/nowhere'"
+    process = python(project, code, *command.split())
+    assert process.returncode == 1 and 'Traceback' not in process.stderr
+    last = process.stderr.splitlines()[-1]
+    assert last.startswith('error: matplotlib cannot be imported: ') and 'MPLCONFIGDIR' in last
 
 
 @pytest.mark.parametrize('script', [script for script in SCRIPTS if 'argparse' in SOURCES[Path(script)]
@@ -292,7 +316,17 @@ def test_a_program_that_draws_keeps_its_settings_when_it_imports_ours():
     assert subprocess.run([sys.executable, '-c', code], cwd=REPO, env=environment).returncode == 0
 
 
-def test_a_prompt_file_may_begin_with_windows_mark(project):
+def test_a_tilde_behind_an_equals_sign_is_the_home_folder_in_every_option_that_is_text(monkeypatch):
+    monkeypatch.setenv('HOME', '/home/me')
+    parser = argument_parser('')
+    for option in ('--model_folder', '--sweep'):
+        parser.add_argument(option, nargs='+' if option == '--model_folder' else None)
+    args = parser.parse_args(['--model_folder=~/x', '--sweep=~/y'])
+    assert (args.model_folder, args.sweep) == (['/home/me/x'], '/home/me/y')
+
+
+def test_a_prompt_file_may_begin_with_windows_mark_and_lie_in_the_home_folder(project):
     (project.folder / 'prompt.txt').write_text('<3+4=', encoding='utf-8-sig')
-    out = project.check('sample.py', '--out_dir=math_mini_14', '--start=FILE:prompt.txt', '--num_samples=1')
-    assert out.startswith('<3+4=')
+    for path, home in (('prompt.txt', ''), ('~/prompt.txt', str(project.folder))):
+        out = project.check('sample.py', '--out_dir=math_mini_14', f'--start=FILE:{path}', '--num_samples=1', HOME=home)
+        assert out.startswith('<3+4=')
