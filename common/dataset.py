@@ -21,7 +21,7 @@ from common.questions import FACT_END, Question, check_question, paper_questions
 from common.tokenizer import Tokenizer, char_tokenizer, gpt2_tokenizer
 
 DATA = Path(__file__).absolute().parents[1] / 'data'
-SEARCHED = 2_000_000  # in at most so many tokens of a text without questions the paper's are searched
+SEARCHED = 2_000_000  # the paper's questions are looked for in this many tokens of a text that brings none
 CASE_OF = {'seen': False, 'held out': True, 'beyond': None}  # a question's group as the held_out of a case in meta.pkl
 FACT_ENDS = (FACT_END, '\n', ' \r\n', '\r\n')  # how others may end the paper's facts
 PAPER_BLOCK_SIZE = 24  # the paper's for capitals, although some of their lines are longer
@@ -165,8 +165,10 @@ def load_dataset(dataset, block_size=None, gpt2_folder=None):
     train_ids, val_ids = (read_ids(dataset, name, meta.tokenizer.vocab_size, block_size)
                           for name in ('train.bin', 'val.bin'))
     if not meta.has_questions:
-        text = meta.tokenizer.decode(train_ids[:SEARCHED].tolist())
-        return meta._replace(questions=questions_about(text, meta.questions)), train_ids, val_ids
+        questions = questions_about(meta.tokenizer.decode(train_ids[:SEARCHED].tolist()), meta.questions)
+        if len(train_ids) > SEARCHED:  # what is not in the beginning may stand in the rest
+            questions = [q for q in questions if q.group == 'seen']
+        return meta._replace(questions=questions), train_ids, val_ids
     text = meta.tokenizer.decode(train_ids.tolist())
     check_text(text, meta.questions, f'data/{dataset}')  # evaluation must never disagree with the data
     needed = block_size_for(meta.questions)
