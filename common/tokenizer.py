@@ -69,7 +69,8 @@ def read_vocabulary(files):
     with explained(f"{names} cannot be read ({{}}): they are not of GPT-2's form, or do not belong together"):
         if len(files) == 2:
             enc = tokenizers.ByteLevelBPETokenizer(*map(str, files))
-            enc.add_special_tokens([token for token in ('<|endoftext|>', '<|startoftext|>') if enc.token_to_id(token)])
+            special = [token for token in ('<|endoftext|>', '<|startoftext|>') if enc.token_to_id(token) is not None]
+            enc.add_special_tokens(special)
         else:
             if (json.loads(files[0].read_bytes())['pre_tokenizer'] or {}).get('add_prefix_space'):
                 raise ValueError("it puts a space before every text, also before an answer")

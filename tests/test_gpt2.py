@@ -203,6 +203,9 @@ def test_the_vocabulary_that_transformers_5_saves_is_read_and_never_replaced_by_
     ours = gpt2_tokenizer(gpt2_folder)
     for text in (readme, STRANGE, 'a<pad>b'):
         assert ours.encode(text) == theirs.encode(text).ids and ours.decode(ours.encode(text)) == text
+    theirs.model.save(str(tmp_path))  # as vocab.json and merges.txt
+    text = f'{readme}<|endoftext|>{readme}'
+    assert gpt2_tokenizer(tmp_path).encode(text) == theirs.encode(text).ids and theirs.encode('<|endoftext|>').ids == [0]
 
 
 @pytest.mark.parametrize('change, says', [
