@@ -17,7 +17,7 @@ import numpy as np
 
 from common.errors import UserError, explained, say
 from common.files import write_file
-from common.questions import FACT_END, Question, check_question, paper_questions
+from common.questions import FACT_END, Question, check_questions, paper_questions
 from common.tokenizer import Tokenizer, char_tokenizer, gpt2_tokenizer
 
 DATA = Path(__file__).absolute().parents[1] / 'data'
@@ -110,8 +110,8 @@ def load_meta(path, gpt2_folder=None):
         group_of = {held_out: group for group, held_out in CASE_OF.items()}
         questions = [Question(task, prompt, answer, group_of[held_out], terminators.get(task))
                      for task, prompt, answer, held_out in meta['cases']]
+        check_questions(questions)
         for q in questions:
-            check_question(q)
             if set(q.line) - stoi.keys():
                 raise ValueError(f"its vocabulary cannot spell the question {q.line!r}")
         return Meta(char_tokenizer(stoi), questions, has_questions=True)

@@ -11,7 +11,7 @@ import numpy as np
 from common.dataset import DATA, block_size_for, check_text, meta_bytes
 from common.errors import UserError, explained, wrapped
 from common.files import write_file
-from common.questions import arithmetic_questions, arithmetic_text, check_question, round_robin_pairs
+from common.questions import arithmetic_questions, arithmetic_text, check_questions, round_robin_pairs
 from common.tokenizer import char_tokenizer
 
 
@@ -79,8 +79,8 @@ def write_dataset(folder, text, questions):
     """
     folder, terminator_of = Path(folder), {}
     with explained(f"the questions of {folder.name} cannot be used: {{}}", ValueError):
+        check_questions(questions)
         for q in questions:
-            check_question(q)
             if terminator_of.setdefault(q.task, q.terminator) != q.terminator:
                 raise ValueError(f"those of {q.task!r} end in {terminator_of[q.task]!r} and in {q.terminator!r}: give "
                                  "them one terminator, or make two tasks of them")

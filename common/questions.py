@@ -104,7 +104,7 @@ def is_correct(question, completion):
 
 
 def check_question(q):
-    """Raise ValueError if a question cannot be told from others in a table, or can never be right."""
+    """Raise ValueError if a question would not be told from other things in a table, or can never be right."""
     if not all(isinstance(part, str) and part for part in q):
         raise ValueError(f"task, prompt, answer, group and terminator must be text that is not empty: {tuple(q)}")
     if q.group not in ('seen', 'held out'):
@@ -117,6 +117,16 @@ def check_question(q):
     if '\n' in q.answer or not is_correct(q, completion_of(q, q.answer + q.terminator)):
         raise ValueError(f"no prediction could be right for {q.line!r}, because its answer holds a newline or "
                          f"{q.terminator[-1]!r}, which ends it: choose another terminator")
+
+
+def check_questions(questions):
+    """Raise ValueError if check_question does, or if two questions cannot be told apart in a table."""
+    prompts = set()
+    for q in questions:
+        check_question(q)
+        if (q.task, q.prompt) in prompts:
+            raise ValueError(f"two questions of task {q.task!r} have the prompt {q.prompt!r}")
+        prompts.add((q.task, q.prompt))
 
 
 def arithmetic_questions(held_out=((5, 7),), max_operand=9):

@@ -227,6 +227,13 @@ def test_a_task_whose_questions_end_in_two_ways_is_refused_and_named(data):
         write_dataset(data / 'own', 'a b;c d.', questions)
 
 
+def test_two_questions_of_a_task_with_one_prompt_are_refused_and_two_tasks_may_share_it(data):
+    cow, duck = Question('own', 'say: ', 'moo', 'seen', ' \n'), Question('own', 'say: ', 'quack', 'seen', ' \n')
+    with pytest.raises(UserError, match="two questions of task 'own' have the prompt 'say: '"):
+        write_dataset(data / 'own', cow.line + duck.line, [cow, duck])
+    write_dataset(data / 'own', cow.line + duck.line, [cow, duck._replace(task='other')])
+
+
 def test_a_context_too_short_for_the_questions_is_said_and_one_longer_than_the_text_refused(data, capsys):
     text = arithmetic_text(arithmetic_questions(max_operand=19))
     write_dataset(data / 'sums', text, arithmetic_questions(max_operand=19))
@@ -345,6 +352,7 @@ def test_a_meta_pkl_that_would_execute_code_is_refused(tmp_path):
     (lambda m: m['cases'].append(('add', '<1')), 'unpack'),
     (lambda m: m['cases'].append(('add', '<1+1=', '2', 7)), '7'),
     (lambda m: m['terminators'].update(add=''), 'not empty'),
+    (lambda m: m['cases'].append(('add', '<5+7=', '13', True)), 'two questions of task'),
     (lambda m: m.update(stoi={i: i for i in range(17)}, itos={i: i for i in range(17)}), 'not made of characters'),
 ])
 def test_a_meta_pkl_that_makes_no_sense_is_refused_and_says_why(bare, tmp_path, change, says):
