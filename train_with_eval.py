@@ -109,7 +109,7 @@ from common.progress import Progress, describe_run
 from common.results import results_row
 from common.run_folder import claim_folder, end_results
 from common.signals import stop_by_signal
-from common.weights import WEIGHTS, append_weights
+from common.weights import WEIGHTS, append_weights, whole_sizes
 from fused.fused_step import load_fused_step
 
 
@@ -216,8 +216,9 @@ if __name__ == '__main__':
     if writes:
         lock = claim_folder(out_dir, resume=init_from == 'resume')
         keep_vocabulary(meta, out_dir)
-        for name in (ANSWERS, WEIGHTS):  # the evaluation at iter_num is repeated
-            cut_file(os.path.join(out_dir, name), checkpoint.get('sizes', {}).get(name, math.inf))
+        sizes = checkpoint.get('sizes') or whole_sizes(out_dir, raw_model)  # earlier versions saved no sizes
+        for name, size in sizes.items():  # the evaluation at iter_num is repeated
+            cut_file(os.path.join(out_dir, name), size)
     wandb_run = start_wandb(config, checkpoint.get('wandb_id')) if wandb_log and writes else None
     way = 'fused in C++' if fused_step else 'eager' if model is raw_model else 'compiled'
     say(describe_run(dataset, meta, train_ids, raw_model, f"on {device} in {dtype}, {way}"))
