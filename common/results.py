@@ -36,10 +36,11 @@ def check_rows(results):
     missing = [column for column in CLASSIC_COLUMNS if column not in results]
     if missing:
         raise ValueError(f"it has no column {missing[0]}, so train_with_eval.py did not write it")
-    results = results.assign(n_params=results.get('n_params', float('nan'))).astype(float)
-    if not np.isfinite(results[CLASSIC_COLUMNS]).all(axis=None):
+    results = results.astype(float)
+    # a run that an earlier version began may lack the other columns at first, but a line that is cut off lacks its last
+    if not np.isfinite(results[CLASSIC_COLUMNS]).all(axis=None) or not np.isfinite(results.iloc[-1]).all():
         raise ValueError("numbers are missing in it")
-    return results
+    return results.assign(n_params=results.get('n_params', float('nan')))
 
 
 def other_tasks(results):

@@ -135,11 +135,14 @@ def test_an_out_dir_that_is_read_only(project):
 
 
 HEAD = ','.join(CLASSIC_COLUMNS) + '\n'
+OUR_HEAD = HEAD[:-1] + ',seen_acc,heldout_acc\n'
 
 
 @pytest.mark.parametrize('content, says', [
     ('', 'No columns'), ('iter,loss\n1,2\n', 'no column add_correct'), (HEAD, 'no rows'), ('a\x00b', 'results.csv'),
-    (HEAD + '1,2,3\n', 'numbers are missing in it'), (HEAD + ','.join('x' * 11) + '\n', 'cannot be read')])
+    (HEAD + '1,2,3\n', 'numbers are missing in it'),
+    (OUR_HEAD + '0,' * 12 + '0\n' + '0,' * 11 + '0.5', 'numbers are missing in it'),
+    (OUR_HEAD + '0,' * 10 + '0.5', 'numbers are missing in it'), (HEAD + ','.join('x' * 11) + '\n', 'cannot be read')])
 def test_a_results_csv_without_results(project, content, says):
     (project.folder / 'strange').mkdir()
     (project.folder / 'strange/results.csv').write_text(content)
