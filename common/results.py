@@ -103,6 +103,11 @@ def read_copy(path):
         table = pd.read_csv(path, dtype={'config': str})
         if table.empty:
             raise ValueError("it has no rows")
+        if table[['config', 'seed']].isna().any(axis=None):
+            raise ValueError("it has rows without a config or a seed")
+        iters = table.groupby(['config', 'seed'])['iter']
+        if not (iters.diff().dropna() > 0).all() or iters.max().groupby('config').nunique().max() > 1:
+            raise ValueError("the iterations of a run do not grow, or the runs of a config end differently")
         for (config, seed), rows in table.groupby(['config', 'seed'], sort=False):
             there = rows.columns[rows.notna().any() | rows.columns.isin(CLASSIC_COLUMNS)].drop(['config', 'seed'])
             sweep.setdefault(config, {})[seed] = check_rows(rows[there].reset_index(drop=True))

@@ -589,6 +589,18 @@ def test_a_run_that_stopped_short_is_left_out_and_named(tmp_path, capsys):
     assert list(read_seeds(config)) == [1]
 
 
+@pytest.mark.parametrize('change', [
+    lambda t: t[::-1], lambda t: pd.concat([t, t]), lambda t: t[(t.seed != 2) | (t.iter < 500)],
+    lambda t: t.assign(seed=t.seed.where(t.iter < 500))])
+def test_a_copy_that_has_been_changed_is_refused(tmp_path, change):
+    runs = pd.concat([run_of([0, 250, 500], [0, 2, 4]).assign(config='c', seed=seed) for seed in (1, 2)])
+    runs.to_csv(tmp_path / 'results.csv.gz', index=False)
+    assert len(read_sweep(tmp_path)['c']) == 2
+    change(runs).to_csv(tmp_path / 'results.csv.gz', index=False)
+    with pytest.raises(UserError, match='results.csv.gz cannot be read .*(do not grow|without a config)'):
+        read_sweep(tmp_path)
+
+
 def test_configs_are_in_the_papers_order(tmp_path):
     names = ['math_mini_14', 'math_mini_28', 'math_mini_mlt', 'facts_mini_56', 'both_mini_8', 'both_mini_14',
              'own_thing', 'study,n_embd=6,dataset=pair', 'study,n_embd=6,dataset=rounds_2',
