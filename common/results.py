@@ -88,8 +88,12 @@ def read_sweep(folder):
         if runs := read_seeds(path):
             sweep[path.name], end = runs, int(next(iter(runs.values())).iter.iloc[-1])
             for run in [run for seed, run in seed_folders(path).items() if seed not in runs]:
-                print(f"left out {run}: it stops before iteration {end:,};\nresume it, or see {run}.log",
+                print(f"left out {run}: it stops before iteration {end:,}; resume it, or see {run}.log",
                       file=sys.stderr)
+    ends = {config: int(next(iter(runs.values())).iter.iloc[-1]) for config, runs in sweep.items()}
+    for config, end in ends.items():
+        if end < max(ends.values()):
+            print(f"{config} ends at iteration {end:,}, others at {max(ends.values()):,}", file=sys.stderr)
     if not sweep:
         raise UserError(f"no runs in {folder}: it must hold CONFIG/seed_N/results.csv, as sweep.py makes them, or "
                         f"{COPIED_RESULTS}")

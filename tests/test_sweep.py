@@ -589,6 +589,13 @@ def test_a_run_that_stopped_short_is_left_out_and_named(tmp_path, capsys):
     assert list(read_seeds(config)) == [1]
 
 
+def test_a_config_that_ends_before_others_is_named(tmp_path, capsys):
+    for config, end in (('math_mini_14', 500), ('math_mini_28', 250)):
+        write_runs(tmp_path / config, {1: [0, end], 2: [0, end]})
+    assert len(read_sweep(tmp_path)) == 2
+    assert capsys.readouterr().err == 'math_mini_28 ends at iteration 250, others at 500\n'
+
+
 @pytest.mark.parametrize('change', [
     lambda t: t[::-1], lambda t: pd.concat([t, t]), lambda t: t[(t.seed != 2) | (t.iter < 500)],
     lambda t: t.assign(seed=t.seed.where(t.iter < 500))])
