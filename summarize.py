@@ -98,7 +98,7 @@ def write_copy(folder, sweep, output, whens, add):
     # convert_dtypes: whole numbers are written as such
     tables = {COPIED_RESULTS: pd.concat(results, names=['config', 'seed']).convert_dtypes()}
     if answers:
-        tables[ANSWERS] = pd.concat(answers, names=['config', 'seed', 'when'])[COLUMNS]
+        tables[ANSWERS] = pd.concat(answers, names=['config', 'seed', 'when'])[[*COLUMNS, 'terminator']]
     elif (output / ANSWERS).exists():
         raise UserError(f"no run of {folder} has answers, but {output} has an {ANSWERS}: choose another --output")
     for name, table in tables.items():

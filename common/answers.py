@@ -10,16 +10,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from common.dataset import load_meta
+from common.dataset import PAPER_TERMINATORS, load_meta
 from common.errors import UserError, explained
 from common.files import append_file, size_of
 from common.questions import is_right
 
 ANSWERS = 'answers.csv.gz'
 COLUMNS = 'iter task prompt answer group samples correct prob said'.split()
+TEXTS = 'task prompt answer group said terminator'.split()
 
 
-def add_verdicts(table, terminators='>'):
+def add_verdicts(table, terminators):
     """A graded table with two more columns. terminators: of each question, or of all.
 
     right: the most frequent sample, `said`, is right. always_right: all samples are.
@@ -41,15 +42,15 @@ def append_answers(iter_num, table, out_dir):
 
 
 def read_answers(folder):
-    """The answers of a model folder, or of a sweep's copy, as a DataFrame with the verdicts of add_verdicts.
+    """The answers of a model folder, or of a sweep's copy, as a DataFrame with terminators and add_verdicts' verdicts.
 
-    The terminators are those of the folder's meta.pkl. A copy has none, so every number counts there as arithmetic.
+    The terminators are those of the folder's meta.pkl. A copy has a column of them.
     """
     path, meta_path = Path(folder) / ANSWERS, Path(folder) / 'meta.pkl'
     if not path.exists():
         raise UserError(f"no {ANSWERS} in {folder}: only a run of train_with_eval.py with full_eval writes one")
     with explained(f"{path} cannot be read ({{}}): it is damaged, so train again"):
-        answers = pd.read_csv(path, keep_default_na=False, dtype={'prompt': str, 'answer': str, 'said': str})
+        answers = pd.read_csv(path, keep_default_na=False, dtype=dict.fromkeys(TEXTS, str))
         missing = [column for column in COLUMNS if column not in answers]
         if missing or answers.empty:
             raise ValueError(f"it has no column {missing[0]}" if missing else "it has no rows")
@@ -57,8 +58,16 @@ def read_answers(folder):
     if 'config' not in answers:
         # a run that is resumed from a checkpoint of an earlier version, without sizes, has one evaluation twice
         answers = answers.drop_duplicates(['iter', 'task', 'prompt'], keep='last', ignore_index=True)
-    terminator_of = {q.task: q.terminator for q in load_meta(meta_path).questions} if meta_path.exists() else {}
-    return add_verdicts(answers, answers.task.map(lambda task: terminator_of.get(task, '>')))
+        of_task = PAPER_TERMINATORS
+        if meta_path.exists():
+            of_task = {q.task: q.terminator for q in load_meta(meta_path).questions}
+        if unknown := {*answers.task} - of_task.keys():
+            raise UserError(f"{path} has the task {min(unknown)!r}, which the dataset of {folder} lacks: it may belong "
+                            "to another run")
+        answers['terminator'] = answers.task.map(of_task)
+    elif 'terminator' not in answers:  # of an earlier version: every number in it counts as arithmetic
+        answers['terminator'] = '>'
+    return add_verdicts(answers, answers.terminator)
 
 
 def first_fit(answers):

@@ -34,10 +34,12 @@ def test_every_evaluation_is_appended_and_read_as_it_was(tmp_path):
     for iter_num in (0, 250, 500):
         append_answers(iter_num, graded(iter_num), tmp_path)
     found = read_answers(tmp_path)
-    assert list(found.columns) == [*COLUMNS, 'right', 'always_right'] and list(found.iter.unique()) == [0, 250, 500]
+    assert list(found.columns) == [*COLUMNS, 'terminator', 'right', 'always_right']
+    assert list(found.iter.unique()) == [0, 250, 500]
     for iter_num, rows in found.groupby('iter'):
-        expected = add_verdicts(graded(iter_num)).drop(columns='completions')
-        pd.testing.assert_frame_equal(rows.drop(columns='iter').reset_index(drop=True), expected, check_dtype=False)
+        expected = add_verdicts(graded(iter_num), '>').drop(columns='completions')
+        rows = rows.drop(columns=['iter', 'terminator']).reset_index(drop=True)
+        pd.testing.assert_frame_equal(rows, expected, check_dtype=False)
     # what the README says: pandas reads it by itself
     assert len(pd.read_csv(tmp_path / ANSWERS)) == 3 * len(SAID)
 
@@ -49,19 +51,26 @@ def test_every_evaluation_is_appended_and_read_as_it_was(tmp_path):
 def test_a_question_is_right_if_its_most_frequent_sample_is_and_always_right_if_all_are(answer, said, correct, right):
     table = pd.DataFrame([dict(task='t', prompt='p', answer=answer, group='seen', samples=10, correct=correct,
                                said=said)])
-    row, = add_verdicts(table).itertuples()
+    row, = add_verdicts(table, '>').itertuples()
     assert (row.right, row.always_right) == (right, correct == 10)
 
 
-@pytest.mark.parametrize('terminator, right', [('>', True), ('\n', False)])
-def test_a_number_that_ends_its_line_is_right_as_a_fact_is_wherever_it_is_judged(tmp_path, terminator, right):
-    question = Question('year', 'Hastings: ', '1066', terminator=terminator)
-    table = pd.DataFrame([dict(task='year', prompt='Hastings: ', answer='1066', group='seen', samples=10, correct=4,
+@pytest.mark.parametrize('task, terminator, right', [('year', '>', True), ('year', '\n', False), ('7', '\n', False)])
+def test_a_number_that_ends_its_line_is_right_as_a_fact_is_wherever_it_is_judged(tmp_path, task, terminator, right):
+    question = Question(task, 'Hastings: ', '1066', terminator=terminator)
+    table = pd.DataFrame([dict(task=task, prompt='Hastings: ', answer='1066', group='seen', samples=10, correct=4,
                                prob=0.5, said='1066 AD')])
     assert list(add_verdicts(table, terminator).right) == [is_correct(question, '1066 AD')] == [right]
     append_answers(0, table, tmp_path)
     (tmp_path / 'meta.pkl').write_bytes(meta_bytes(sorted(set(question.line)), [question]))
     assert list(read_answers(tmp_path).right) == [right]
+
+
+def test_answers_to_a_task_that_the_dataset_lacks_are_refused(tmp_path):
+    append_answers(0, graded(0), tmp_path)
+    (tmp_path / 'meta.pkl').write_bytes(meta_bytes('a>', [Question('own', 'a', 'a')]))
+    with pytest.raises(UserError, match="has the task 'add', which the dataset of [^\n]* lacks"):
+        read_answers(tmp_path)
 
 
 def test_equal_evaluations_are_equal_bytes(tmp_path):

@@ -246,7 +246,7 @@ def graded(draw):
     rows = [(*q[:4], SAMPLES, correct, prob, q.answer if 2 * correct > SAMPLES else 'x', Counter(x=SAMPLES))
             for q, (_, _, correct, prob) in zip(questions, drawn)]
     columns = ['task', 'prompt', 'answer', 'group', 'samples', 'correct', 'prob', 'said', 'completions']
-    return questions, add_verdicts(pd.DataFrame(rows, columns=columns))
+    return questions, add_verdicts(pd.DataFrame(rows, columns=columns), [q.terminator for q in questions])
 
 
 @given(graded())

@@ -38,7 +38,8 @@ def table_of(questions, said, prob=0.5):
     """A graded table in which the model always says said[i]."""
     rows = [(q.task, q.prompt, q.answer, q.group, 10, 10 * (text == q.answer), prob, text)
             for q, text in zip(questions, said)]
-    return add_verdicts(pd.DataFrame(rows, columns='task prompt answer group samples correct prob said'.split()))
+    columns = 'task prompt answer group samples correct prob said'.split()
+    return add_verdicts(pd.DataFrame(rows, columns=columns), [q.terminator for q in questions])
 
 
 def attention():

@@ -20,9 +20,11 @@ from conftest import REPO, TIMING, TINY, Project
 
 import sweep
 from common import cores
-from common.answers import append_answers
+from common.answers import append_answers, read_answers
 from common.checkpoint import update_best
+from common.dataset import meta_bytes
 from common.errors import UserError
+from common.questions import Question
 from common.results import measure, other_tasks, read_results, read_seeds, read_sweep, samples_right, summarize
 from common.run_folder import lock_folder
 from common.statistics import seeds_interval
@@ -68,8 +70,8 @@ def test_a_sweep_trains_what_a_user_would_and_its_copy_has_what_each_run_answers
     assert dict(collected.groupby(['config', 'seed']).size()) == {
         (config, seed): 250 for config in ('both_mini_14', 'both_mini_28') for seed in (1337, 1338)}
     own = pd.read_csv(run / 'answers.csv.gz', keep_default_na=False)
-    of_run = collected[(collected.config == 'both_mini_28') & (collected.seed == 1338)].drop(columns=['config', 'seed',
-                                                                                                      'when'])
+    of_run = collected[(collected.config == 'both_mini_28') & (collected.seed == 1338)]
+    of_run = of_run.drop(columns=['config', 'seed', 'when', 'terminator'])
     pd.testing.assert_frame_equal(of_run.reset_index(drop=True), own[own.iter == 4].reset_index(drop=True))
 
 
@@ -642,6 +644,19 @@ def test_a_copy_keeps_every_row_exactly_and_the_answers_at_the_first_fit(bare, t
     collected = pd.read_csv(tmp_path / 'copy/answers.csv.gz', keep_default_na=False)
     assert dict(collected.groupby(['config', 'seed', 'when', 'iter']).size()) == {
         ('math_mini_14', 3, 'last', 500): 101, ('math_mini_14', 3, 'fit', 250): 101}
+
+
+def test_a_copy_judges_a_number_that_ends_its_line_as_its_model_folder_does(bare, tmp_path):
+    folder, questions = tmp_path / 'sweep/own/seed_1', [Question('year', 'Hastings: ', '1066', terminator=' \n')]
+    folder.mkdir(parents=True)
+    run_of([0, 250], [0, 4]).to_csv(folder / 'results.csv', index=False)
+    (folder / 'meta.pkl').write_bytes(meta_bytes(sorted(set(questions[0].line)), questions))
+    for it, said in ((0, '1066 AD'), (250, '1066')):
+        append_answers(it, pd.DataFrame([dict(task='year', prompt='Hastings: ', answer='1066', group='seen', samples=2,
+                                              correct=1, prob=0.5, said=said)]), folder)
+    bare.check('summarize.py', tmp_path / 'sweep', f'--output={tmp_path}/copy', '--when', '0', 'fit')
+    for answers in (read_answers(folder), read_answers(tmp_path / 'copy')):
+        assert list(answers.iter) == [0, 250] and list(answers.right) == [False, True]
 
 
 def test_a_datasets_other_tasks_are_measured_and_not_taken_for_sums():
