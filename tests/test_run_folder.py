@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import io
 import os
 import signal
 import socket
@@ -18,12 +19,14 @@ from common.run_folder import claim_folder, end_results, lock_folder, remove_unu
 
 
 def test_an_error_leaves_the_old_file_and_no_temporary_one(tmp_path, monkeypatch):
-    def fail(*paths):
-        raise RuntimeError
+    class HalfWritten(io.FileIO):
+        def write(self, content):
+            super().write(content[:1])
+            raise RuntimeError
     path = tmp_path / 'file'
     path.write_text('old')
     with monkeypatch.context() as broken, pytest.raises(RuntimeError):
-        broken.setattr(os, 'replace', fail)
+        broken.setattr('common.files.open', HalfWritten, raising=False)
         write_file(path, 'new')
     assert path.read_text() == 'old' and [p.name for p in tmp_path.iterdir()] == ['file']
     write_file(path, b'new')
@@ -50,8 +53,7 @@ def test_links_are_followed_and_devices_left_in_place(tmp_path):
 # claiming a folder
 
 RUN = ['ckpt.pt', 'ckpt_last.pt', 'ckpt_best_math.pt', 'results.csv', 'temp.csv', 'answers.csv.gz', 'meta.pkl',
-       'vocab.json',
-       'merges.txt', 'plot.png', 'plot.svg', 'film.gif.7.tmp']
+       'answers.csv.gz.damaged', 'vocab.json', 'merges.txt', 'plot.png', 'plot.svg', 'film.gif.7.tmp']
 
 
 @pytest.fixture
