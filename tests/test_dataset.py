@@ -5,12 +5,13 @@ import pickle
 import re
 import sys
 import shutil
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 from little import paper_meta, paper_text
 
-from common.dataset import Meta, find_meta, keep_vocabulary, load_dataset, load_meta, text_sha256
+from common.dataset import Meta, find_meta, keep_vocabulary, load_dataset, load_meta, read_ids, text_sha256
 from common.errors import UserError
 from common.prepare import write_dataset
 from common.questions import (
@@ -316,6 +317,16 @@ def test_a_text_of_others_is_asked_what_it_can_answer_and_nothing_in_it_counts_a
     text = arithmetic_text(everything).replace(' ', '')[:80]
     assert load_dataset('all')[0].questions == [q for q in everything if q.line in text], \
         'of a long text only the beginning is searched, and no question of the rest counts as held out'
+
+
+@pytest.mark.parametrize('dtype, text, vocab_size, refused', [
+    ('<i4', [1, 2, 0, 3], 4, True), ('<i8', [1, 2, 3, 3], 4, True), ('<i4', [1, 2, 3, 3], 50257, True),
+    ('<u2', [1, 0, 2, 0, 3, 0], 4, False), ('<u2', [0, 0, 1], 4, False)])
+def test_ids_of_32_or_64_bits_are_refused_and_lines_of_one_character_are_not(data, dtype, text, vocab_size, refused):
+    (data / 'own').mkdir()
+    np.array(text, dtype).tofile(data / 'own/train.bin')
+    with pytest.raises(UserError, match='ids of 32 or 64 bits') if refused else nullcontext():
+        assert list(read_ids('own', 'train.bin', vocab_size, 1)) == text
 
 
 def test_nanogpts_meta_pkl_gets_the_papers_questions_for_what_it_can_spell(tmp_path):
