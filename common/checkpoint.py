@@ -48,6 +48,10 @@ def load_checkpoint(path, to_resume=False):
     if missing:
         kind = "checkpoint that can be resumed" if to_resume else "checkpoint of the nanoGPT family"
         raise UserError(f"{path} is not a {kind}: it has no {missing[0]!r}")
+    kinds = {'iter_num': int, 'config': dict, 'rows': list, 'best_acc': dict} if to_resume else {}
+    wrong = [key for key in kinds if key in checkpoint and not isinstance(checkpoint[key], kinds[key])]
+    if wrong or to_resume and checkpoint['iter_num'] < 0:
+        raise UserError(f"{path} is damaged: its {(wrong or ['iter_num'])[0]} makes no sense, so start again")
     with explained(f"{path} is not one of our GPTs: {{}}"):
         state = {re.sub(r'^(_orig_mod\.|module\.)+', '', key): value for key, value in checkpoint['model'].items()}
         checkpoint['model'] = {key: value for key, value in state.items() if not key.endswith('.attn.bias')}  # the mask
@@ -68,6 +72,8 @@ def model_from_checkpoint(checkpoint, path='the checkpoint', dropout=None):
     with explained(f"{path} is not one of our GPTs: {{}}"):
         for key in sorted(args.keys() - GPTConfig.__dataclass_fields__.keys()):
             raise ValueError(f"its model_args have {key}={args[key]!r}, which is unknown here")
+        if f"transformer.h.{args['n_layer'] - 1}.ln_1.weight" not in state:  # before so many layers are built
+            raise ValueError(f"it has fewer layers than n_layer={args['n_layer']}")
         model = GPT(GPTConfig(**args if dropout is None else {**args, 'dropout': dropout}))
         shapes = {key: tensor.shape for key, tensor in model.state_dict().items()}
         for key in [*shapes, *state]:  # torch's own message begins with a line that does not say what is wrong
@@ -147,7 +153,7 @@ def load_optimizer(optimizer, checkpoint, path):
     """Load the optimizer's state from a checkpoint; its settings stay, because they may have been given anew."""
     settings = [{key: value for key, value in group.items() if key != 'params'} for group in optimizer.param_groups]
     with explained(f"{path} cannot be resumed, because its optimizer does not fit the model: {{}}",
-                   KeyError, RuntimeError, TypeError, ValueError):
+                   AttributeError, KeyError, RuntimeError, TypeError, ValueError):
         optimizer.load_state_dict(checkpoint['optimizer'])
         for group, group_settings in zip(optimizer.param_groups, settings):
             group.update(group_settings)

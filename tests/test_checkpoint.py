@@ -101,6 +101,7 @@ def untie(checkpoint):
     (lambda c: c['model_args'].update(vocab_size=5), 'wte.weight is of another shape'),
     (lambda c: c.update(model=3), 'not one of our GPTs'),
     (lambda c: c['model_args'].update(n_layer='x'), 'not one of our GPTs'),
+    (lambda c: c['model_args'].update(n_layer=10**6, mlp_expansion=4), 'fewer layers than n_layer=1000000'),
     (lambda c: c.update(model_args=[1]), 'not one of our GPTs'),
     (lambda c: c['model']['transformer.ln_f.weight'].fill_(float('nan')), 'not finite'),
     (lambda c: c['model']['transformer.ln_f.weight'][:1].fill_(float('inf')), 'not finite'),
@@ -110,6 +111,16 @@ def test_a_checkpoint_that_is_no_gpt_of_ours_is_refused_and_says_why(tmp_path, c
     change(checkpoint)
     with pytest.raises(UserError, match=rf'^[^\n]*{says}[^\n]*$'):
         rebuilt(checkpoint, tmp_path)
+
+
+@pytest.mark.parametrize('change', [
+    dict(iter_num='4'), dict(iter_num=-3), dict(iter_num=2.5), dict(config=None), dict(rows=None), dict(best_acc=None)])
+def test_a_damaged_checkpoint_is_not_resumed(tmp_path, change):
+    _, checkpoint = nanogpt()
+    checkpoint |= {'optimizer': {}, 'iter_num': 4, 'best_val_loss': 1.0, 'config': {}, **change}
+    torch.save(checkpoint, tmp_path / 'ckpt.pt')
+    with pytest.raises(UserError, match=f'is damaged: its {next(iter(change))} makes no sense'):
+        load_checkpoint(tmp_path / 'ckpt.pt', to_resume=True)
 
 
 def test_dropout_may_be_given_anew_and_impossible_shapes_are_refused(tmp_path):
@@ -174,6 +185,8 @@ def test_an_optimizers_state_is_kept_and_its_settings_may_be_given_anew():
         load_optimizer(other, {'optimizer': before.state_dict(), 'iter_num': 1}, 'ckpt.pt')
     with pytest.raises(UserError, match='optimizer does not fit'):  # moments that are lost would begin again at zero
         load_optimizer(after, {'optimizer': {**before.state_dict(), 'state': {}}, 'iter_num': 1}, 'ckpt.pt')
+    with pytest.raises(UserError, match='optimizer does not fit'):
+        load_optimizer(after, {'optimizer': None, 'iter_num': 1}, 'ckpt.pt')
 
 
 def test_a_model_folder_without_meta_pkl_uses_its_datasets(tmp_path, bare, monkeypatch):
