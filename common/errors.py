@@ -36,7 +36,7 @@ def print_error(kind, error, traceback):
         print(f"error: {error}", file=sys.stderr)
     elif issubclass(kind, MemoryError) or issubclass(kind, RuntimeError) and OUT_OF_MEMORY.search(str(error)):
         print(f"error: not enough memory ({one_line(error)[:150]}): "
-              "lower --batch_size, --block_size or --n_embd", file=sys.stderr)
+              "choose a smaller batch or model", file=sys.stderr)
     elif issubclass(kind, OSError) and error.filename is None and not say(''):  # stdout failed, and fails again
         if error.errno != errno.EPIPE:
             print(f"error: the output cannot be written: {error.strerror}", file=sys.stderr)

@@ -309,7 +309,7 @@ def test_an_uncaught_user_error_is_one_sentence_and_any_other_error_a_traceback(
     for raised, ends in (("UserError('mend it')", 'error: mend it\n'), ("ValueError('a bug')", 'ValueError: a bug\n'),
                          ("RuntimeError('an illegal memory access')", 'RuntimeError: an illegal memory access\n'),
                          ("RuntimeError('out of memory')",
-                          'error: not enough memory (out of memory): lower --batch_size, --block_size or --n_embd\n'),
+                          'error: not enough memory (out of memory): choose a smaller batch or model\n'),
                          ('KeyboardInterrupt', '')):
         code = f'from common.errors import UserError, report_errors; report_errors(); raise {raised}'
         process = subprocess.run([sys.executable, '-c', code], cwd=REPO, capture_output=True, text=True)
