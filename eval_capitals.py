@@ -47,7 +47,7 @@ sampling = dict(num_samples=num_samples, temperature=temperature, top_k=top_k, s
 table = grade(model, meta.tokenizer, meta.questions, **sampling, terminated=knows_terminator)
 
 print(f"{title}: {len(table)} questions,\n{num_samples} samples each at temperature {temperature}\n")
-print(f". = all {num_samples} samples right, x = none, 3 = three; %: probability of the right answer\n")
+print(f". = all {num_samples} samples right, x = none; %: probability of the right answer\n")
 lines = [line if len(line) <= 44 else '…' + line[-43:] for line in table.prompt + table.answer]
 width = max(map(len, lines))
 for line, row in zip(lines, table.itertuples()):
@@ -59,7 +59,7 @@ if len(wrong):
     predictions = wrong.said.str.strip().value_counts()
     elsewhere = predictions[predictions.index.isin(table.answer)].sum()
     print(textwrap.fill(f"wrong predictions: {len(wrong)} of {len(table)}; {elsewhere} are another question's answer; "
-                        f"most frequent: {predictions.index[0][:40]!r} ({predictions.iloc[0]} times)", 80) + '\n')
+                        f"most frequent: {predictions.index[0][:40]!r} ({predictions.iloc[0]})", 80) + '\n')
 print_totals(table)
 print_choice(path, 'facts')
 write_json(json, path, sampling, table)

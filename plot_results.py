@@ -155,9 +155,10 @@ def draw_panels(panels, operation, logx=False):
             loss_ax.set_ylabel('loss (nats per character)')
         else:
             loss_ax.tick_params(labelright=False)
-    of_seeds = any(len(runs) > 1 for _, runs, _ in panels)
+    most = max(len(runs) for _, runs, _ in panels)
+    band = '; band: its 95% interval' if most > 2 else ''
     add_legend(figure, {name: handles[name] for name in styles}, handlelength=1.8, columnspacing=1.2, title_fontsize=9,
-               title='mean over the seeds; band: its 95% interval; thin line: one seed' if of_seeds else None)
+               title=f'mean over the seeds{band}; thin line: one seed' if most > 1 else None)
     return figure
 
 
@@ -168,9 +169,11 @@ def draw_curve(ax, by_run, style, banded):
                     marker='o' if len(mean) < 3 or not dashes else None)
     if not banded:
         return line
+    ax.plot(by_run, color=colour, linewidth=0.6, alpha=0.45, zorder=1)
+    if by_run.shape[1] < 3:  # the interval of two runs is nearly always everything
+        return line
     from scipy import stats  # it takes a second to import, and single runs are plotted without it
     half = stats.t.ppf(0.975, by_run.count(axis=1) - 1) * by_run.sem(axis=1)
-    ax.plot(by_run, color=colour, linewidth=0.6, alpha=0.45, zorder=1)
     band = ax.fill_between(mean.index, (mean - half).clip(0), (mean + half).clip(upper=100), color=colour, alpha=0.2,
                            linewidth=0, zorder=2)
     return band, line  # the one over the other in the legend, too

@@ -111,8 +111,10 @@ def cell(metrics, name):
     if name not in metrics.index:
         return ''
     m = metrics.loc[name]
-    interval = '' if m.seeds == 1 else ' (all)' if m['std'] < 1e-9 else f" ({100 * m.low:.1f} to {100 * m.high:.1f})"
-    return f"{100 * m['mean']:.1f}{interval}"
+    if m.seeds == 1:
+        return f"{100 * m['mean']:.1f}"
+    interval = 'no spread' if m['std'] < 1e-9 else f"{100 * m.low:.1f} to {100 * m.high:.1f}"
+    return f"{100 * m['mean']:.1f} ({interval})"
 
 
 def seeds_all_right(metrics):
@@ -142,7 +144,7 @@ def print_table(summary):
         for name, task in others.items():
             print(textwrap.fill(f'  {task}: {cell(metrics, name)}', 80))
     print("final accuracies in %: mean over the seeds (95% interval)\n"
-          "(all): all seeds agree; training: training questions without facts\n"
+          "(no spread): all seeds agree; training: arithmetic, or all of one's own tasks\n"
           "all held out: seeds that have all held-out questions right")
 
 

@@ -98,7 +98,7 @@ def write_dataset(folder, text, questions):
     listed = ', '.join(prompts[:8]) + (f" and {len(prompts) - 8} more" if len(prompts) > 8 else '') or 'none'
     last = text.splitlines()[-1]
     print(f"length of dataset in characters: {len(text):,}")
-    print(re.sub('(.{80})', r'\1\n', f"all the unique characters: {''.join(chars)!r}"))
+    print('all the unique characters:\n' + re.sub('(.{80})', r'\1\n', repr(''.join(chars))))
     print(f"vocab size: {len(chars):,}\ntrain has {len(text):,} tokens")
     print(f"val has {len(text):,} tokens (the same text, on purpose)")
     print(textwrap.fill(f"questions: {len(questions):,}, held out of the text: {listed}", 80, break_on_hyphens=False))

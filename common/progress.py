@@ -45,6 +45,7 @@ class Progress:
     def __init__(self, out_dir, iter_num, max_iters, log_interval, seconds, quiet):
         self.out_dir, self.max_iters, self.log_interval, self.quiet = out_dir, max_iters, log_interval, quiet
         self.seconds, self.t0 = {'train_s': 0.0, 'eval_s': 0.0, **seconds}, time.perf_counter()
+        self.first = iter_num
         self.shown = iter_num, self.seconds['train_s']  # when the last line was printed
         self.bar = tqdm(total=max_iters, initial=iter_num, desc=os.path.basename(out_dir), dynamic_ncols=True,
                         disable=quiet or not all(stream and stream.isatty() for stream in (sys.stdout, sys.stderr)),
@@ -73,9 +74,10 @@ class Progress:
     def end(self, iter_num, stopped, rows, questions):
         """Say how the run has ended, and with which command to go on. rows: of results.csv."""
         if stopped and iter_num < self.max_iters:
-            say(f"stopped at iteration {iter_num}, everything is saved; to resume it:\n  python train_with_eval.py "
+            say(f"stopped at iteration {iter_num:,}, everything is saved; to resume it:\n  python train_with_eval.py "
                 f"--init_from=resume {shlex.quote('--out_dir=' + self.out_dir)}")
         else:
-            say(f"done at iteration {iter_num} in {self.seconds['train_s']:.0f} s of training and "
+            how = 'was finished already' if iter_num == self.first > 0 else 'done'
+            say(f"{how} at iteration {iter_num:,} in {self.seconds['train_s']:.0f} s of training and "
                 f"{self.seconds['eval_s']:.0f} s of evaluation\n{status(rows[-1])}\n"
                 f"{next_commands(self.out_dir, questions)}")

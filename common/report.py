@@ -51,9 +51,9 @@ def print_choice(path, kind):
         return  # the checkpoint has been copied without its table
     evaluated = results[samples_drawn(results) > 0]
     final = evaluated.iloc[-1]
-    print(f"\nThis checkpoint is the best of {len(evaluated)} evaluations, so its score is optimistic. At the\n"
-          f"final one, iteration {final.iter:,.0f}, {final[f'{kind}_acc']:.1%} of the samples are right "
-          "(--checkpoint=ckpt_last.pt\nevaluates it).")
+    print(f"\nThis checkpoint is the best of {len(evaluated)} evaluations, so its score is optimistic.\n"
+          f"At the final one, iteration {final.iter:,.0f}, {final[f'{kind}_acc']:.1%} of the samples are right\n"
+          "(--checkpoint=ckpt_last.pt evaluates it).")
 
 
 def write_json(path, checkpoint, settings, table):

@@ -59,9 +59,9 @@ def copy_project(folder):
         shutil.copy(path, folder)
     for name in ('common', 'fused', 'study', 'explore', 'config'):
         shutil.copytree(REPO / name, folder / name, ignore=shutil.ignore_patterns('__pycache__'))
-    for prepare in REPO.glob('data/*/prepare.py'):
-        (folder / 'data' / prepare.parent.name).mkdir(parents=True)
-        shutil.copy(prepare, folder / 'data' / prepare.parent.name)
+    for dataset in ('as_math', 'facts_char', 'both_math_and_facts', 'mod_math'):  # the user may have others
+        (folder / 'data' / dataset).mkdir(parents=True)
+        shutil.copy(REPO / 'data' / dataset / 'prepare.py', folder / 'data' / dataset)
 
 
 class Project:

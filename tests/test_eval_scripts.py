@@ -91,7 +91,7 @@ def test_the_wrong_capitals_are_summed_up(project):
     said = [Counter(q['samples']).most_common(1)[0][0].strip() for q in report['questions']]
     wrong = [text for text, q in zip(said, report['questions']) if text.lower() != q['answer'].lower()]
     out = ' '.join(out.split())
-    summary = re.search(r'wrong predictions: (\d+) of 50; (\d+) are .*? most frequent: (.*?) \((\d+) times\)', out)
+    summary = re.search(r'wrong predictions: (\d+) of 50; (\d+) are .*? most frequent: (.*?) \((\d+)\)', out)
     assert int(summary[1]) == len(wrong) and int(summary[4]) == max(map(wrong.count, wrong))
     assert int(summary[2]) == sum(said in {q['answer'] for q in report['questions']} for said in wrong)
 
@@ -213,8 +213,8 @@ def test_a_summary_has_the_tasks_of_an_own_dataset_of_numbers_and_texts(capsys):
     print_table(summarize({'own': runs}))
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].startswith('own, 0 iterations, seeds: 2')
-    assert lines[2].split('  ')[1] == '75.0 (all)' and '25.0 (all)' in lines[2]
-    assert lines[3:5] == ['  squares: 50.0 (all)', '  past tense: 100.0 (all)']
+    assert lines[2].split('  ')[1] == '75.0 (no spread)' and '25.0 (no spread)' in lines[2]
+    assert lines[3:5] == ['  squares: 50.0 (no spread)', '  past tense: 100.0 (no spread)']
     print_comparison({'a': runs, 'b': runs}, ['a', 'b'])
     assert 'squares, %' in capsys.readouterr().out
 
