@@ -50,9 +50,11 @@ def print_choice(path, kind):
     except UserError:
         return  # the checkpoint has been copied without its table
     evaluated = results[samples_drawn(results) > 0]
-    final = evaluated.iloc[-1]
+    if evaluated.empty:
+        return
+    final, which = evaluated.iloc[-1], 'last one so far' if Path(path.parent, 'temp.csv').exists() else 'final one'
     print(f"\nThis checkpoint is the best of {len(evaluated)} evaluations, so its score is optimistic.\n"
-          f"At the final one, iteration {final.iter:,.0f}, {final[f'{kind}_acc']:.1%} of the samples are right\n"
+          f"At the {which}, iteration {final.iter:,.0f}, {final[f'{kind}_acc']:.1%} of the samples are right\n"
           "(--checkpoint=ckpt_last.pt evaluates it).")
 
 

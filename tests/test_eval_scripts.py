@@ -13,6 +13,8 @@ from little import plain_answer, plain_prob
 
 from common.checkpoint import load_model
 from common.questions import is_correct
+from common.report import print_choice
+from common.results import CLASSIC_COLUMNS
 from common.results import CLASSIC_COLUMNS, read_sweep, summarize
 from summarize import print_comparison, print_table
 
@@ -128,7 +130,18 @@ def test_the_best_of_many_evaluations_says_of_how_many_and_what_the_last_has(pro
               {**row, 'iter': 20, 'math_acc': 0.25}]
     pd.DataFrame(others).to_csv(folder / 'results.csv', index=False)
     out = ' '.join(project.check('eval_as_math.py', 'chosen').split())
-    assert 'is the best of 2 evaluations' in out and 'iteration 20, 25.0% of the samples' in out
+    assert 'is the best of 2 evaluations' in out and 'At the final one, iteration 20, 25.0% of the samples' in out
+
+
+def test_of_a_run_that_goes_on_the_last_evaluation_is_not_called_final(tmp_path, capsys):
+    rows = pd.DataFrame([{**dict.fromkeys(CLASSIC_COLUMNS, 0), 'iter': it, 'add_total': total}
+                         for it, total in ((0, 10), (4, 0))])
+    rows.to_csv(tmp_path / 'temp.csv', index=False)
+    print_choice(tmp_path / 'ckpt_best_math.pt', 'math')
+    assert 'At the last one so far, iteration 0, 0.0% of the samples' in capsys.readouterr().out.replace('\n', ' ')
+    rows.iloc[1:].to_csv(tmp_path / 'temp.csv', index=False)
+    print_choice(tmp_path / 'ckpt_best_math.pt', 'math')
+    assert capsys.readouterr().out == '', 'only the losses were estimated'
     assert 'evaluations' not in project.check('eval_as_math.py', 'chosen', '--checkpoint=ckpt_last.pt')
     (folder / 'results.csv').unlink()
     assert 'evaluations' not in project.check('eval_as_math.py', 'chosen')
