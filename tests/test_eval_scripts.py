@@ -14,7 +14,6 @@ from little import plain_answer, plain_prob
 from common.checkpoint import load_model
 from common.questions import is_correct
 from common.report import print_choice
-from common.results import CLASSIC_COLUMNS
 from common.results import CLASSIC_COLUMNS, read_sweep, summarize
 from summarize import print_comparison, print_table
 
@@ -131,6 +130,9 @@ def test_the_best_of_many_evaluations_says_of_how_many_and_what_the_last_has(pro
     pd.DataFrame(others).to_csv(folder / 'results.csv', index=False)
     out = ' '.join(project.check('eval_as_math.py', 'chosen').split())
     assert 'is the best of 2 evaluations' in out and 'At the final one, iteration 20, 25.0% of the samples' in out
+    assert 'evaluations' not in project.check('eval_as_math.py', 'chosen', '--checkpoint=ckpt_last.pt')
+    (folder / 'results.csv').unlink()
+    assert 'evaluations' not in project.check('eval_as_math.py', 'chosen')
 
 
 def test_of_a_run_that_goes_on_the_last_evaluation_is_not_called_final(tmp_path, capsys):
@@ -142,9 +144,6 @@ def test_of_a_run_that_goes_on_the_last_evaluation_is_not_called_final(tmp_path,
     rows.iloc[1:].to_csv(tmp_path / 'temp.csv', index=False)
     print_choice(tmp_path / 'ckpt_best_math.pt', 'math')
     assert capsys.readouterr().out == '', 'only the losses were estimated'
-    assert 'evaluations' not in project.check('eval_as_math.py', 'chosen', '--checkpoint=ckpt_last.pt')
-    (folder / 'results.csv').unlink()
-    assert 'evaluations' not in project.check('eval_as_math.py', 'chosen')
 
 
 def test_key_value_is_key_equals_value(project):
