@@ -145,7 +145,8 @@ def checked(found, defaults, ranges, where):
             raise UserError(f"{key} must be {TYPES[wanted]}, not {value!r} {where}")
         if wanted in (int, float) and not limits[0] <= settings[key] < limits[1]:
             below = f" and below {limits[1]}" if limits[1] < math.inf else ""
-            raise UserError(f"{key} must be at least {limits[0]}{below}, not {value!r} {where}")
+            at_least = "above 0" if limits[0] == sys.float_info.min else f"at least {limits[0]}"
+            raise UserError(f"{key} must be {at_least}{below}, not {value!r} {where}")
         if key in PATHS:
             settings[key] = os.path.expanduser(settings[key])
     return settings

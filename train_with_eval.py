@@ -76,7 +76,8 @@ backend = 'auto'  # backend of torchrun's processes: 'nccl' or 'gloo'; auto: the
 RANGES = {
     'eval_interval log_interval eval_iters full_eval_interval num_samples top_k gradient_accumulation_steps batch_size '
     'block_size n_layer n_head n_embd mlp_expansion lr_decay_iters': (1, math.inf),
-    'temperature learning_rate max_iters weight_decay grad_clip warmup_iters min_lr': (0, math.inf),
+    'temperature max_iters weight_decay grad_clip warmup_iters min_lr': (0, math.inf),
+    'learning_rate': (sys.float_info.min, math.inf),
     'dropout beta1 beta2': (0, 1), 'seed': (0, 2**32), 'num_threads': (0, 1025),
     'dtype': 'auto float32 bfloat16', 'backend': 'auto nccl gloo', 'fused': 'auto True False'}
 if __name__ == '__main__':  # sweep.py executes what stands above this

@@ -105,7 +105,7 @@ def test_data_that_holds_the_held_out_lines(project):
     ('--device=meta', 'meta'), ('--device=abacus', 'abacus'),
     ('--device=cuda:99', 'cuda:99'),
     ('--init_from=nothing', 'nothing'),
-    ('--init_from=', 'init_from must be'),
+    ('--init_from=', 'init_from must be'), ('--learning_rate=0', 'learning_rate must be above 0'),
 ])
 def test_impossible_settings(project, option, says):
     project.fails(*TRAIN, option, says=says)
