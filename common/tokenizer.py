@@ -1,6 +1,5 @@
 """Characters or GPT-2's byte-pair encoding: text to token ids and back."""
 
-import json
 from pathlib import Path
 from typing import Callable, NamedTuple
 
@@ -72,10 +71,14 @@ def read_vocabulary(files):
             special = [token for token in ('<|endoftext|>', '<|startoftext|>') if enc.token_to_id(token) is not None]
             enc.add_special_tokens(special)
         else:
-            if (json.loads(files[0].read_bytes())['pre_tokenizer'] or {}).get('add_prefix_space'):
-                raise ValueError("it puts a space before every text, also before an answer")
             enc = tokenizers.Tokenizer.from_file(str(files[0]))
         enc.no_truncation()
         enc.no_padding()
+        if len({*enc.get_vocab().values()}) < len(enc.get_vocab()):
+            raise ValueError("two of its tokens have one id")
+        # no space may be put before a text, for an answer is one, nor between tokens
+        decoded = enc.decode(enc.encode('a b', add_special_tokens=False).ids)
+        if decoded != 'a b':
+            raise ValueError(f"the text 'a b' is {decoded!r} when it comes back")
         return Tokenizer(1 + max(enc.get_vocab().values()), lambda text: enc.encode(text, add_special_tokens=False).ids,
                          lambda ids: enc.decode(list(ids), skip_special_tokens=False), bpe=True, files=tuple(files))

@@ -209,8 +209,12 @@ def test_the_vocabulary_that_transformers_5_saves_is_read_and_never_replaced_by_
 
 
 @pytest.mark.parametrize('change, says', [
-    (lambda t: t['pre_tokenizer'].update(add_prefix_space=True), 'a space before every text'),
-    (lambda t: t['model']['vocab'].pop('a'), 'out of vocabulary'), (lambda t: t.pop('model'), '')])
+    (lambda t: t['pre_tokenizer'].update(add_prefix_space=True), "is ' a b' when it comes back"),
+    (lambda t: t.update(pre_tokenizer={'type': 'Sequence', 'pretokenizers': [
+        {**t['pre_tokenizer'], 'add_prefix_space': True}]}), "is ' a b' when it comes back"),
+    (lambda t: t.update(decoder=None), "is 'a Ġ b' when it comes back"),
+    (lambda t: t['model']['vocab'].update({'!': t['model']['vocab']['"']}), 'two of its tokens have one id'),
+    (lambda t: t['model']['vocab'].pop('a'), 'out of vocabulary'), (lambda t: t.pop('model'), 'Model missing')])
 def test_a_vocabulary_that_cannot_be_used_is_refused(gpt2_folder, change, says):
     content = json.loads((gpt2_folder / 'tokenizer.json').read_text())
     change(content)
@@ -228,6 +232,15 @@ def test_a_vocabulary_neither_adds_tokens_nor_cuts_a_long_prompt(gpt2_folder):
     theirs.post_processor = processors.TemplateProcessing('<|endoftext|> $A', special_tokens=[('<|endoftext|>', 277)])
     theirs.save(str(gpt2_folder / 'tokenizer.json'))
     assert gpt2_tokenizer(gpt2_folder).encode(STRANGE) == before.encode(STRANGE)
+
+
+def test_merges_in_another_order_encode_as_in_transformers(tmp_path):
+    write_vocabulary(tmp_path)
+    before = gpt2_tokenizer(tmp_path).encode(' on')
+    (tmp_path / 'merges.txt').write_text('#version: 0.2\n' + '\n'.join(['o n', *MERGES[:-1]]) + '\n')
+    merges = [tuple(merge.split()) for merge in ['o n', *MERGES[:-1]]]
+    theirs = transformers.GPT2Tokenizer(vocab=json.loads((tmp_path / 'vocab.json').read_text()), merges=merges)
+    assert gpt2_tokenizer(tmp_path).encode(' on') == theirs.encode(' on') != before
 
 
 def test_half_a_vocabulary_is_refused_and_none_is_announced(gpt2_folder, capsys):
