@@ -107,7 +107,7 @@ def combinations(config, overrides, seed):
 
 def plan_runs(args, overrides):
     """All runs of the sweep: dict of model folder to (arguments of train_with_eval.py, max_iters)."""
-    runs = {}
+    runs, settled = {}, {}
     # the seeds are the outer loop, so that an early look sees every config
     for seed_number, config in itertools.product(range(args.seeds), args.configs):
         seed = seed_number + (settings_of(TRAIN, [config])['seed'] if args.seed is None else args.seed)
@@ -116,6 +116,9 @@ def plan_runs(args, overrides):
             if folder in runs:
                 raise UserError(f"two runs would be called {folder}: give each config and each value once")
             check_run(folder, config, settings)
+            same = settled.setdefault(tuple(settings.items()), folder)
+            if same != folder:
+                raise UserError(f"{same} and {folder} would be the same run: give each value once")
             runs[folder] = argv, settings['max_iters']
     return runs
 

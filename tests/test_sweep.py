@@ -173,7 +173,8 @@ def test_one_failure_does_not_stop_the_others_and_is_reported_with_its_log(fresh
     (['nowhere.py'], 'nowhere.py'), (['--seed=x'], 'invalid int'), (['--n_embd=14,,28'], 'an empty value'),
     (['--dataset=as_math_{seed}'], 'data/as_math_1337 is not prepared'),
     (['--n_embd=6,x'], "must be a whole number, not 'x'"),
-    (['--n_embd=6,6'], 'two runs would be called'), (['--dataset=as_math,../as_math'], 'contains a slash'),
+    (['--n_embd=6,6'], 'two runs would be called'), (['--learning_rate=0.01,1e-2'], 'would be the same run'),
+    (['--dataset=as_math,../as_math'], 'contains a slash'),
 ])
 def test_a_wrong_sweep_is_refused_before_anything_is_trained(swept, args, says):
     swept.fails('sweep.py', CONFIGS[0], *QUICK, '--name=wrong', *args, says=says)
