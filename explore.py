@@ -56,7 +56,7 @@ def models_of(folder, checkpoint):
     for name, other, *_ in loaded:
         if {**other.config.model_args(), 'dropout': 0} != {**model.config.model_args(), 'dropout': 0}:
             raise UserError(f"{name} and {path.name} in {folder} are of different shapes: choose one with --checkpoint")
-    weights = [(config['iter_num'], name, flat(of_name)) for name, of_name, _, _, config in loaded]
+    weights = [(settings['iter_num'], name, flat(of_name)) for name, of_name, _, _, settings in loaded]
     if not checkpoint:
         weights += [(int(iter_num), 'weights.bin', kept) for iter_num, kept in read_weights(folder, model)]
     parameters = [[key, p.numel()] for key, p in model.named_parameters()]

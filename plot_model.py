@@ -70,7 +70,7 @@ def image(ax, matrix, title, xlabel, ylabel, names=()):
 
 
 torch.set_grad_enabled(False)
-model, meta, path, config = load_model(out_dir, [checkpoint])
+model, meta, path, settings = load_model(out_dir, [checkpoint])
 wte, layers = model.transformer.wte.weight.double().numpy(), model.transformer.h
 if min(wte.shape) < 2:
     raise UserError(f"{path} cannot be drawn: two components need a width and a vocabulary of 2 or more")
@@ -84,7 +84,7 @@ width, height = 8 + side * len(prompts), max(2.9, 0.11 * len(wte)) if len(wte) <
 heights = [height + 0.5, (side + 0.6) * len(layers) + 0.6]
 figure = plt.figure(figsize=(width, sum(heights) + 0.2), layout='constrained')
 n_params = model.get_num_params(non_embedding=False)
-figure.suptitle(f"{printable(path)}, iteration {config['iter_num']:,} ({n_params:,} parameters)", parse_math=False)
+figure.suptitle(f"{printable(path)}, iteration {settings['iter_num']:,} ({n_params:,} parameters)", parse_math=False)
 above, below = figure.subfigures(2, 1, height_ratios=heights)
 axes = above.subplots(1, 3, width_ratios=[2, 2, 1])
 image(axes[1], wte, 'wte', 'dimension', 'character', names if len(wte) <= 128 else ())

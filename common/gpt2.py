@@ -3,7 +3,7 @@ Loads GPT-2's weights and exports ours, through Hugging Face transformers. It is
 
     from common.checkpoint import load_model
     from common.gpt2 import save_gpt2
-    model, meta, path, config = load_model('math_mini_14', ['ckpt_best_math.pt'])
+    model, meta, path, settings = load_model('math_mini_14', ['ckpt_best_math.pt'])
     save_gpt2(model, meta, 'math_mini_14_hf')  # AutoTokenizer and GPT2LMHeadModel.from_pretrained load it
 """
 

@@ -195,9 +195,9 @@ def test_a_model_folder_without_meta_pkl_uses_its_datasets(tmp_path, bare, monke
     checkpoint = {'model': model.state_dict(), 'model_args': model.config.model_args(),
                   'config': {'dataset': 'as_math'}}
     torch.save(checkpoint, tmp_path / 'ckpt.pt')
-    loaded, meta, path, config = load_model(tmp_path, ['ckpt.pt'])
+    loaded, meta, path, settings = load_model(tmp_path, ['ckpt.pt'])
     assert len(meta.questions) == 200 and path == tmp_path / 'ckpt.pt'
-    assert config == {'dataset': 'as_math', 'iter_num': 0}
+    assert settings == {'dataset': 'as_math', 'iter_num': 0}
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), loaded.parameters()))
     torch.save({**checkpoint, 'config': {}}, tmp_path / 'ckpt.pt')
     with pytest.raises(UserError, match='does not name its dataset'):

@@ -712,8 +712,8 @@ def test_what_is_missing_is_named_in_a_sentence_and_no_page_is_written(project):
 
 def test_a_model_of_gpt2s_encoding_is_refused(monkeypatch):
     def load(folder, names):
-        model, meta, path, config = load_model(folder, names)
-        return model, meta._replace(tokenizer=meta.tokenizer._replace(bpe=True)), path, config
+        model, meta, path, settings = load_model(folder, names)
+        return model, meta._replace(tokenizer=meta.tokenizer._replace(bpe=True)), path, settings
     monkeypatch.setattr(explore, 'load_model', load)
     with pytest.raises(UserError, match="GPT-2's encoding"):
         explore.run_of(SUMS[0], 'x')
@@ -761,9 +761,9 @@ def test_kept_weights_move_with_the_slider(look, project):
     project.check('train_with_eval.py', 'config/train_math_mini_14.py', *TINY, '--keep_weights', '--out_dir=kept',
                   '--learning_rate=0.5', '--warmup_iters=0')
     folder = project.folder / 'kept'
-    model, meta, _, config = load_model(folder, ['ckpt_last.pt'])
+    model, meta, _, settings = load_model(folder, ['ckpt_last.pt'])
     records = read_weights(folder, model)
-    assert list(records['iter']) == [0, 2, 4] and config['iter_num'] == 4
+    assert list(records['iter']) == [0, 2, 4] and settings['iter_num'] == 4
     assert (records['weights'][2] == flat(model)).all() and (records['weights'][1] != flat(model)).any()
     assert len(explore.run_of(folder, 'kept', 'ckpt_last.pt')['models']) == 1, 'the only model that is wanted'
     page = look(folder)

@@ -235,10 +235,10 @@ def test_threads_that_begin_in_a_step_do_not_take_torchs_denormal_numbers_for_0(
 
 @pytest.mark.parametrize('n_threads', [1, 2])
 def test_the_weights_of_a_trained_model_leave_no_denormal_numbers(n_threads):
-    model, _, _, config = load_model(REPO / 'results/math_mini_56', ['ckpt.pt'])
+    model, _, _, settings = load_model(REPO / 'results/math_mini_56', ['ckpt.pt'])
     text = arithmetic_text(arithmetic_questions())
     ids = torch.tensor([sorted(set(text)).index(ch) for ch in text])
-    starts = np.random.default_rng(0).integers(len(ids) - config['block_size'], size=config['batch_size'])
+    starts = np.random.default_rng(0).integers(len(ids) - settings['block_size'], size=settings['batch_size'])
     step = fused(model, n_threads)
     fused_iteration(step, ids, starts, 1e-4, 1.0)
     assert count_denormals([p.grad for p in model.parameters()] + moments(step.optimizer, model)) == 0
