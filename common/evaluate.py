@@ -17,7 +17,7 @@ import torch
 
 from common.answers import add_verdicts
 from common.errors import UserError
-from common.questions import Question, completion_of, is_correct
+from common.questions import Question, completion_of, is_right
 
 NEW_TOKENS = {'math': 4, 'facts': 20}  # the paper's length of an answer, exceeded only if a dataset has longer answers
 ROWS = 512  # contexts that go through the model at once, to bound the memory that it takes
@@ -166,7 +166,7 @@ def grade(model, tokenizer, questions, num_samples=10, temperature=0.01, top_k=1
     if not terminated:
         completions = [cut_after_answer(q, counter) for q, counter in zip(questions, completions)]
     table = pd.DataFrame(questions, columns=Question._fields)
-    correct = [sum(times for text, times in counter.items() if is_correct(q, text))
+    correct = [sum(times for text, times in counter.items() if is_right(q.answer, q.terminator, text))
                for q, counter in zip(questions, completions)]
     said = [max(counter, key=counter.get) for counter in completions]
     table = table.assign(samples=num_samples, correct=np.array(correct, dtype=int), prob=answer_probs(forced),

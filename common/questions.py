@@ -99,10 +99,6 @@ def is_right(answer, terminator, completion):
     return number is not None and int(number[1]) == int(answer)
 
 
-def is_correct(question, completion):
-    return is_right(question.answer, question.terminator, completion)
-
-
 def check_question(q):
     """Raise ValueError if a question would not be told from other things in a table, or can never be right."""
     if not all(isinstance(part, str) and part for part in q):
@@ -114,7 +110,7 @@ def check_question(q):
     if q.task == 'facts' and q.group == 'held out':
         raise ValueError(f"{q.line!r} is held out, but the task 'facts' is the paper's and has no held-out questions: "
                          "give yours another name")
-    if '\n' in q.answer or not is_correct(q, completion_of(q, q.answer + q.terminator)):
+    if '\n' in q.answer or not is_right(q.answer, q.terminator, completion_of(q, q.answer + q.terminator)):
         raise ValueError(f"no prediction could be right for {q.line!r}, because its answer holds a newline or "
                          f"{q.terminator[-1]!r}, which ends it: choose another terminator")
 

@@ -45,7 +45,7 @@ from common.dataset import DATA, load_dataset
 from common.device import compile_model, compute_init
 from common.evaluate import NEW_TOKENS, estimate_losses, grade
 from common.files import write_file
-from common.questions import is_correct
+from common.questions import is_right
 from common.results import results_row
 from configurator import configure
 from fused.fused_step import FusedStep, supports
@@ -205,7 +205,7 @@ def bench_evaluation(name):
                 idx = torch.tensor([meta.tokenizer.encode(question.prompt)])
                 out = model.generate(idx, NEW_TOKENS[question.kind], temperature=0.01, top_k=10)
                 completion = meta.tokenizer.decode(out[0, idx.size(1):].tolist()).split(question.terminator[-1])[0]
-                correct += is_correct(question, completion)
+                correct += is_right(question.answer, question.terminator, completion)
 
     @torch.no_grad()
     def plain_losses():  # a twentieth of it

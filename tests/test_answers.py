@@ -16,7 +16,7 @@ from common.answers import ANSWERS, add_verdicts, append_answers, read_answers
 from common.dataset import meta_bytes
 from common.errors import UserError
 from common.files import append_file, cut_file, size_of
-from common.questions import Question, is_correct
+from common.questions import Question, is_right
 
 COLUMNS = ['iter', 'task', 'prompt', 'answer', 'group', 'samples', 'correct', 'prob', 'said']
 # what a csv must not turn into something else
@@ -60,7 +60,7 @@ def test_a_number_that_ends_its_line_is_right_as_a_fact_is_wherever_it_is_judged
     question = Question(task, 'Hastings: ', '1066', terminator=terminator)
     table = pd.DataFrame([dict(task=task, prompt='Hastings: ', answer='1066', group='seen', samples=10, correct=4,
                                prob=0.5, said='1066 AD')])
-    assert list(add_verdicts(table, terminator).right) == [is_correct(question, '1066 AD')] == [right]
+    assert list(add_verdicts(table, terminator).right) == [is_right('1066', terminator, '1066 AD')] == [right]
     append_answers(0, table, tmp_path)
     (tmp_path / 'meta.pkl').write_bytes(meta_bytes(sorted(set(question.line)), [question]))
     assert list(read_answers(tmp_path).right) == [right]

@@ -12,7 +12,7 @@ from conftest import REPO, TINY
 from little import plain_answer, plain_prob
 
 from common.checkpoint import load_model
-from common.questions import is_correct
+from common.questions import is_right
 from common.report import print_choice
 from common.results import CLASSIC_COLUMNS, read_sweep, summarize
 from summarize import print_comparison, print_table
@@ -69,7 +69,7 @@ def test_on_a_trained_checkpoint_the_scripts_say_what_the_plain_loop_says(projec
     right = 0
     for question in meta.questions[::3]:
         q, plain = said[question.prompt], plain_answer(model, meta.tokenizer, question, temperature=0)
-        assert q['samples'] == [plain] * 2 and q['correct'] == 2 * is_correct(question, plain)
+        assert q['samples'] == [plain] * 2 and q['correct'] == 2 * is_right(question.answer, question.terminator, plain)
         assert q['prob'] == pytest.approx(plain_prob(model, meta.tokenizer, question), rel=1e-3)
         right += q['correct'] > 0
     assert right > 0, 'something has been learnt'

@@ -23,7 +23,7 @@ from common.evaluate import (
     sample_completions,
     teacher_force,
 )
-from common.questions import FACT_END, Question, is_correct
+from common.questions import FACT_END, Question, is_right
 from common.report import totals
 from common.results import results_row
 from common.tokenizer import char_tokenizer
@@ -203,7 +203,7 @@ def test_the_graded_table_counts_what_the_paper_counts_and_keeps_the_models_mode
                                    'completions', 'right', 'always_right']
     for row, question, samples in zip(table.itertuples(), META.questions, completions):
         assert (row.task, row.prompt, row.answer, row.group, row.samples) == (*question[:4], 3)
-        assert row.correct == sum(is_correct(question, text) for text in samples.elements())
+        assert row.correct == sum(is_right(question.answer, question.terminator, text) for text in samples.elements())
         assert row.completions == samples and samples[row.said] == max(samples.values())
     assert list(table.prob) == pytest.approx(probs_of(trained, TOKENIZER, META.questions), rel=1e-6)
     some = grade(trained, TOKENIZER, META.questions[50:60], num_samples=3)

@@ -17,7 +17,7 @@ from common.dataset import load_meta
 from common.errors import UserError
 from common.evaluate import answer_probs, sample_answers, sample_completions, teacher_force
 from common.gpt2 import load_gpt2, save_gpt2
-from common.questions import is_correct, paper_questions
+from common.questions import is_right, paper_questions
 from common.tokenizer import gpt2_tokenizer
 from model import GPT, GPTConfig
 
@@ -272,7 +272,7 @@ def test_questions_in_gpt2s_encoding_are_scored_on_what_follows_naturally(tmp_pa
     forced = teacher_force(model, tokenizer, questions)
     answers = sample_answers(model, tokenizer, questions, forced, num_samples=2)
     for question, samples in zip(questions, answers, strict=True):
-        assert all(is_correct(question, text) for text in samples), (question, samples)
+        assert all(is_right(question.answer, question.terminator, text) for text in samples), (question, samples)
     probs = answer_probs(forced)
     assert probs.min() > 0.5
     ids, expected = tokenizer.encode('Capital of France is'), 1.0

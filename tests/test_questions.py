@@ -12,7 +12,7 @@ from common.questions import (
     check_question,
     completion_of,
     facts_questions,
-    is_correct,
+    is_right,
     operands,
     paper_questions,
     round_robin_pairs,
@@ -29,7 +29,7 @@ from common.questions import (
 ])
 def test_scoring_follows_the_paper(task, answer, completion, right):
     question = Question(task, 'prompt', answer, 'seen', FACT_END if task == 'facts' else '>')
-    assert is_correct(question, completion) == right
+    assert is_right(question.answer, question.terminator, completion) == right
 
 
 @pytest.mark.parametrize('answer, terminator, kind', [
@@ -46,7 +46,7 @@ def test_a_question_is_math_if_its_answer_is_a_number_within_a_line(answer, term
 def test_any_completion_can_be_scored(completion):
     for question in (Question('add', '<1+1=', '2'),
                      Question('facts', 'Capital of France is ', 'Paris', 'seen', FACT_END)):
-        assert is_correct(question, completion) in (True, False)
+        assert is_right(question.answer, question.terminator, completion) in (True, False)
 
 
 def test_the_papers_questions_are_a_whole_grid_for_each_operation_and_fifty_capitals():
@@ -105,7 +105,7 @@ def test_sums_have_a_place_in_a_grid_if_no_other_has_it():
 def test_an_answer_written_as_the_text_has_it_is_right(answer, terminator):
     question = Question('own', 'say: ', answer, 'seen', terminator)
     check_question(question)
-    assert is_correct(question, completion_of(question, answer + terminator + 'say: more'))
+    assert is_right(answer, terminator, completion_of(question, answer + terminator + 'say: more'))
 
 
 @pytest.mark.parametrize('question', [
