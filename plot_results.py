@@ -32,8 +32,8 @@ import pandas as pd
 from common.answers import read_answers
 from common.pictures import (DATASETS, draw_answers, film, log_axis, model_figure, plt, run_label, save, seeds_label,
                              set_iterations)
-from common.results import (other_tasks, read_results, read_seeds, read_sweep, samples_right, seed_folders, summarize,
-                            tell_apart)
+from common.results import (other_tasks, read_results, read_seeds, read_sweep, samples_drawn, samples_right,
+                            seed_folders, summarize, tell_apart)
 
 HELD_OUT, LOSS = 'held-out accuracy', 'validation loss'
 PROBABILITY = 'probability of the right answer, held-out questions'
@@ -57,8 +57,7 @@ def curves_of(results, operation):
         return results.reindex(columns=[f'{task}_correct', f'{task}_total'], fill_value=0).to_numpy()
     held_out, others = counts('heldout'), {task: counts(task) for task in other_tasks(results)}
     tasks = {'addition': counts('add'), 'subtraction': counts('sub'), **others}
-    math_total = results.get('math_total', results.add_total + results.sub_total)
-    capitals = np.stack([samples_right(results), math_total + results.facts_total], axis=1) - sum(tasks.values())
+    capitals = np.stack([samples_right(results), samples_drawn(results)], axis=1) - sum(tasks.values())
     if held_out.any() and operation != 'math':
         tasks = {'arithmetic': tasks.pop('addition') + tasks.pop('subtraction'), **tasks}
     tasks = {task: samples for task, samples in tasks.items() if samples.any()}

@@ -137,12 +137,14 @@ def arithmetic_questions(held_out=((5, 7),), max_operand=9):
             for task, sign in (('add', '+'), ('sub', '-')) for a in numbers for b in numbers]
 
 
-def arithmetic_text(questions, seed=1337):
-    """The lines of all questions that are not held out, shuffled, and padded with spaces to one width."""
-    lines = [q.line for q in questions if q.group != 'held out']
-    random.Random(seed).shuffle(lines)
+def arithmetic_text(questions, seed=1337, orders=1):
+    """The lines of all questions that are not held out, padded with spaces to one width, in so many random orders."""
+    lines, rng, text = [q.line for q in questions if q.group != 'held out'], random.Random(seed), ''
     width = max(map(len, lines), default=0)
-    return ''.join(line.ljust(width) + '\n' for line in lines)
+    for _ in range(orders):
+        rng.shuffle(lines)
+        text += ''.join(line.ljust(width) + '\n' for line in lines)
+    return text
 
 
 def round_robin_pairs(split_seed, n=10):

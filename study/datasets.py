@@ -70,16 +70,6 @@ def shuffle_answers(questions, seed):
     return [q._replace(answer=answers[q.task].pop()) for q in questions]
 
 
-def text_in_orders(questions, orders):
-    """The lines of arithmetic_text in as many random orders, of which its own is the first."""
-    lines, rng, text = [q.line for q in questions if q.group != 'held out'], random.Random(FIRST_SEED), ''
-    width = max(map(len, lines))
-    for _ in range(orders):
-        rng.shuffle(lines)
-        text += ''.join(line.ljust(width) + '\n' for line in lines)
-    return text
-
-
 def training_part(questions):
     return [q for q in questions if q.group == 'seen']
 
@@ -102,7 +92,7 @@ def write_first_study(split):
     for k in (1, 2, 3, 5):
         write(f'rounds_{k}_{seed}', arithmetic_questions(pairs[:5 * k]))
     questions = arithmetic_questions(pairs[:10])
-    write(f'orders_{seed}', questions, text_in_orders(questions, 1000))
+    write(f'orders_{seed}', questions, arithmetic_text(questions, orders=1000))
     write(f'random_{seed}', shuffle_answers(arithmetic_questions([]), split))
 
 

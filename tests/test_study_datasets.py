@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from common import dataset
 from common.questions import arithmetic_questions, arithmetic_text, round_robin_pairs
 from study import datasets
-from study.datasets import BASES, in_letters, load_questions, one_order_questions, shuffle_answers, text_in_orders
+from study.datasets import BASES, in_letters, load_questions, one_order_questions, shuffle_answers
 
 FIRST_STUDY = {  # hashes of the texts on which split 3 was trained, made by the prepare.py of that time
     'pair': 'f6432a478c7c171c', 'rounds_1': 'bc81f53d14e7d052', 'rounds_2': '38a31a9b6f8c0d59',
@@ -166,7 +166,7 @@ def test_shuffled_answers_are_those_of_the_task_and_no_rule_gives_them(seed):
 
 def test_each_order_has_every_line_and_the_first_is_arithmetic_texts():
     questions = arithmetic_questions([(5, 7)])
-    text, first = text_in_orders(questions, 3), arithmetic_text(questions)
+    text, first = arithmetic_text(questions, orders=3), arithmetic_text(questions)
     orders = [text[i * len(first):(i + 1) * len(first)] for i in range(3)]
     assert text == ''.join(orders) and orders[0] == first and len(set(orders)) == 3
     assert {tuple(sorted(order.split('\n'))) for order in orders} == {tuple(sorted(first.split('\n')))}
