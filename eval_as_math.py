@@ -44,7 +44,7 @@ from common.evaluate import grade  # torch takes seconds to import, so the setti
 from common.load import load_evaluated
 from common.questions import LABELS, arithmetic_questions, operands
 from common.report import answered, mark, print_choice, print_totals, write_json
-from common.results import scores
+from common.results import score_of
 
 MAX_LINES = 25  # at most this many wrong predictions are printed, which fills a screen
 
@@ -66,7 +66,7 @@ def print_by_digits(title, part, pairs):
     digits = [f"{len(str(a))} and {len(str(b))}" for a, b in pairs]
     print(f"\n{title}, by the number of digits of a and of b:")
     for name, some in part.groupby(digits):
-        s = scores(some)
+        s = score_of(some)
         print(f"  {name}: {s['questions_right']} of {s['questions']} questions right, probability {s['prob']:.1%}")
 
 

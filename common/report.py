@@ -8,7 +8,7 @@ from common.dataset import CASE_OF
 from common.errors import UserError
 from common.files import write_file
 from common.questions import GROUPS, LABELS
-from common.results import read_results, samples_drawn, scores
+from common.results import read_results, samples_drawn, score_of
 
 
 def answered(row, most=80):
@@ -28,7 +28,7 @@ def totals(table):
     """The scores of each task and of each group of a graded table, as a list of dicts."""
     named = {LABELS.get(task, task): table[table.task == task] for task in table.task.unique()}
     named |= {group: table[table.group == group] for group in GROUPS if (table.group == group).any()}
-    return [{'group': name, **scores(part)} for name, part in named.items()]
+    return [{'group': name, **score_of(part)} for name, part in named.items()]
 
 
 def print_totals(table):

@@ -133,8 +133,8 @@ def samples_right(row):
     return np.round(row['math_acc'] * math_total(row)) + row['facts_correct']
 
 
-def scores(table):
-    """Scores of a graded table, or a part of it, as a dict. correct and total count samples; 0.0 without questions."""
+def score_of(table):
+    """The score of a graded table, or part of it, as a dict. correct and total count samples; 0.0 without questions."""
     correct, total = int(table.correct.sum()), int(table.samples.sum())
     return {'questions': len(table), 'questions_right': int(table.right.sum()), 'correct': correct, 'total': total,
             'acc': correct / max(total, 1), 'prob': float(table.prob.sum()) / max(len(table), 1)}
@@ -147,7 +147,7 @@ def results_row(iter_num, table, questions, train_loss, val_loss):
     parts = {task: table[table.task == task] for task in ('add', 'sub', *others)}
     parts |= {'math': table[is_math], 'facts': table[~is_math], 'seen': table[table.group == 'seen'],
               'heldout': table[table.group == 'held out']}
-    row = {f'{name}_{key}': value for name, part in parts.items() for key, value in scores(part).items()}
+    row = {f'{name}_{key}': value for name, part in parts.items() for key, value in score_of(part).items()}
     row |= {'iter': iter_num, 'train_loss': train_loss, 'val_loss': val_loss}
     later = ('seen_acc heldout_correct heldout_total heldout_acc seen_prob heldout_prob math_total math_prob '
              'facts_prob').split()
