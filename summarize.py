@@ -92,7 +92,7 @@ def write_copy(folder, sweep, output, whens, add):
     configs = sorted({*sweep, *earlier}, key=paper_order)
     results = {(config, seed): rows for config in configs
                for seed, rows in sorted({**earlier.get(config, {}), **sweep.get(config, {})}.items())}
-    answers = {(*run, when): answers[(*run, when)] for run in results for when in whens if (*run, when) in answers}
+    answers = {key: rows for run in results for key, rows in answers.items() if key[:2] == run}
     with explained(f"cannot write {output}: {{}}", OSError):
         output.mkdir(parents=True, exist_ok=True)
     # convert_dtypes: whole numbers are written as such

@@ -17,7 +17,7 @@ from common.questions import is_right
 
 ANSWERS = 'answers.csv.gz'
 COLUMNS = 'iter task prompt answer group samples correct prob said'.split()
-TEXTS = 'task prompt answer group said terminator'.split()
+TEXTS = 'config when task prompt answer group said terminator'.split()
 
 
 def add_verdicts(table, terminators):
@@ -50,7 +50,8 @@ def read_answers(folder):
     if not path.exists():
         raise UserError(f"no {ANSWERS} in {folder}: only a run of train_with_eval.py with full_eval writes one")
     with explained(f"{path} cannot be read ({{}}): it is damaged, so train again"):
-        answers = pd.read_csv(path, keep_default_na=False, dtype=dict.fromkeys(TEXTS, str))
+        # lineterminator: a prediction may hold a carriage return, which pandas would take for the end of a line
+        answers = pd.read_csv(path, keep_default_na=False, dtype=dict.fromkeys(TEXTS, str), lineterminator='\n')
         missing = [column for column in COLUMNS if column not in answers]
         if missing or answers.empty:
             raise ValueError(f"it has no column {missing[0]}" if missing else "it has no rows")

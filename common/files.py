@@ -3,7 +3,7 @@
 import os
 from contextlib import suppress
 
-from common.errors import UserError, explained
+from common.errors import UserError, explained, say
 
 
 def write_file(path, content):
@@ -54,7 +54,15 @@ def append_file(path, content):
 
 
 def cut_file(path, size):
-    """Drop what was appended after a file had this size, all of it or only a part, by a run that was killed."""
+    """Drop what was appended after a file had this size, all of it or only a part, by a run that was killed.
+
+    Raises UserError if a part of what it had then is missing.
+    """
+    if 0 < size_of(path) < size:
+        raise UserError(f"{path} has been cut off since the checkpoint was saved: copy it again, or delete it to go on "
+                        "without what it had")
+    if size_of(path) < size:
+        say(f"{path} is gone, so what it had is lost, and it begins anew")
     with explained(f"cannot write {path}: {{}}", OSError):
         if size_of(path) > size:  # else truncate would add zeros
             os.truncate(path, size)

@@ -96,11 +96,19 @@ def test_what_is_asked_again_is_dropped_and_so_is_what_was_half_written(tmp_path
     assert list(read_answers(folder).iter.unique()) == [250 * i for i in range(keep + 1)]
 
 
-def test_a_file_that_is_shorter_than_it_was_or_gone_is_left_alone(tmp_path):
+def test_a_file_that_lost_a_part_of_what_it_had_is_refused_and_one_that_is_gone_begins_anew(tmp_path, capsys):
     (tmp_path / 'short').write_bytes(b'abc')
-    for name in ('short', 'gone'):
-        cut_file(tmp_path / name, 5)
+    with pytest.raises(UserError, match='short has been cut off since'):
+        cut_file(tmp_path / 'short', 5)
+    cut_file(tmp_path / 'gone', 5)
+    assert 'gone is gone, so what it had is lost' in capsys.readouterr().out
     assert (tmp_path / 'short').read_bytes() == b'abc' and not (tmp_path / 'gone').exists()
+
+
+@pytest.mark.parametrize('said', ['\r', 'Par\ris', ' \r\n', '"', ',\n'])
+def test_a_prediction_may_hold_any_character(tmp_path, said):
+    append_answers(0, graded(0).assign(said=said), tmp_path)
+    assert set(read_answers(tmp_path).said) == {said}
 
 
 def test_an_evaluation_that_a_run_of_an_earlier_version_repeats_counts_once(tmp_path):

@@ -140,7 +140,7 @@ OUR_HEAD = HEAD[:-1] + ',seen_acc,heldout_acc\n'
 
 @pytest.mark.parametrize('content, says', [
     ('', 'No columns'), ('iter,loss\n1,2\n', 'no column add_correct'), (HEAD, 'no rows'), ('a\x00b', 'results.csv'),
-    (HEAD + '1,2,3\n', 'numbers are missing in it'),
+    (HEAD + '1,2,3\n', 'numbers are missing in it'), (HEAD + 2 * ('0,' * 10 + '0\n'), 'iterations do not grow'),
     (OUR_HEAD + '0,' * 12 + '0\n' + '0,' * 11 + '0.5', 'numbers are missing in it'),
     (OUR_HEAD + '0,' * 10 + '0.5', 'numbers are missing in it'), (HEAD + ','.join('x' * 11) + '\n', 'cannot be read')])
 def test_a_results_csv_without_results(project, content, says):

@@ -446,6 +446,10 @@ def test_a_sweep_trained_in_parts_has_the_same_copy_and_what_the_copy_has_is_not
     assert copy_of('first', 'parts', '--add', '--when', '2', 'last') == whole
     asked = pd.read_csv(swept.folder / 'results/parts/answers.csv.gz')
     assert dict(asked.groupby('when').iter.unique().explode()) == {'2': 2, 'last': 4}
+    # what only the copy has stays in it, whichever evaluations are asked for now
+    assert copy_of('first', 'parts', '--add') != whole
+    asked = pd.read_csv(swept.folder / 'results/parts/answers.csv.gz', dtype=str)
+    assert set(map(tuple, asked[['seed', 'when']].drop_duplicates().to_numpy())) >= {('1338', '2'), ('1338', 'last')}
     out = swept.check('sweep.py', *CONFIGS, *QUICK, '--name=rest', '--seeds=2', '--finished=results/parts')
     assert '4 of 4 runs are in results/parts' in out and not list(swept.folder.glob('sweeps/rest/*/seed_*'))
 
@@ -607,7 +611,7 @@ def test_a_copy_that_has_been_changed_is_refused(tmp_path, change):
     runs.to_csv(tmp_path / 'results.csv.gz', index=False)
     assert len(read_sweep(tmp_path)['c']) == 2
     change(runs).to_csv(tmp_path / 'results.csv.gz', index=False)
-    with pytest.raises(UserError, match='results.csv.gz cannot be read .*(do not grow|without a config)'):
+    with pytest.raises(UserError, match='results.csv.gz cannot be read .*(do not grow|end differently|without a config)'):
         read_sweep(tmp_path)
 
 
