@@ -2,7 +2,6 @@
 
 import importlib
 import os
-from unittest import mock
 
 import torch
 
@@ -65,8 +64,11 @@ def compute_init(device, n_embd, num_threads, backend):
         torch.set_num_threads(num_threads or (min(2, threads) if n_embd < 128 else threads))
     # Deterministic algorithms and AdamW import torch.compile's modules, which make their cache folder. Where it cannot
     # be made, only compiling must fail, so for the import it is one that exists.
-    with mock.patch.dict(os.environ, TORCHINDUCTOR_CACHE_DIR=os.curdir):
-        importlib.import_module('torch._dynamo')
+    cache_dir = os.environ.get('TORCHINDUCTOR_CACHE_DIR')
+    os.environ['TORCHINDUCTOR_CACHE_DIR'] = os.curdir
+    importlib.import_module('torch._dynamo')
+    del os.environ['TORCHINDUCTOR_CACHE_DIR']
+    os.environ |= {'TORCHINDUCTOR_CACHE_DIR': cache_dir} if cache_dir is not None else {}
     # Without this, parallel threads sum the embedding gradient in varying order, and one seed gives different results.
     # It only warns, because mps has no deterministic embedding. On cuda it warns of attention to long sequences.
     torch.use_deterministic_algorithms(True, warn_only=True)
