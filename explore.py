@@ -95,7 +95,7 @@ def run_of(folder, name, checkpoint=''):
     answers, results = read_answers(folder), read_results(folder)
     questions = answers.drop_duplicates(['task', 'prompt'])[['task', 'prompt', 'answer', 'group']]
     if not set(questions.prompt) <= {q.prompt for q in meta.questions}:
-        say(f"{folder}: answers.csv.gz asks what the dataset of the model does not, so it may be another run's")
+        say(f"{folder}: answers.csv.gz has questions that the model's dataset lacks: it may belong to another run")
     questions = questions.assign(name=questions.groupby('task').prompt.transform(short_names))
     tasks, iters = tasks_of(questions, meta), np.unique(answers.iter)
     place = np.searchsorted(iters, answers.iter), answers.groupby(['task', 'prompt'], sort=False).ngroup()

@@ -736,7 +736,7 @@ def test_answers_to_what_the_dataset_does_not_ask_get_a_sentence(tmp_path, capsy
     write_run(tmp_path / 'other', arithmetic_questions(max_operand=3), [0])
     shutil.copy(tmp_path / 'other/answers.csv.gz', tmp_path / 'run')
     explore.run_of(tmp_path / 'run', 'run')
-    assert "it may be another run's" in ''.join(capsys.readouterr())
+    assert "it may belong to another run" in ''.join(capsys.readouterr())
 
 
 def test_the_page_of_the_papers_runs_is_small_and_refers_to_nothing(look):
