@@ -52,7 +52,7 @@ def check_text(text, questions, name):
 
 
 def questions_about(text, questions):
-    """Those of the paper's questions that can be asked about a text without questions of its own.
+    """Those of the paper's questions that a model of a text without questions of its own can be evaluated on.
 
     A question whose line is in the text is seen, even if the paper holds it out. Of the others only those are kept that
     the paper holds out, if the text has any question of their task. Facts end as the lines of the text do.

@@ -77,7 +77,7 @@ class FusedStep:
         shape = (ctypes.c_int * 6)(c.n_layer, c.n_head, c.n_embd, c.mlp_expansion * c.n_embd, c.block_size,
                                    c.vocab_size)
         if sum(self.sizes) != self.library.step_parameters(shape):
-            raise ValueError(f"the fused step cannot compute this model: of its {sum(self.sizes)} parameters it knows "
+            raise ValueError(f"the fused step cannot compute a model that has {sum(self.sizes)} parameters and not "
                              f"{self.library.step_parameters(shape)}")
         self.handle = ctypes.c_void_p(self.library.step_new(shape, n_threads))
         if not self.handle:
@@ -151,7 +151,7 @@ def load_fused_step(fused, model, optimizer, device, dtype, batch_size, n_thread
     """
     can = supports(model.config, device, dtype, batch_size)
     if fused == 'True' and not can:
-        raise UserError("fused=True is for small float32 models on a CPU, without dropout and biases: leave it out")
+        raise UserError("fused=True is for small float32 models on a CPU, without dropout and biases: omit it")
     if fused == 'False' or not can:
         return None
     try:
