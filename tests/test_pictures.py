@@ -247,8 +247,8 @@ def test_an_axis_names_a_probability_only_where_one_is_drawn():
 
 
 def test_a_legend_shows_which_curves_have_a_band():
-    runs = [results_of(add=(n, 100), held_out=(n // 9, 10)) for n in (20, 90)]
-    figure = draw_panels([('two seeds', runs, [])], 'both')
+    runs = [results_of(add=(n, 100), held_out=(n // 9, 10)) for n in (20, 50, 90)]
+    figure = draw_panels([('three seeds', runs, [])], 'both')
     legend = figure.legends[0]
     names = [text.get_text() for text in legend.get_texts()]
     banded = {name: hasattr(handle, 'get_hatch') for name, handle in zip(names, legend.legend_handles)}
