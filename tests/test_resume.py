@@ -168,7 +168,7 @@ def test_settings_that_are_not_given_anew_are_the_runs_own_and_those_that_are_gi
     runs.check('train_with_eval.py', MATH, *TINY, *own, '--out_dir=own')
     before = last(runs.folder / 'own')
     out = runs.check('train_with_eval.py', '--init_from=resume', '--out_dir=own')
-    assert 'done at iteration 4' in out and 'in bfloat16' in out
+    assert 'was finished already at iteration 4' in out and 'in bfloat16' in out
     out = runs.check('train_with_eval.py', '--init_from=resume', '--out_dir=own', '--max_iters=6', '--weight_decay=0.1',
                      '--top_k=4')
     for line in ('max_iters=6 (was 4)', 'weight_decay=0.1 (was 0.0)', 'top_k=4 (was 3)'):
