@@ -50,6 +50,7 @@ from common.results import results_row
 from configurator import configure
 from fused.fused_step import FusedStep, supports
 
+DEFAULTS = dict(vars(train))
 SHAPE = 'n_layer n_head n_embd block_size bias dropout mlp_expansion'.split()
 
 
@@ -106,6 +107,7 @@ STEPS = {'plain': plain_step, 'compiled': compiled_step, 'fused': fused_step}
 
 def settings(name):
     """The settings of a config, its dataset's vocabulary and questions, its text as ids, and a new model."""
+    vars(train).update(DEFAULTS)  # a config has only what is different in it, and another one may have been set before
     config, _ = configure(vars(train), train.RANGES, [str(REPO / f'config/train_{name}.py')])  # for train's functions
     meta, ids, _ = load_dataset(config['dataset'])
     torch.manual_seed(1337)
