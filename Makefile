@@ -1,5 +1,5 @@
 # `make`: set up (which downloads PyTorch first), then train math_mini_14 in full, evaluate it and plot it: about a minute.
-# `make test`: set up, check the style and run all tests. `make test-fast`: those that together take half a minute.
+# `make test`: set up, check the style and run all tests. `make test-fast`: those that together take about a minute.
 # `make test-faults`: kill runs at random and fill disks (minutes). `make bench`: measure the speed on this machine.
 # `make paper`: train the paper's runs with several seeds (hours). `make study`: train those of the first study (a day),
 # and `make why` those of the second (some 25 hours of one core). `make mlt`: train the paper's large model on arithmetic,
@@ -27,7 +27,7 @@ test: .venv/installed-dev
 	$(VENV) -m pytest -n auto --dist loadfile
 
 test-fast: .venv/installed-dev
-	$(VENV) -m pytest -m "not slow and not faults"
+	$(VENV) -m pytest -n auto --dist loadfile -m "not slow and not faults"
 
 test-faults: .venv/installed-dev
 	bash -o pipefail -c '$(VENV) -m pytest -m faults -s | tee faults.log'
