@@ -16,7 +16,7 @@ import math
 import re
 from pathlib import Path
 
-from common.errors import UserError, argument_parser, report_errors, say
+from common.errors import UserError, add_model_folders, argument_parser, report_errors, say
 
 if __name__ == '__main__':
     report_errors()  # before the imports that fail without the environment
@@ -137,9 +137,7 @@ def page_of(runs):
 
 if __name__ == '__main__':
     parser = argument_parser(__doc__)
-    parser.add_argument('folders', nargs='*', metavar='F', help='model folders')
-    parser.add_argument('--model_folder', '--out_dir', nargs='+', action='extend', default=[], metavar='F',
-                        help='the same as F')
+    add_model_folders(parser)
     parser.add_argument('--checkpoint', default='', metavar='FILE', help='show only this model of each (default: all)')
     parser.add_argument('--output', metavar='FILE', help='file to write (default: explore.html)')
     args = parser.parse_args()

@@ -22,7 +22,7 @@ import math
 import re
 from pathlib import Path
 
-from common.errors import UserError, argument_parser, printable, report_errors
+from common.errors import UserError, add_model_folders, argument_parser, printable, report_errors
 
 if __name__ == '__main__':
     report_errors()  # before the imports that fail without the environment
@@ -269,9 +269,7 @@ def draw_seeds(panels):
 def parse_arguments():
     """The options, and the model folders among them: (args, list of str)."""
     parser = argument_parser(__doc__)
-    parser.add_argument('folders', nargs='*', metavar='F', help='model folders')
-    parser.add_argument('--model_folder', '--out_dir', nargs='+', action='extend', default=[], metavar='F',
-                        help='the same as F')
+    add_model_folders(parser)
     parser.add_argument('--sweep', metavar='F', help='the folder of a sweep')
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument('--overlay', action='store_true', help='draw the folders over one another')

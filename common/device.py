@@ -67,8 +67,10 @@ def compute_init(device, n_embd, num_threads, backend):
     cache_dir = os.environ.get('TORCHINDUCTOR_CACHE_DIR')
     os.environ['TORCHINDUCTOR_CACHE_DIR'] = os.curdir
     importlib.import_module('torch._dynamo')
-    del os.environ['TORCHINDUCTOR_CACHE_DIR']
-    os.environ |= {'TORCHINDUCTOR_CACHE_DIR': cache_dir} if cache_dir is not None else {}
+    if cache_dir is None:
+        del os.environ['TORCHINDUCTOR_CACHE_DIR']
+    else:
+        os.environ['TORCHINDUCTOR_CACHE_DIR'] = cache_dir
     # Without this, parallel threads sum the embedding gradient in varying order, and one seed gives different results.
     # It only warns, because mps has no deterministic embedding. On cuda it warns of attention to long sequences.
     torch.use_deterministic_algorithms(True, warn_only=True)

@@ -99,3 +99,10 @@ def argument_parser(docstring):
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.register('type', None, os.path.expanduser)  # of arguments without a type: no shell replaces ~ behind a =
     return parser
+
+
+def add_model_folders(parser):
+    """Let an ArgumentParser take model folders, plain ones as args.folders and others as args.model_folder."""
+    parser.add_argument('folders', nargs='*', metavar='F', help='model folders')
+    parser.add_argument('--model_folder', '--out_dir', nargs='+', action='extend', default=[], metavar='F',
+                        help='the same as F')

@@ -58,11 +58,12 @@ def cut_file(path, size):
 
     Raises UserError if a part of what it had then is missing.
     """
-    if 0 < size_of(path) < size:
+    now = size_of(path)
+    if 0 < now < size:
         raise UserError(f"{path} has been cut off since the checkpoint was saved: copy it again, or delete it to go on "
                         "without what it had")
-    if size_of(path) < size:
+    if now < size:
         say(f"{path} is gone, so what it had is lost, and it begins anew")
-    with explained(f"cannot write {path}: {{}}", OSError):
-        if size_of(path) > size:  # else truncate would add zeros
+    if now > size:  # else truncate would add zeros
+        with explained(f"cannot write {path}: {{}}", OSError):
             os.truncate(path, size)

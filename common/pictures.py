@@ -25,9 +25,12 @@ if OWN_SETTINGS:
     current_folder = os.getcwd()
     os.chdir(os.sep)
 with explained("matplotlib cannot be imported: {}", OSError):  # e.g. without a folder for its cache
-    import matplotlib
+    try:
+        import matplotlib
+    finally:
+        if OWN_SETTINGS:
+            os.chdir(current_folder)
     if OWN_SETTINGS:
-        os.chdir(current_folder)
         matplotlib.rcdefaults()  # on Windows os.devnull may not count as a file
     import matplotlib.pyplot as plt
 import numpy as np

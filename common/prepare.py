@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from common.dataset import DATA, block_size_for, check_text, meta_bytes
-from common.errors import UserError, explained, wrapped
+from common.errors import UserError, argument_parser, explained
 from common.files import write_file
 from common.questions import arithmetic_questions, arithmetic_text, check_questions, round_robin_pairs
 from common.tokenizer import char_tokenizer
@@ -35,8 +35,7 @@ def pair_or_question(text):
 
 def prepare_parser(description, here):
     """An argparse parser for the prepare.py in the folder `here`; DATA / args.name is where to write."""
-    parser = argparse.ArgumentParser(description=wrapped(description), allow_abbrev=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(description)
     parser.add_argument('--name', type=dataset_name, default=here,  # an absolute path, so DATA / here is here
                         help='write to data/NAME/, not beside this script')
     return parser

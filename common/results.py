@@ -85,14 +85,14 @@ def read_sweep(folder):
     """All finished runs of a sweep, {config: read_seeds}, in the order of paper_order."""
     if (Path(folder) / COPIED_RESULTS).exists():
         return read_copy(Path(folder) / COPIED_RESULTS)
-    sweep = {}
+    sweep, ends = {}, {}
     for path in sorted(Path(folder).glob('*'), key=lambda path: paper_order(path.name)):
         if runs := read_seeds(path):
-            sweep[path.name], end = runs, int(next(iter(runs.values())).iter.iloc[-1])
+            sweep[path.name] = runs
+            end = ends[path.name] = int(next(iter(runs.values())).iter.iloc[-1])
             for run in [run for seed, run in seed_folders(path).items() if seed not in runs]:
                 print(f"left out {run}: it stops before iteration {end:,}; resume it, or see {run}.log",
                       file=sys.stderr)
-    ends = {config: int(next(iter(runs.values())).iter.iloc[-1]) for config, runs in sweep.items()}
     for config, end in ends.items():
         if end < max(ends.values()):
             print(f"{config} ends at iteration {end:,}, others at {max(ends.values()):,}", file=sys.stderr)

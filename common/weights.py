@@ -58,5 +58,5 @@ def whole_sizes(folder, model):
             break
         size += len(rest) - len(member.unused_data)
         rest = member.unused_data
-    n = size_of(os.path.join(folder, WEIGHTS)) // record_of(model).itemsize
-    return {ANSWERS: size, WEIGHTS: n * record_of(model).itemsize}
+    kept = size_of(os.path.join(folder, WEIGHTS))
+    return {ANSWERS: size, WEIGHTS: kept - kept % record_of(model).itemsize}

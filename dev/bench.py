@@ -15,7 +15,6 @@ operations of the step would take at the speed of a large matrix product. --busy
 uses a core, too, and --full trains math 14, facts 14 and both 56 from start to end. The datasets must be prepared.
 """
 
-import argparse
 import json
 import multiprocessing
 import os
@@ -30,7 +29,7 @@ from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))
-from common.errors import report_errors, wrapped
+from common.errors import argument_parser, report_errors
 
 if __name__ == '__main__':
     report_errors()  # before the imports that fail without the environment
@@ -288,7 +287,7 @@ def write_table(path, rows):
 
 
 if __name__ == '__main__':
-    parser = argparse.ArgumentParser(description=wrapped(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     names = [f'{kind}_mini_{size}' for kind in ('math', 'facts', 'both') for size in (14, 28, 56)] + ['math_mini_mlt']
     parser.add_argument('--configs', nargs='*', default=names, metavar='NAME', help='the steps of which configs')
     parser.add_argument('--threads', nargs='*', type=int, default=[1, 2], help='thread counts (default: 1 2)')
