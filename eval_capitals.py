@@ -8,7 +8,7 @@ $ python eval_capitals.py --init_from=gpt2
 
 Prints a line for each capital, with the prediction if that is wrong, a summary of the wrong ones and the totals; the
 exit code is 0 whatever the accuracy. It evaluates on every question of the dataset that has a text as its answer. The
-original GPT-2 cannot know that the line ends after the capital, so it is right if it begins with it.
+original GPT-2 cannot know that the line ends after the capital, so its answer need only begin with it.
 """
 
 import math

@@ -1,5 +1,5 @@
 """
-Explore runs in the browser: one page with every question through the training, and with the models themselves.
+Explore runs in the browser: one page with every question during training, and with the models themselves.
 
 $ python explore.py --out_dir=math_mini_14
 $ python explore.py math_mini_14 math_mini_28 math_mini_56 --output=widths.html

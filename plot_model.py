@@ -4,7 +4,7 @@ Draw the inside of a model: its characters on two principal components, where it
 $ python plot_model.py --out_dir=math_mini_14
 
 Draws model.png in the model folder, with a row of images for each layer. The attention is the mean over the heads, for
-one question of each task, held out if there is such a one.
+one question of each task, a held-out one if there is any.
 """
 
 import os

@@ -14,7 +14,7 @@ seed_N folders, as sweep.py makes it, is drawn as the mean over its finished see
 all configs, and capacity.png, final accuracies against the number of parameters, into the sweep's folder.
 
 --answers draws answers.png: every question's probability at each evaluation, or for folders of seeds, how many of them
-are finally right on each question. --film draws film.gif, the predictions through the training, and film.png, its first
+are finally right on each question. --film draws film.gif, the predictions during training, and film.png, its first
 frame.
 """
 
@@ -274,7 +274,7 @@ def parse_arguments():
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument('--overlay', action='store_true', help='draw the folders over one another')
     kind.add_argument('--answers', action='store_true', help='draw every question: its probability, or the seeds right')
-    kind.add_argument('--film', action='store_true', help='draw the predictions through the training, a .gif or .mp4')
+    kind.add_argument('--film', action='store_true', help='draw the predictions during training, a .gif or .mp4')
     parser.add_argument('--operation', choices=['math', 'facts', 'both'], default='both',
                         help='curves to draw (default: both); tasks of your own are always drawn')
     parser.add_argument('--logx', action='store_true', help='draw the iterations on a logarithmic scale')

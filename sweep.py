@@ -8,7 +8,7 @@ $ python sweep.py config/train_math_mini_*.py --cluster=slurm --cluster_options 
 
 Every run is a model folder of train_with_eval.py, sweeps/NAME/CONFIG/seed_N, with its output beside it in seed_N.log.
 --key=value goes to all runs; --key=a,b trains every combination of the listed values, and CONFIG then names them:
-math_mini,n_embd=14,dataset=rounds_1. In a value, {seed} stands for the run's seed. The same command again skips
+math_mini,n_embd=14,dataset=rounds_1. In a value, {seed} stands for the run's seed. A repeated command skips
 finished runs and resumes the others. --finished=FOLDER also skips the runs in a copy that summarize.py --output wrote.
 If one run fails, the others go on. --cluster needs submitit (pip install -r requirements-dev.txt).
 """

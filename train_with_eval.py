@@ -24,9 +24,9 @@ from configurator import configure, resume_settings
 # settings: the defaults are the paper's for arithmetic; a config file names its run, its width, and what else differs
 # I/O
 out_dir = 'out'  # the model folder; an earlier run in it is moved aside, not overwritten
-eval_interval = 500  # iterations between estimates of the losses; full evaluations, more frequent, have them, too
+eval_interval = 500  # iterations between estimates of the losses; full evaluations make them as well
 log_interval = 500  # iterations between lines of progress if the output is not a terminal
-eval_iters = 200  # random batches for an estimate of the loss; a text with no more windows is averaged exactly
+eval_iters = 200  # random batches for an estimate of the loss; over a short text, the mean is exact instead
 eval_only = False  # if True, evaluate once, print it and exit; nothing is written
 always_save_checkpoint = False  # if True, ckpt.pt is the latest checkpoint, not the one with the best validation loss
 init_from = 'scratch'  # 'scratch', 'resume', 'gpt2', 'gpt2-medium', 'gpt2-large', 'gpt2-xl' or a folder with a GPT-2
@@ -170,7 +170,7 @@ if __name__ == '__main__':
         raise UserError(f"lr_decay_iters ({lr_decay_iters}) must be greater than warmup_iters ({warmup_iters})")
     if decay_lr and min_lr < learning_rate and max_iters < lr_decay_iters:
         say(f"max_iters ({max_iters}) is below lr_decay_iters ({lr_decay_iters}), so the final learning rate is still "
-            "high: set --lr_decay_iters, too")
+            "high: set --lr_decay_iters as well")
     meta, train_ids, val_ids = load_dataset(dataset, block_size, vocabulary_folder)
     if init_from == 'scratch':
         model = build_model(n_layer=n_layer, n_head=n_head, n_embd=n_embd, block_size=block_size, bias=bias,

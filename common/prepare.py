@@ -51,7 +51,7 @@ def parse_arithmetic(parser):
                        'operands instead: each operand is in exactly K pairs')
     parser.add_argument('--split_seed', type=int, default=0, metavar='S', help='which round-robin (default: 0)')
     parser.add_argument('--max_operand', type=int, default=9, help='operands are 0..max_operand (default: 9)')
-    parser.add_argument('--seed', type=int, default=1337, help='seed of the shuffle of the lines (default: 1337)')
+    parser.add_argument('--seed', type=int, default=1337, help='seed for shuffling the lines (default: 1337)')
     args = parser.parse_args()
     n = args.max_operand + 1
     if not 1 <= n <= 1000:
@@ -103,6 +103,6 @@ def write_dataset(folder, text, questions):
     print(textwrap.fill(f"questions: {len(questions):,}, held out of the text: {listed}", 80, break_on_hyphens=False))
     print(f"train with --block_size={block_size_for(questions)} or more")
     if text.count(last) == 1:
-        print("as in nanoGPT, no window of training begins in the last block_size characters,")
+        print("as in nanoGPT, no training window begins in the last block_size characters,")
         print(textwrap.fill(f"so the last line is learnt less well than others: {last[-60:]!r}", 80,
                             break_on_hyphens=False))
