@@ -109,7 +109,7 @@ def run_of(folder, name, checkpoint=''):
     return {'name': name, 'n_params': sum(size for _, size in models[0]['parameters']), 'models': models,
             'vocabulary': [meta.tokenizer.decode([i]) for i in range(meta.tokenizer.vocab_size)], 'tasks': tasks,
             'questions': questions.to_dict('records'), 'iters': iters.tolist(), 'texts': texts.tolist(),
-            'probs': table((answers.prob.clip(0, 1) * 10000).round().fillna(NOT_ASKED), '<u2', NOT_ASKED),
+            'probs': table((answers.prob.clip(0, 1) * 10000).round(), '<u2', NOT_ASKED),
             'said': table(said, '<u4'), 'right': table(answers.right, 'u1'),
             'curves': page_curves(results, tasks), 'loss': numbers(results.val_loss),
             'curve_iters': results.iter.tolist()}

@@ -89,6 +89,9 @@ def write_copy(folder, sweep, output, whens, add):
         raise UserError(f"{output} holds other things than the copy of a sweep: choose another --output")
     earlier, answers = read_earlier(output, sweep, add)
     answers |= read_answers_of(folder, sweep, whens)
+    for when in whens:
+        if when.isdecimal() and answers and not any(len(rows) for (_, _, of), rows in answers.items() if of == when):
+            raise UserError(f"no run of {folder} has answers of iteration {when}: name another with --when")
     configs = sorted({*sweep, *earlier}, key=paper_order)
     results = {(config, seed): rows for config in configs
                for seed, rows in sorted({**earlier.get(config, {}), **sweep.get(config, {})}.items())}

@@ -56,6 +56,8 @@ def read_answers(folder):
         if missing or answers.empty:
             raise ValueError(f"it has no column {missing[0]}" if missing else "it has no rows")
         answers = answers.astype({'iter': int, 'samples': int, 'correct': int, 'prob': float})
+        if answers.prob.isna().any():
+            raise ValueError("probabilities are missing in it")
     if 'config' not in answers:
         # a run that is resumed from a checkpoint of an earlier version, without sizes, has one evaluation twice
         answers = answers.drop_duplicates(['iter', 'task', 'prompt'], keep='last', ignore_index=True)

@@ -9,11 +9,12 @@ import re
 import warnings
 from pathlib import Path
 
+import pandas as pd
 import torch
 
 from common.dataset import find_meta, load_meta
 from common.errors import UserError, explained, say
-from common.results import samples_right, seed_folders
+from common.results import check_rows, samples_right, seed_folders
 from common.tokenizer import vocabulary_files
 from model import GPT, GPTConfig
 
@@ -48,10 +49,13 @@ def load_checkpoint(path, to_resume=False):
     if missing:
         kind = "checkpoint that can be resumed" if to_resume else "checkpoint of the nanoGPT family"
         raise UserError(f"{path} is not a {kind}: it has no {missing[0]!r}")
-    kinds = {'iter_num': int, 'config': dict, 'rows': list, 'best_acc': dict} if to_resume else {}
-    wrong = [key for key in kinds if key in checkpoint and not isinstance(checkpoint[key], kinds[key])]
+    types = {'iter_num': int, 'config': dict, 'rows': list, 'best_acc': dict} if to_resume else {}
+    wrong = [key for key in types if key in checkpoint and not isinstance(checkpoint[key], types[key])]
     if wrong or to_resume and checkpoint['iter_num'] < 0:
         raise UserError(f"{path} is damaged: its {(wrong or ['iter_num'])[0]} makes no sense, so start again")
+    if to_resume and checkpoint.get('rows'):
+        with explained(f"{path} is damaged, and its rows cannot be used ({{}}): start again"):
+            check_rows(pd.DataFrame(checkpoint['rows']))
     with explained(f"{path} is not one of our GPTs: {{}}"):
         state = {re.sub(r'^(_orig_mod\.|module\.)+', '', key): value for key, value in checkpoint['model'].items()}
         checkpoint['model'] = {key: value for key, value in state.items() if not key.endswith('.attn.bias')}  # the mask

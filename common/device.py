@@ -11,6 +11,7 @@ from common.errors import UserError, explained, one_line, say
 
 def pick_device(device, n_embd):
     """'auto' becomes a GPU if there is one and the model is wide enough to gain from it, else cpu."""
+    device = device.lower()
     if device == 'auto':
         # it takes longer to launch the kernels of a tiny model than to run them
         gpu = 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'

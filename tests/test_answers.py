@@ -124,7 +124,8 @@ def test_a_folder_without_readable_answers_is_refused_with_one_sentence(tmp_path
     append_answers(0, graded(0), tmp_path)
     whole = (tmp_path / ANSWERS).read_bytes()
     for content in (whole[:-1], whole[:len(whole) // 2], whole[:5], b'', b'garbage', whole + b'garbage',
-                    gzip.compress(b''), gzip.compress(','.join(COLUMNS).encode()), gzip.compress(b'iter,prompt\n0,a')):
+                    gzip.compress(b''), gzip.compress(','.join(COLUMNS).encode()), gzip.compress(b'iter,prompt\n0,a'),
+                    gzip.compress(gzip.decompress(whole).replace(b',0.125,', b',,'))):
         (tmp_path / ANSWERS).write_bytes(content)
         try:
             read_answers(tmp_path)

@@ -123,6 +123,15 @@ def test_a_damaged_checkpoint_is_not_resumed(tmp_path, change):
         load_checkpoint(tmp_path / 'ckpt.pt', to_resume=True)
 
 
+@pytest.mark.parametrize('rows', [[{'foo': 1}], [1], [{'iter': 'x'}]])
+def test_a_checkpoint_whose_rows_are_none_of_results_csv_is_not_resumed(tmp_path, rows):
+    _, checkpoint = nanogpt()
+    checkpoint |= {'optimizer': {}, 'iter_num': 4, 'best_val_loss': 1.0, 'config': {}, 'rows': rows}
+    torch.save(checkpoint, tmp_path / 'ckpt.pt')
+    with pytest.raises(UserError, match=r'is damaged, and its rows cannot be used \([^\n]*: start again$'):
+        load_checkpoint(tmp_path / 'ckpt.pt', to_resume=True)
+
+
 def test_dropout_may_be_given_anew_and_impossible_shapes_are_refused(tmp_path):
     assert rebuilt(nanogpt()[1], tmp_path, dropout=0.3).transformer.drop.p == 0.3
     for wrong in (dict(n_embd=15), dict(dropout=1.0), dict(n_embd=2**40)):

@@ -442,6 +442,8 @@ def test_a_sweep_trained_in_parts_has_the_same_copy_and_what_the_copy_has_is_not
             shutil.copytree(swept.folder / 'sweeps/whole' / run, swept.folder / 'sweeps' / name / run)
     copy_of('second', 'parts', '--when', '2', 'last')
     swept.fails('summarize.py', 'sweeps/first', '--output=results/parts', says='keep it with --add')
+    swept.fails('summarize.py', 'sweeps/first', '--output=results/new', '--when', '3', 'last',
+                says='no run of sweeps/first has answers of iteration 3: name another with --when')
     assert copy_of('first', 'parts', '--add', '--when', '2', 'last') == whole
     assert copy_of('first', 'parts', '--add', '--when', '2', 'last') == whole
     asked = pd.read_csv(swept.folder / 'results/parts/answers.csv.gz')

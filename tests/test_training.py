@@ -121,6 +121,7 @@ def test_the_learning_rate_warms_up_and_decays_by_half_a_cosine(monkeypatch):
 
 def test_devices_and_precisions_are_checked_and_chosen():
     assert pick_device('cpu', 14) == pick_device('auto', 14) == 'cpu', 'the kernels of a tiny model are too short'
+    assert pick_device('CPU', 14) == 'cpu'
     for device in ('abacus', 'meta', 'cuda:99', '', 'cuda:x'):
         with pytest.raises(UserError, match=f"device '{device}' is not available"):
             pick_device(device, 14)
