@@ -110,7 +110,7 @@ from common.progress import Progress, describe_run
 from common.results import results_row
 from common.run_folder import claim_folder, end_results
 from common.signals import stop_by_signal
-from common.weights import WEIGHTS, append_weights, whole_sizes
+from common.weights import WEIGHTS, append_weights
 from fused.fused_step import load_fused_step
 
 
@@ -166,11 +166,6 @@ if __name__ == '__main__':
     elif init_from != 'scratch':
         model, vocabulary_folder = load_gpt2(init_from, dropout, block_size), init_from
         config = resume_settings(globals(), config, (), model.config.model_args(), RANGES)
-    if decay_lr and lr_decay_iters <= warmup_iters:
-        raise UserError(f"lr_decay_iters ({lr_decay_iters}) must be greater than warmup_iters ({warmup_iters})")
-    if decay_lr and min_lr < learning_rate and max_iters < lr_decay_iters:
-        say(f"max_iters ({max_iters}) is below lr_decay_iters ({lr_decay_iters}), so the final learning rate is still "
-            "high: set --lr_decay_iters as well")
     meta, train_ids, val_ids = load_dataset(dataset, block_size, vocabulary_folder)
     if init_from == 'scratch':
         model = build_model(n_layer=n_layer, n_head=n_head, n_embd=n_embd, block_size=block_size, bias=bias,
@@ -179,6 +174,11 @@ if __name__ == '__main__':
     if init_from == 'resume':
         check_resumable(checkpoint, path, config, data_sha256)
     check_vocabulary(model, meta.tokenizer, path, f'data/{dataset}', "choose the data that it was trained on")
+    if decay_lr and lr_decay_iters <= warmup_iters:
+        raise UserError(f"lr_decay_iters ({lr_decay_iters}) must be greater than warmup_iters ({warmup_iters})")
+    if decay_lr and min_lr < learning_rate and max_iters < lr_decay_iters:
+        say(f"max_iters ({max_iters}) is below lr_decay_iters ({lr_decay_iters}), so the final learning rate is still "
+            "high: set --lr_decay_iters as well")
 
     # device and processes
     device, rank, world_size = compute_init(device, n_embd, num_threads, backend)
@@ -188,8 +188,9 @@ if __name__ == '__main__':
     writes = master_process and not eval_only
     if ddp:
         check_same(config, model, text=data_sha256, iteration=checkpoint.get('iter_num', 0))
+    n_windows = gradient_accumulation_steps * batch_size  # of an iteration, which the processes share
     micro_steps = max(1, gradient_accumulation_steps // world_size)
-    if gradient_accumulation_steps * batch_size % (world_size * micro_steps):
+    if n_windows % (world_size * micro_steps):
         raise UserError(f"gradient_accumulation_steps * batch_size cannot be shared equally by {world_size} processes: "
                         "change one of them")
 
@@ -201,9 +202,8 @@ if __name__ == '__main__':
 
     # the training step: in C++ for small models on a CPU, and nanoGPT's with torch.compile for all others
     raw_model = model  # the one that is saved and evaluated
-    n_windows = gradient_accumulation_steps * batch_size // world_size
     fused_step = None if eval_only else load_fused_step(
-        fused, model, optimizer, device, dtype, n_windows, torch.get_num_threads())
+        fused, model, optimizer, device, dtype, n_windows // world_size, torch.get_num_threads())
     if compile and not fused_step and not eval_only and device_type != 'mps':  # torch.compile is not ready there
         batch = get_batch(train_ids, draw_starts(len(train_ids), 0, rank, world_size)).to(device)
         model = compile_model(raw_model, batch.chunk(micro_steps)[0], autocast)
@@ -215,10 +215,9 @@ if __name__ == '__main__':
             'val_loss': float(checkpoint.get('best_val_loss', 'inf'))}
     n_params = raw_model.get_num_params(non_embedding=False)
     if writes:
-        lock = claim_folder(out_dir, resume=init_from == 'resume')
+        lock = claim_folder(out_dir, resume=init_from == 'resume')  # it holds as long as this variable
         keep_vocabulary(meta, out_dir)
-        sizes = checkpoint.get('sizes') or whole_sizes(out_dir, raw_model)  # earlier versions saved no sizes
-        for name, size in sizes.items():  # the evaluation at iter_num is repeated
+        for name, size in checkpoint.get('sizes', {}).items():  # the evaluation at iter_num is repeated
             cut_file(os.path.join(out_dir, name), size)
     wandb_run = start_wandb(config, checkpoint.get('wandb_id')) if wandb_log and writes else None
     way = 'fused in C++' if fused_step else 'eager' if model is raw_model else 'compiled'

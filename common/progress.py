@@ -3,11 +3,13 @@
 import os
 import shlex
 import sys
+import textwrap
 import time
 
 from tqdm import tqdm
 
 from common.errors import say
+from common.results import other_tasks
 
 
 def describe_run(dataset, meta, ids, model, how):
@@ -21,8 +23,10 @@ def describe_run(dataset, meta, ids, model, how):
 
 def status(row, iter_num=None, with_loss=True):
     """Accuracies of a row of results.csv. iter_num: name the row's iteration if it is another."""
-    texts = [f"{name} {row[f'{column}_acc']:.1%}" for name, column in (
-        ('held-out', 'heldout'), ('arithmetic', 'math'), ('facts', 'facts')) if row[f'{column}_total']]
+    # one's own tasks need not be arithmetic or facts in anyone's words
+    shown = {'training': 'seen'} if other_tasks(row) else {'arithmetic': 'math', 'facts': 'facts'}
+    texts = [f"{name} {row[f'{column}_acc']:.1%}" for name, column in {'held-out': 'heldout', **shown}.items()
+             if row.get(f'{column}_total', True)]
     texts += [f"val loss {row['val_loss']:.4f}"] * with_loss
     return ', '.join(texts) + (f" (at iteration {row['iter']})" if iter_num not in (None, row['iter']) else '')
 
@@ -66,7 +70,8 @@ class Progress:
             ms = (self.seconds['train_s'] - self.shown[1]) / max(iter_num - self.shown[0], 1) * 1e3
             self.shown = iter_num, self.seconds['train_s']
             trained = [] if loss is None else [f"loss {float(loss):.4f}, {ms:.2f} ms/iter"]
-            say(f"iter {iter_num}: " + '; '.join(trained + [status(row, iter_num) for row in rows[-1:]]))
+            line = f"iter {iter_num}: " + '; '.join(trained + [status(row, iter_num) for row in rows[-1:]])
+            say(textwrap.fill(line, 80, subsequent_indent='    ', break_on_hyphens=False))
 
     def close(self):
         self.bar.close()

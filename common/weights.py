@@ -6,14 +6,11 @@ model.parameters().
 """
 
 import os
-import zlib
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from common.answers import ANSWERS
 from common.errors import UserError, explained
 from common.files import append_file, size_of
 
@@ -44,19 +41,3 @@ def read_weights(folder, model):
     if (records['iter'] < 0).any() or (np.diff(records['iter']) < 0).any():
         raise UserError(f"{path} does not hold the weights of this model: delete it, or put it back into its folder")
     return records
-
-
-def whole_sizes(folder, model):
-    """The sizes of a model folder's answers and weights without what a run that was killed has half appended."""
-    path, size = Path(folder) / ANSWERS, 0
-    rest = path.read_bytes() if path.exists() else b''
-    while rest:
-        member = zlib.decompressobj(wbits=31)
-        with suppress(zlib.error):
-            member.decompress(rest)
-        if not member.eof:
-            break
-        size += len(rest) - len(member.unused_data)
-        rest = member.unused_data
-    kept = size_of(os.path.join(folder, WEIGHTS))
-    return {ANSWERS: size, WEIGHTS: kept - kept % record_of(model).itemsize}

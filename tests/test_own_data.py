@@ -66,7 +66,8 @@ def test_reports_of_long_prompts_and_names_fit_into_80_columns(project):
 
 
 def test_it_is_plotted_under_its_own_names_and_resumes(own):
-    own.check('train_with_eval.py', '--init_from=resume', '--out_dir=own', '--max_iters=6')
+    out = own.check('train_with_eval.py', '--init_from=resume', '--out_dir=own', '--max_iters=6')
+    assert 'held-out 0.0%, training 0.0%' in out and 'facts' not in out
     assert list(pd.read_csv(own.folder / 'own/results.csv').iter) == [0, 2, 4, 6]
     own.check('plot_results.py', '--model_folder=own', '--output=plot.svg')
     svg = (own.folder / 'plot.svg').read_text()

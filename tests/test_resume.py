@@ -15,10 +15,6 @@ import torch
 from conftest import TINY, Project, assert_same_run
 from run_script import child, context
 
-from common.answers import read_answers
-from common.checkpoint import load_model
-from common.weights import read_weights
-
 MATH, FACTS = 'config/train_math_mini_14.py', 'config/train_facts_mini_14.py'
 RUN = ['--dataset=few', *TINY, '--max_iters=24', '--eval_interval=4', '--full_eval_interval=8', '--batch_size=32',
        '--dropout=0.1', '--num_samples=3', '--gradient_accumulation_steps=2', '--learning_rate=0.05',
@@ -146,19 +142,6 @@ def test_what_half_an_evaluation_left_at_the_end_of_the_answers_is_dropped(runs)
     assert gzip.decompress(path.read_bytes()) == gzip.decompress(whole)
 
 
-def test_a_checkpoint_of_an_earlier_version_without_sizes_resumes_behind_what_is_whole(runs):
-    folder = runs.folder / 'earlier'
-    shutil.copytree(runs.folder / 'whole', folder)
-    torch.save({key: value for key, value in last(folder).items() if key != 'sizes'}, folder / 'ckpt_last.pt')
-    with open(folder / 'answers.csv.gz', 'ab') as f:
-        f.write(gzip.compress(b'24,add,<3+4=,7,seen,3,3,0.9,7\n' * 50)[:-20])
-    (folder / 'weights.bin').write_bytes(b'half')
-    runs.check('train_with_eval.py', '--init_from=resume', '--out_dir=earlier', '--keep_weights=True')
-    pd.testing.assert_frame_equal(read_answers(folder), read_answers(runs.folder / 'whole'))
-    model, *_ = load_model(folder, ['ckpt_last.pt'])
-    assert list(read_weights(folder, model)['iter']) == [24]
-
-
 # -----------------------------------------------------------------------------
 # settings of a run that goes on
 
@@ -206,6 +189,8 @@ def test_a_shorter_run_that_is_lengthened_equals_one_that_was_never_stopped(runs
 def test_a_resumed_runs_schedule_is_judged_by_its_own_settings(runs):
     runs.check('train_with_eval.py', MATH, *TINY, '--warmup_iters=5', '--lr_decay_iters=60', '--out_dir=schedule')
     resume = ['train_with_eval.py', '--init_from=resume', '--out_dir=schedule', '--max_iters=5']
+    refused = runs.fails(*resume, '--lr_decay_iters=50', '--n_embd=28', says='n_embd=14, not 28')
+    assert 'max_iters' not in refused.stdout, 'advice about a run that will not be'
     runs.fails(*resume, '--lr_decay_iters=4', says='lr_decay_iters (4) must be greater than warmup_iters (5)')
     out = runs.check(*resume, '--lr_decay_iters=50')  # the default of warmup_iters would be too long for it
     assert 'max_iters (5) is below lr_decay_iters (50)' in out and '25000' not in out

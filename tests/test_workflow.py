@@ -1,6 +1,7 @@
 """The documented commands, called as a user calls them: prepare, train, evaluate, plot."""
 
 import pickle
+import re
 import shutil
 import time
 from pathlib import Path
@@ -103,7 +104,8 @@ def test_an_earlier_run_is_moved_aside_not_overwritten(project):
 
 def test_progress_without_a_terminal_is_plain_lines_and_begins_before_the_wait(project):
     out = project.check('train_with_eval.py', MATH, *TINY)
-    lines = [line for line in out.splitlines() if line.startswith('iter ')]
+    lines = re.findall(r'^iter .*(?:\n    .*)*', out, re.MULTILINE)
+    assert all(len(line) <= 80 for line in '\n'.join(lines).splitlines())
     assert len(lines) == 3 and all('loss' in line and 'held-out' in line for line in lines) and '\r' not in out
     assert 'python plot_results.py --model_folder math_mini_14' in out
     assert 'python eval_as_math.py --out_dir=math_mini_14' in out
@@ -139,7 +141,7 @@ def test_a_nanogpt_folder_evaluates_resumes_and_evaluates_again(project):
     project.check('train_with_eval.py', MATH, *TINY, '--mlp_expansion=4', '--out_dir=other')
     checkpoint = torch.load(project.folder / 'other/ckpt.pt', weights_only=True)
     del checkpoint['model_args']['mlp_expansion'], checkpoint['config']['mlp_expansion']
-    for key in ('rows', 'best_acc', 'data_sha256', 'seconds', 'n_params', 'wandb_id'):
+    for key in ('rows', 'best_acc', 'data_sha256', 'seconds', 'n_params', 'wandb_id', 'sizes'):
         del checkpoint[key]
     checkpoint['best_val_loss'] = torch.tensor(checkpoint['best_val_loss'])  # nanoGPT's is a tensor
     checkpoint['model'] = {'_orig_mod.' + key: value for key, value in checkpoint['model'].items()}
