@@ -30,8 +30,8 @@ import numpy as np
 import pandas as pd
 
 from common.answers import read_answers
-from common.pictures import (DATASETS, draw_answers, film, log_axis, model_figure, plt, run_label, save, seeds_label,
-                             set_iterations)
+from common.pictures import (DATASETS, draw_answers, film, fitted, log_axis, model_figure, plt, run_label, save,
+                             seeds_label, set_iterations)
 from common.results import (other_tasks, read_results, read_seeds, read_sweep, samples_drawn, samples_right,
                             seed_folders, summarize, tell_apart)
 
@@ -146,7 +146,7 @@ def draw_panels(panels, operation, logx=False):
                 handles[name] = handle
         ax.set(ylim=(-4, 104), zorder=loss_ax.get_zorder() + 1)  # accuracies above the loss
         ax.patch.set_visible(False)
-        ax.set_title(title, fontsize=10, parse_math=False)
+        ax.set_title(fitted(title, 36 if columns > 1 else 70), fontsize=10, parse_math=False)
         loss_ax.set_ylim(-0.04 * highest, 1.04 * highest)
         if i % columns == 0:
             ax.set_ylabel('accuracy, or probability (%)' if PROBABILITY in styles else 'accuracy (%)')

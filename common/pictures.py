@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
 from functools import partial
 from pathlib import Path
 
@@ -68,6 +69,11 @@ def run_label(name):
         return name
     width = match[2] if match[2] == 'mlt' else f'width {match[2]}'
     return f'{DATASETS[match[1]]}, {width}' + re.sub('[,/]', ', ', match[3])
+
+
+def fitted(title, most):
+    """A title whose lines have at most so many letters, so that it does not lie on that of the next panel."""
+    return '\n'.join(textwrap.fill(line, most, break_on_hyphens=False) for line in title.split('\n'))
 
 
 def log_axis(ax, values, labels=None, xlabel='width (n_embd)'):
@@ -194,7 +200,7 @@ def draw_tables(figure, columns, panels, words, tables, titles):
         if len(columns) == 1:
             figure.suptitle(title, fontsize=min(11, 125 * figure.get_figwidth() / len(title)), parse_math=False)
         else:
-            column[0].set_title(f'{title}\n{column[0].get_title()}', fontsize=9, parse_math=False)
+            column[0].set_title(f'{fitted(title, 42)}\n{column[0].get_title()}', fontsize=9, parse_math=False)
 
 
 def answer_panels(runs):
@@ -226,7 +232,7 @@ def draw_answers(models, logx=False):
         probs = answers.pivot_table('prob', ['task', 'prompt'], 'iter')
         iters = list(probs.columns)
         edges = [*iters, iters[-1] + (iters[-1] - iters[-2] if len(iters) > 1 else 1)]  # a cell lasts until the next
-        column[0].set_title(title, fontsize=10, parse_math=False)
+        column[0].set_title(fitted(title, 36 if len(models) > 1 else 70), fontsize=10, parse_math=False)
         for ax, (name, part), height in zip(column, panels.items(), heights):
             mesh = ax.pcolormesh(edges, np.arange(len(part) + 1), probs.reindex(part.index), cmap=SHADES, vmin=0,
                                  vmax=1, rasterized=True)  # white to dark; a question that a model is not asked is grey

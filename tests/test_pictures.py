@@ -258,6 +258,16 @@ def test_a_legend_shows_which_curves_have_a_band():
     assert not alone.axes[0].collections and not alone.legends[0].get_title().get_text()
 
 
+def test_long_names_beside_one_another_do_not_touch():
+    run = results_of(add=(9, 10), held_out=(0, 4))
+    names = ['a_folder_' + 40 * 'x', 'arithmetic, width 28, dataset=rounds_1, weight_decay=0.1', 'b' * 60]
+    figure = draw_panels([(f'{name}\n(1,582 parameters)', [run], []) for name in names], 'both')
+    figure.draw_without_rendering()
+    boxes = [ax.title.get_window_extent() for ax in figure.axes[:3]]
+    assert all(left.x1 < right.x0 for left, right in zip(boxes, boxes[1:])) and boxes[0].x0 > 0
+    assert boxes[2].x1 < figure.bbox.width
+
+
 def test_several_widths_lie_over_one_another_in_one_axis_for_each_measure():
     panels = [(f'width {n}\n({n} parameters)', [results_of(add=(n, 100), held_out=(n, 80))], []) for n in (14, 28, 56)]
     figure = draw_overlay(panels, 'both')
