@@ -65,7 +65,7 @@ def configure(namespace, ranges, argv=None):
     return settings, given
 
 
-def resume_settings(namespace, settings, given, of_run, ranges):
+def inherit_settings(namespace, settings, given, of_run, ranges):
     """Let the settings that were not given be those of a run; returns the final settings.
 
     namespace, ranges: as for configure, which returned settings and given. of_run: dict; other names in it are ignored.

@@ -17,7 +17,7 @@ import os
 import textwrap
 
 from common.errors import UserError, report_errors
-from configurator import configure, resume_settings
+from configurator import configure, inherit_settings
 
 # -----------------------------------------------------------------------------
 # settings
@@ -86,9 +86,8 @@ def print_grid(title, part, pairs):
         print(f'{a:>5}' + ''.join(f"{cells.get((a, b), ''):^{width}}" for b in across).rstrip())
 
 
-model, meta, path, trained_with, knows_terminator, title = load_evaluated(
-    out_dir, init_from, checkpoint, device, 'math')
-resume_settings(globals(), config, given, trained_with, RANGES)  # sampling is the run's if it is not given
+model, meta, path, of_run, terminated, title = load_evaluated(out_dir, init_from, checkpoint, device, 'math')
+inherit_settings(globals(), config, given, of_run, RANGES)
 sampling = dict(num_samples=num_samples, temperature=temperature, top_k=top_k, seed=seed)
 questions = meta.questions
 if max_operand:
@@ -98,7 +97,7 @@ if operation != 'both':
     questions = [q for q in questions if LABELS.get(q.task) == operation]
     if not questions:
         raise UserError(f"the dataset of {path} has no {operation} questions: omit --operation")
-table = grade(model, meta.tokenizer, questions, **sampling, terminated=knows_terminator)
+table = grade(model, meta.tokenizer, questions, **sampling, terminated=terminated)
 
 print(f"{title}: {len(table)} questions,\n{num_samples} samples each at temperature {temperature}")
 for task in table.task.unique():

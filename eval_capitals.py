@@ -16,7 +16,7 @@ import os
 import textwrap
 
 from common.errors import report_errors
-from configurator import configure, resume_settings
+from configurator import configure, inherit_settings
 
 # -----------------------------------------------------------------------------
 # settings
@@ -40,11 +40,10 @@ from common.evaluate import grade  # torch takes seconds to import, so the setti
 from common.load import load_evaluated
 from common.report import answered, mark, print_choice, print_totals, write_json
 
-model, meta, path, trained_with, knows_terminator, title = load_evaluated(
-    out_dir, init_from, checkpoint, device, 'facts')
-resume_settings(globals(), config, given, trained_with, RANGES)  # sampling is the run's if it is not given
+model, meta, path, of_run, terminated, title = load_evaluated(out_dir, init_from, checkpoint, device, 'facts')
+inherit_settings(globals(), config, given, of_run, RANGES)
 sampling = dict(num_samples=num_samples, temperature=temperature, top_k=top_k, seed=seed)
-table = grade(model, meta.tokenizer, meta.questions, **sampling, terminated=knows_terminator)
+table = grade(model, meta.tokenizer, meta.questions, **sampling, terminated=terminated)
 
 print(f"{title}: {len(table)} questions,\n{num_samples} samples each at temperature {temperature}\n")
 print(f". = all {num_samples} samples right, x = none; %: probability of the right answer\n")

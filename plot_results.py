@@ -212,35 +212,36 @@ def draw_capacity(sweep):
     summary, handles = summarize(sweep), {}
     for config in summary.config[summary.n_params.isna()]:
         raise UserError(f"capacity.png cannot be drawn: no results.csv of {config} has a column n_params")
-    kinds = summary.config.str.replace(r',n_embd=\d+|^([^,]*)_[^,_]*$', r'\1', regex=True)
-    figure, axes = plt.subplots(1, kinds.nunique(), figsize=(4.3 * kinds.nunique() + 0.6, 3.8), sharey=True,
+    datasets = summary.config.str.replace(r',n_embd=\d+|^([^,]*)_[^,_]*$', r'\1', regex=True)
+    figure, axes = plt.subplots(1, datasets.nunique(), figsize=(4.3 * datasets.nunique() + 0.6, 3.8), sharey=True,
                                 squeeze=False, layout='constrained')
-    for ax, kind in zip(axes.flat, kinds.unique()):
-        of_kind = summary[kinds == kind]
+    for ax, dataset in zip(axes.flat, datasets.unique()):
+        of_dataset = summary[datasets == dataset]
         lines = [('training accuracy: arithmetic', 'final_seen_sums_acc', '#0072B2', 'o', '-'),
                  ('training accuracy: capitals', 'final_facts_acc', '#009E73', 's', '--')]
-        if any(other_tasks(run) for run in sweep[of_kind.config.iloc[0]].values()):  # which may mix in what is held out
+        if any(other_tasks(run) for run in sweep[of_dataset.config.iloc[0]].values()):
+            # their own accuracies may have what is held out in them
             lines = [('training accuracy', 'final_seen_acc', '#0072B2', 'o', '-')]
         for i, (name, metric, colour, marker, dashes) in enumerate(
                 [*lines, (HELD_OUT, 'final_heldout_acc', '#D55E00', '^', '-.')]):
-            found = of_kind[of_kind.metric == metric].sort_values('n_params')
+            found = of_dataset[of_dataset.metric == metric].sort_values('n_params')
             if found.empty:
                 continue
             x = found.n_params.astype(float) * 1.03 ** (i - 1)  # side by side, so that no interval hides another
             mean, low, high = (100 * found[column].fillna(found['mean']) for column in ('mean', 'low', 'high'))
             handles[name] = ax.errorbar(x, mean, yerr=[mean - low, high - mean], color=colour, marker=marker, capsize=3,
                                         linestyle=dashes, linewidth=1.6, elinewidth=1, clip_on=False, zorder=3)
-        label_sizes(ax, kind, of_kind.groupby('config')[['n_params', 'seeds']].max().sort_values('n_params'))
+        label_sizes(ax, dataset, of_dataset.groupby('config')[['n_params', 'seeds']].max().sort_values('n_params'))
     axes.flat[0].set_ylabel('final accuracy (%),\nmean and 95% interval')
     add_legend(figure, handles, title='no interval: a single seed, or all seeds agree', title_fontsize=9)
     return figure
 
 
-def label_sizes(ax, kind, sizes):
+def label_sizes(ax, dataset, sizes):
     """The title and the x axis of a panel of capacity.png. sizes: n_params and seeds by config."""
     fewest, most = sizes.seeds.min(), sizes.seeds.max()
     seeds = seeds_label(most) if fewest == most else f'{fewest} to {most} seeds'
-    ax.set_title(f"{DATASETS.get(kind.removesuffix('_mini'), kind)} ({seeds})", parse_math=False)
+    ax.set_title(f"{DATASETS.get(dataset.removesuffix('_mini'), dataset)} ({seeds})", parse_math=False)
     widths = [re.search(r'(?:_|n_embd=)(\d+)', config) for config in sizes.index]
     labels = [f'{n:,}\nwidth {width[1]}' if width else f'{n:,}' for n, width in zip(sizes.n_params, widths)]
     log_axis(ax, sizes.n_params.astype(float), labels, 'parameters')
@@ -271,10 +272,10 @@ def parse_arguments():
     parser = argument_parser(__doc__)
     add_model_folders(parser)
     parser.add_argument('--sweep', metavar='F', help='the folder of a sweep')
-    kind = parser.add_mutually_exclusive_group()
-    kind.add_argument('--overlay', action='store_true', help='draw the folders over one another')
-    kind.add_argument('--answers', action='store_true', help='draw every question: its probability, or the seeds right')
-    kind.add_argument('--film', action='store_true', help='draw the predictions during training, a .gif or .mp4')
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument('--overlay', action='store_true', help='draw the folders over one another')
+    what.add_argument('--answers', action='store_true', help='draw every question: its probability, or the seeds right')
+    what.add_argument('--film', action='store_true', help='draw the predictions during training, a .gif or .mp4')
     parser.add_argument('--operation', choices=['math', 'facts', 'both'], default='both',
                         help='curves to draw (default: both); tasks of your own are always drawn')
     parser.add_argument('--logx', action='store_true', help='draw the iterations on a logarithmic scale')

@@ -238,22 +238,22 @@ def reason(error):
 
 def start(args, runs):
     """Submit runs to a pool of threads, each of which waits for a process here, or to submitit: dict of futures."""
-    if args.cluster == 'here':
-        executor = ThreadPoolExecutor(args.jobs)
-    else:
-        with explained("--cluster needs submitit: pip install -r requirements-dev.txt", ImportError):
-            import submitit
-        os.environ['PYTHONPATH'] = os.pathsep.join([str(HERE), os.environ.get('PYTHONPATH', '')])  # jobs import common/
-        options = {'name': args.name, 'cpus_per_task': args.threads, 'timeout_min': 24 * 60}
-        options |= dict(args.cluster_options)
     # submitit raises nearly anything, e.g. if sbatch exists but there is no cluster behind it
     with explained(f"--cluster={args.cluster} cannot be used here: {{}}"):
-        if args.cluster != 'here':
-            executor = submitit.AutoExecutor(folder=f'sweeps/{args.name}/submitit', cluster=args.cluster,
-                                             slurm_max_num_timeout=10**6, local_max_num_timeout=10**6)
-            executor.update_parameters(**options)
+        executor = ThreadPoolExecutor(args.jobs) if args.cluster == 'here' else cluster_executor(args)
         return {folder: executor.submit(Training(), argv, folder, max_iters, args.threads)
                 for folder, (argv, max_iters) in runs.items()}
+
+
+def cluster_executor(args):
+    with explained("--cluster needs submitit: pip install -r requirements-dev.txt", ImportError):
+        import submitit
+    os.environ['PYTHONPATH'] = os.pathsep.join([str(HERE), os.environ.get('PYTHONPATH', '')])  # jobs import common/
+    executor = submitit.AutoExecutor(folder=f'sweeps/{args.name}/submitit', cluster=args.cluster,
+                                     slurm_max_num_timeout=10**6, local_max_num_timeout=10**6)
+    executor.update_parameters(**{'name': args.name, 'cpus_per_task': args.threads, 'timeout_min': 24 * 60,
+                                  **dict(args.cluster_options)})
+    return executor
 
 
 def wait_for(futures, runs):

@@ -18,7 +18,7 @@ import sys
 
 from common.errors import UserError, discard_output, report_errors, say
 from common.wandb_log import import_wandb, start_wandb
-from configurator import configure, resume_settings
+from configurator import configure, inherit_settings
 
 # -----------------------------------------------------------------------------
 # settings: the defaults are the paper's for arithmetic; a config file names its run, its width, and what else differs
@@ -161,11 +161,11 @@ if __name__ == '__main__':
         path = find_checkpoint(out_dir, ['ckpt_last.pt', 'ckpt.pt'])
         checkpoint = load_checkpoint(path, to_resume=True)
         before = {**checkpoint['config'], **checkpoint['model_args'], 'out_dir': out_dir, 'init_from': init_from}
-        config = resume_settings(globals(), config, given, before, RANGES)  # what is not given is as it was
+        config = inherit_settings(globals(), config, given, before, RANGES)  # what is not given is as it was
         model, vocabulary_folder = model_from_checkpoint(checkpoint, path, dropout), out_dir
     elif init_from != 'scratch':
         model, vocabulary_folder = load_gpt2(init_from, dropout, block_size), init_from
-        config = resume_settings(globals(), config, (), model.config.model_args(), RANGES)
+        config = inherit_settings(globals(), config, (), model.config.model_args(), RANGES)
     meta, train_ids, val_ids = load_dataset(dataset, block_size, vocabulary_folder)
     if init_from == 'scratch':
         model = build_model(n_layer=n_layer, n_head=n_head, n_embd=n_embd, block_size=block_size, bias=bias,

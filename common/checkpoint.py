@@ -47,8 +47,8 @@ def load_checkpoint(path, to_resume=False):
     needed = ('model', 'model_args') + ('optimizer', 'iter_num', 'best_val_loss', 'config') * to_resume
     missing = [key for key in needed if not isinstance(checkpoint, dict) or key not in checkpoint]
     if missing:
-        kind = "checkpoint that can be resumed" if to_resume else "checkpoint of the nanoGPT family"
-        raise UserError(f"{path} is not a {kind}: it has no {missing[0]!r}")
+        what = "checkpoint that can be resumed" if to_resume else "checkpoint of the nanoGPT family"
+        raise UserError(f"{path} is not a {what}: it has no {missing[0]!r}")
     types = {'iter_num': int, 'config': dict, 'rows': list, 'best_acc': dict} if to_resume else {}
     wrong = [key for key in types if key in checkpoint and not isinstance(checkpoint[key], types[key])]
     if wrong or to_resume and checkpoint['iter_num'] < 0:

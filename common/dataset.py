@@ -46,9 +46,9 @@ def check_text(text, questions, name):
     for q in questions:
         if (q.line in found) != (q.group == 'seen'):
             fault = "does not contain" if q.group == 'seen' else "contains"
-            kind = "training" if q.group == 'seen' else "held-out"
-            raise UserError(f"the text of {name} {fault} {q.line!r}, a {kind} question: correct its prepare.py and run "
-                            "it again")
+            group = "training" if q.group == 'seen' else "held-out"
+            raise UserError(f"the text of {name} {fault} {q.line!r}, a {group} question: correct its prepare.py and "
+                            "run it again")
 
 
 def questions_about(text, questions):

@@ -7,11 +7,11 @@ from common.gpt2 import load_pretrained
 
 
 def load_evaluated(out_dir, init_from, checkpoint, device, kind):
-    """(model, Meta, path, sampling, knows_terminator, title) of what an evaluation script's settings name.
+    """(model, Meta, path, of_run, terminated, title) of what an evaluation script's settings name.
 
     Without a checkpoint, it is the best of the kind, 'math' or 'facts', else ckpt.pt. The Meta has the questions of
-    this kind alone. path: of the checkpoint, or GPT-2's name. sampling: num_samples, temperature and top_k of the run,
-    as far as they are known. knows_terminator: False for OpenAI's GPT-2, which cannot know how our lines end.
+    this kind alone. path: of the checkpoint, or GPT-2's name. of_run: the num_samples, temperature and top_k with which
+    it was trained, as far as they are known. terminated: False for GPT-2, which cannot know how our lines end.
     """
     if bool(out_dir) == bool(init_from):
         raise UserError("name the model folder with --out_dir=FOLDER, or GPT-2 with --init_from=gpt2")
@@ -30,6 +30,6 @@ def load_evaluated(out_dir, init_from, checkpoint, device, kind):
                        ('text', 'eval_as_math.py'))
         raise UserError(f"the dataset of {path} has no question whose answer is a {what}: try {other}")
     model.to(pick_device(device, model.config.n_embd))
-    sampling = {key: settings[key] for key in ('num_samples', 'temperature', 'top_k') if key in settings}
+    of_run = {key: settings[key] for key in ('num_samples', 'temperature', 'top_k') if key in settings}
     title = printable(path) + (f", iteration {settings['iter_num']:,}" if 'iter_num' in settings else '')
-    return model, meta._replace(questions=questions), path, sampling, not (init_from and meta.tokenizer.bpe), title
+    return model, meta._replace(questions=questions), path, of_run, not (init_from and meta.tokenizer.bpe), title

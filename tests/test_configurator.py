@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import UserError
-from configurator import configure, resume_settings, settings_of
+from configurator import configure, inherit_settings, settings_of
 
 DEFAULTS = {'out_dir': 'out', 'batch_size': 12, 'learning_rate': 6e-4, 'compile': True}
 
@@ -21,7 +21,7 @@ def settings(*argv, ranges={}, before=None, **namespace):  # noqa: B006
     namespace = {**DEFAULTS, '__doc__': 'A script.', '_private': 3, 'function': print, **namespace}
     result, given = configure(namespace, ranges, list(map(str, argv)))
     if before is not None:
-        result = resume_settings(namespace, result, given, before, ranges)
+        result = inherit_settings(namespace, result, given, before, ranges)
     assert all(namespace[key] == value or math.isnan(value) for key, value in result.items())
     return result
 
