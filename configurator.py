@@ -21,7 +21,8 @@ from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
-from common.errors import UserError, explained, wrapped
+from common.arguments import wrapped
+from common.errors import UserError, explained
 
 TYPES = {bool: 'True or False', int: 'a whole number', float: 'a number', str: 'a string'}
 PATHS = {'out_dir', 'init_from', 'checkpoint', 'output', 'json'}  # no shell replaces the ~ of --out_dir=~/x, so we do

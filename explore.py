@@ -16,7 +16,8 @@ import math
 import re
 from pathlib import Path
 
-from common.errors import UserError, add_model_folders, argument_parser, report_errors, say
+from common.arguments import add_model_folders, argument_parser, model_folders
+from common.errors import UserError, report_errors, say
 
 if __name__ == '__main__':
     report_errors()  # before the imports that fail without the environment
@@ -28,7 +29,7 @@ from common.checkpoint import load_model
 from common.evaluate import NEW_TOKENS
 from common.files import write_file
 from common.questions import LABELS, operands, short_names
-from common.results import read_results, tell_apart
+from common.results import accuracy, read_results, tell_apart
 from common.weights import flat, read_weights
 
 PARTS = Path(__file__).absolute().parent / 'explore'
@@ -82,8 +83,8 @@ def tasks_of(questions, meta):
 def page_curves(results, tasks):
     """The learning curves of a run: dict of name to numbers, which are fractions of 1."""
     columns = {task['label']: name for name, task in tasks.items()} | {'held-out accuracy': 'heldout'}
-    curves = {label: results[f'{name}_correct'] / results[f'{name}_total'] for label, name in columns.items()
-              if f'{name}_correct' in results and results[f'{name}_total'].max() > 0}
+    curves = {label: accuracy(results, name) for label, name in columns.items()
+              if f'{name}_total' in results and results[f'{name}_total'].max() > 0}
     if 'held-out accuracy' in curves and 'heldout_prob' in results:
         curves['probability of the right answer, held out'] = results.heldout_prob
     return {name: numbers(curve) for name, curve in curves.items()}
@@ -141,8 +142,7 @@ if __name__ == '__main__':
     parser.add_argument('--checkpoint', default='', metavar='FILE', help='show only this model of each (default: all)')
     parser.add_argument('--output', metavar='FILE', help='file to write (default: explore.html)')
     args = parser.parse_args()
-    folders = list({Path(folder).resolve(): folder for folder in args.model_folder + args.folders
-                    if not folder.endswith('.log')}.values())  # of seed_*
+    folders = list({Path(folder).resolve(): folder for folder in model_folders(args)}.values())
     if not folders:
         parser.error("name a model folder: --out_dir=FOLDER")
     if len(folders) > MOST_RUNS:

@@ -22,7 +22,8 @@ import math
 import re
 from pathlib import Path
 
-from common.errors import UserError, add_model_folders, argument_parser, printable, report_errors
+from common.arguments import add_model_folders, argument_parser, model_folders
+from common.errors import UserError, printable, report_errors
 
 if __name__ == '__main__':
     report_errors()  # before the imports that fail without the environment
@@ -281,7 +282,7 @@ def parse_arguments():
     parser.add_argument('--logx', action='store_true', help='draw the iterations on a logarithmic scale')
     parser.add_argument('--output', metavar='FILE', help='file to write (default: plot.png, comparison.png and so on)')
     args = parser.parse_args()
-    folders = [folder for folder in args.folders + args.model_folder if not folder.endswith('.log')]  # of seed_*
+    folders = model_folders(args)
     if bool(folders) == bool(args.sweep):
         parser.error("name model folders, or a sweep with --sweep")
     if args.operation != 'both' and (args.answers or args.film):

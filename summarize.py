@@ -20,7 +20,8 @@ import sys
 import textwrap
 from pathlib import Path
 
-from common.errors import UserError, argument_parser, explained, report_errors
+from common.arguments import argument_parser
+from common.errors import UserError, explained, report_errors
 
 if __name__ == '__main__':
     report_errors()  # before the imports that fail without the environment

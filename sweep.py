@@ -26,7 +26,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
-from common.errors import UserError, argument_parser, explained, report_errors, say
+from common.arguments import argument_parser
+from common.errors import UserError, explained, report_errors, say
 
 if __name__ == '__main__':
     report_errors()  # before the imports that fail without the environment

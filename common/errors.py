@@ -6,12 +6,10 @@ calls report_errors() first. Then such an error ends it as `error: sentence` on 
 traceback.
 """
 
-import argparse
 import errno
 import os
 import re
 import sys
-import textwrap
 from contextlib import contextmanager
 
 OUT_OF_MEMORY = re.compile('(out of|allocate|not enough) memory')  # in torch's errors; numpy has a class for it
@@ -85,24 +83,3 @@ def discard_output():
 def printable(path):
     """A path as text that can be drawn. The name of a file may be of another encoding than the locale says."""
     return os.fsencode(path).decode(errors='replace')
-
-
-def wrapped(docstring):
-    """A script's docstring for --help in 80 columns; its commands are left as they are."""
-    paragraphs = (docstring or '').strip().split('\n\n')  # python -OO has no docstrings
-    return '\n\n'.join(text if text.startswith('$') else textwrap.fill(text, 80) for text in paragraphs)
-
-
-def argument_parser(docstring):
-    """An ArgumentParser whose --help begins with a script's docstring."""
-    parser = argparse.ArgumentParser(description=wrapped(docstring), allow_abbrev=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.register('type', None, os.path.expanduser)  # of arguments without a type: no shell replaces ~ behind a =
-    return parser
-
-
-def add_model_folders(parser):
-    """Let an ArgumentParser take model folders, plain ones as args.folders and others as args.model_folder."""
-    parser.add_argument('folders', nargs='*', metavar='F', help='model folders')
-    parser.add_argument('--model_folder', '--out_dir', nargs='+', action='extend', default=[], metavar='F',
-                        help='the same as F')

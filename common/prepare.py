@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from common.dataset import DATA, block_size_for, check_text, meta_bytes
-from common.errors import UserError, argument_parser, explained
+from common.arguments import argument_parser
+from common.errors import UserError, explained
 from common.files import write_file
 from common.questions import arithmetic_questions, arithmetic_text, check_questions, round_robin_pairs
 from common.tokenizer import char_tokenizer

@@ -119,6 +119,11 @@ def read_copy(path):
     return sweep
 
 
+def accuracy(row, *tasks):
+    """The fraction of some tasks' samples that are right, together. row: as for math_total."""
+    return sum(row[f'{task}_correct'] for task in tasks) / sum(row[f'{task}_total'] for task in tasks)
+
+
 def math_total(row):
     """How many samples of arithmetic were drawn in an evaluation. row: a row of results.csv, or a table of them."""
     return row['math_total'] if 'math_total' in row else row['add_total'] + row['sub_total']
@@ -168,7 +173,7 @@ def measure(results):
     for when, row in (('final', final), ('best', best)):
         for task in ('add', 'sub', 'facts', 'heldout', *other_tasks(results)):
             if row.get(f'{task}_total', 0) > 0:
-                metrics[f'{when}_{task}_acc'] = row[f'{task}_correct'] / row[f'{task}_total']
+                metrics[f'{when}_{task}_acc'] = accuracy(row, task)
         seen_sums = row.add_total + row.sub_total - row.get('heldout_total', 0)
         if seen_sums > 0 and not other_tasks(results):  # then all that is held out is arithmetic
             correct = row.add_correct + row.sub_correct - row.get('heldout_correct', 0)

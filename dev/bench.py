@@ -29,7 +29,8 @@ from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))
-from common.errors import argument_parser, report_errors
+from common.arguments import argument_parser
+from common.errors import report_errors
 
 if __name__ == '__main__':
     report_errors()  # before the imports that fail without the environment

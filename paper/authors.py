@@ -15,7 +15,8 @@ from pathlib import Path
 
 REPO = Path(__file__).absolute().parents[1]
 sys.path.insert(0, str(REPO))
-from common.errors import argument_parser, explained, report_errors
+from common.arguments import argument_parser
+from common.errors import explained, report_errors
 
 if __name__ == '__main__':
     report_errors()  # before the imports that fail without the environment
@@ -24,7 +25,7 @@ import pandas as pd
 from scipy import stats
 
 from common.pictures import ITERATIONS, plt, run_label, save, seeds_label
-from common.results import read_sweep
+from common.results import accuracy, read_sweep
 from common.files import write_file
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -39,9 +40,8 @@ SWEEPS = {'paper': 'paper', 'weight_decay': 'weight_decay', 'mlt': 'paper'}
 def curves(results):
     """What is compared, by iteration: the training loss, and the accuracies of arithmetic and of facts in per cent."""
     by_iter = results.set_index('iter')
-    sums = (by_iter.add_correct + by_iter.sub_correct) / (by_iter.add_total + by_iter.sub_total)
-    table = pd.DataFrame({'loss': by_iter.train_loss, 'sums': 100 * sums,
-                          'facts': 100 * by_iter.facts_correct / by_iter.facts_total})
+    table = pd.DataFrame({'loss': by_iter.train_loss, 'sums': 100 * accuracy(by_iter, 'add', 'sub'),
+                          'facts': 100 * accuracy(by_iter, 'facts')})
     return table.dropna(axis=1, how='all')
 
 

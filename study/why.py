@@ -16,7 +16,8 @@ from pathlib import Path
 
 REPO = Path(__file__).absolute().parents[1]
 sys.path.insert(0, str(REPO))
-from common.errors import argument_parser, explained, report_errors
+from common.arguments import argument_parser
+from common.errors import explained, report_errors
 
 if __name__ == '__main__':
     report_errors()  # before the imports that fail without the environment

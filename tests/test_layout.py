@@ -9,7 +9,7 @@ ROOMS = {  # what each may import beside itself: rooms, or single modules
     'common': {'model'}, 'fused': {'common.errors'},
     'data': {'common.dataset', 'common.errors', 'common.prepare', 'common.questions'},
     'study': {'common', 'model'}, 'script': {'common', 'fused', 'model', 'configurator'}, 'model': set(),
-    'configurator': {'common.errors'}}
+    'configurator': {'common.arguments', 'common.errors'}}
 SCRIPTS = {path.stem for path in REPO.glob('*.py')} - {'model', 'configurator'}
 FREE = {'dev', 'paper'}  # the benchmark and the comparison with the authors train, so they import the training script
 FILES = {path.relative_to(REPO): ast.parse(path.read_text(encoding='utf-8'))

@@ -16,7 +16,8 @@ from conftest import REPO, TINY, Project
 from test_readme import BLOCKS
 
 from common.answers import append_answers
-from common.errors import UserError, argument_parser, print_error, wrapped
+from common.arguments import argument_parser, wrapped
+from common.errors import UserError, print_error
 from common.files import write_file
 
 SOURCES = {path.relative_to(REPO): path.read_text(encoding='utf-8') for pattern in
