@@ -15,7 +15,6 @@ permutation test.
 
 import argparse
 import gzip
-import re
 import sys
 import textwrap
 from pathlib import Path
@@ -28,7 +27,7 @@ if __name__ == '__main__':
 import pandas as pd
 
 from common.answers import ANSWERS, COLUMNS, first_fit, read_answers
-from common.results import COPIED_RESULTS, measure, paper_order, read_copy, read_sweep, summarize
+from common.results import COPIED_RESULTS, measure, other_tasks, paper_order, read_copy, read_sweep, summarize
 from common.files import write_file
 from common.run_folder import contents
 from common.statistics import difference
@@ -129,24 +128,18 @@ def seeds_all_right(metrics):
     return f"{round(m['mean'] * m.seeds)} of {m.seeds}"
 
 
-def other_tasks_of(names):
-    """The tasks other than the paper's among the names of metrics: dict of metric to task."""
-    known = '(add|sub|facts|seen|seen_sums|heldout)'
-    return {name: name[6:-4] for name in names if re.fullmatch(f'final_(?!{known}_acc$).*_acc', name)}
-
-
-def print_table(summary):
-    """The final accuracies of a summary in 80 columns: two lines for each config, and one for each task of its own."""
+def print_table(summary, sweep):
+    """The final accuracies of a sweep in 80 columns: two lines for each config, and one for each task of its own."""
     print(f"  {'training':<22}{'facts':<22}{'held out':<22}all held out")
     for config, metrics in summary.groupby('config', sort=False):
         metrics = metrics.set_index('metric')
-        others = other_tasks_of(metrics.index)
+        others = other_tasks(next(iter(sweep[config].values())))
         training = 'final_seen_acc' if others else 'final_seen_sums_acc'
         cells = ''.join(f'{cell(metrics, name):<22}' for name in (training, 'final_facts_acc', 'final_heldout_acc'))
         print(textwrap.fill(f"{config}, {metrics.iters.iloc[0]:,} iterations, seeds: {metrics.seeds.max()}", 80))
         print(f'  {cells}{seeds_all_right(metrics)}'.rstrip())
-        for name, task in others.items():
-            print(textwrap.fill(f'  {task}: {cell(metrics, name)}', 80))
+        for task in others:
+            print(textwrap.fill(f"  {task}: {cell(metrics, f'final_{task}_acc')}", 80))
     print("final accuracies in %: mean over the seeds (95% interval)\n"
           "(no spread): all seeds agree; training: arithmetic, or all of one's own tasks\n"
           "all held out: seeds that have all held-out questions right")
@@ -163,7 +156,7 @@ def print_comparison(sweep, names):
     ends = dict.fromkeys(f"{next(iter(sweep[name].values())).iter.iloc[-1]:,.0f}" for name in names)
     print(textwrap.fill(f"{' minus '.join(names)}, final ({len(first)} and {len(second)} seeds, {' and '.join(ends)} "
                         "iterations)", 80, break_on_hyphens=False))
-    others = {name: f'{task}, %' for name, task in other_tasks_of(first.columns).items()}
+    others = {f'final_{task}_acc': f'{task}, %' for task in other_tasks(next(iter(sweep[names[0]].values())))}
     for metric, label in {**COMPARED, **others}.items():
         if metric in first and metric in second:
             scale = 100 if '%' in label else 1
@@ -191,6 +184,8 @@ if __name__ == '__main__':
         write_file(args.folder / 'summary.csv', summary.to_csv(index=False, float_format='%.6g'))
         if args.output:
             write_copy(args.folder, sweep, args.output, args.when, args.add)
-            summary = summarize(read_sweep(args.output)) if args.add else summary
+            if args.add:
+                sweep = read_sweep(args.output)
+                summary = summarize(sweep)
             write_file(args.output / 'summary.csv', summary.to_csv(index=False, float_format='%.6g'))
-        print_table(summary)
+        print_table(summary, sweep)

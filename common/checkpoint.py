@@ -31,19 +31,35 @@ def load_checkpoint(path, to_resume=False):
     Other code of the family writes a prefix _orig_mod. (torch.compile) or module. (DDP), the causal mask among the
     weights, and model_args without mlp_expansion.
     """
-    path = Path(path)
-    if not path.exists():
+    checkpoint = read_checkpoint(path)
+    check_checkpoint(checkpoint, path, to_resume)
+    with explained(f"{path} is not one of our GPTs: {{}}"):
+        state = {re.sub(r'^(_orig_mod\.|module\.)+', '', key): value for key, value in checkpoint['model'].items()}
+        checkpoint['model'] = {key: value for key, value in state.items() if not key.endswith('.attn.bias')}  # the mask
+        if 'mlp_expansion' not in checkpoint['model_args']:
+            hidden, n_embd = state['transformer.h.0.mlp.c_fc.weight'].shape
+            checkpoint['model_args']['mlp_expansion'] = hidden // n_embd
+    return checkpoint
+
+
+def read_checkpoint(path):
+    """What torch.load makes of a file, with a UserError for everything that it raises."""
+    if not os.path.exists(path):
         raise UserError(f"checkpoint {path} not found: train a model first, or name another with --checkpoint")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # it warns about pickle protocols, in files that are refused anyway
-            checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+            return torch.load(path, map_location='cpu', weights_only=True)
     except Exception as e:  # garbage makes torch.load raise nearly anything; its texts run over many lines
         refused = re.search(r'GLOBAL (\S+)', str(e))
         if refused:
             raise UserError(f"checkpoint {path} cannot be read, because it holds {refused[1]}: only tensors, dicts, "
                             "lists, strings and numbers are read, because anything else could execute code")
         raise UserError(f"checkpoint {path} cannot be read ({type(e).__name__}): it is damaged or not a checkpoint")
+
+
+def check_checkpoint(checkpoint, path, to_resume):
+    """Raise UserError if a checkpoint lacks what a model needs, or to_resume, a run; or if that makes no sense."""
     needed = ('model', 'model_args') + ('optimizer', 'iter_num', 'best_val_loss', 'config') * to_resume
     missing = [key for key in needed if not isinstance(checkpoint, dict) or key not in checkpoint]
     if missing:
@@ -56,13 +72,6 @@ def load_checkpoint(path, to_resume=False):
     if to_resume and checkpoint.get('rows'):
         with explained(f"{path} is damaged, and its rows cannot be used ({{}}): start again"):
             check_rows(pd.DataFrame(checkpoint['rows']))
-    with explained(f"{path} is not one of our GPTs: {{}}"):
-        state = {re.sub(r'^(_orig_mod\.|module\.)+', '', key): value for key, value in checkpoint['model'].items()}
-        checkpoint['model'] = {key: value for key, value in state.items() if not key.endswith('.attn.bias')}  # the mask
-        if 'mlp_expansion' not in checkpoint['model_args']:
-            hidden, n_embd = state['transformer.h.0.mlp.c_fc.weight'].shape
-            checkpoint['model_args']['mlp_expansion'] = hidden // n_embd
-    return checkpoint
 
 
 def build_model(**args):

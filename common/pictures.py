@@ -267,23 +267,7 @@ def film(models, output):
     if output.suffix not in ('.gif', '.mp4') or output.suffix == '.mp4' and not shutil.which('ffmpeg'):
         remedy = "use .gif, or install ffmpeg to write .mp4" if output.suffix == '.mp4' else "use .gif"
         raise UserError(f"cannot write {output}: {remedy}")
-    iters = sorted({i for _, answers in models for i in answers.iter})
-    chosen = (len(iters) * np.linspace(0, 0.999, 46) ** 1.5).astype(int)  # dense at first, when most is learnt
-    chosen = [iters[-1], *[iters[j] for j in sorted({*chosen})]]
-    figure, draw = model_figure(models)
-    frames = []
-    say(f"drawing {len(chosen)} frames")  # it takes a minute
-    for i in chosen:
-        reached = [answers.iter[answers.iter <= max(i, answers.iter.min())].max() for _, answers in models]
-        titles = [f'{title}\niteration {j:,}' + (', the last evaluation' if j == answers.iter.max() else '')
-                  for (title, answers), j in zip(models, reached)]
-        draw([answers[answers.iter == j] for (_, answers), j in zip(models, reached)], titles)
-        if not frames:
-            save(figure, output.with_suffix('.png'))
-            figure.set_layout_engine('none')  # so that nothing moves
-            figure.set_dpi(100)
-        figure.canvas.draw()
-        frames.append(np.array(figure.canvas.buffer_rgba())[:, :, :3])
+    frames = draw_frames(models, output.with_suffix('.png'))
     # one palette for all frames, which makes the file a third as large
     palette = Image.fromarray(np.vstack(frames[::6])).quantize(128, Image.Quantize.MAXCOVERAGE)
     images = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
@@ -298,6 +282,28 @@ def film(models, output):
                                check=True)
         write_file(output, (mp4 if output.suffix == '.mp4' else gif).read_bytes())
     print(f"wrote {output}")
+
+
+def draw_frames(models, first):
+    """The pictures of a film, a list of (height, width, 3) uint8; the first one is written to the file `first`, too."""
+    iters = sorted({i for _, answers in models for i in answers.iter})
+    chosen = (len(iters) * np.linspace(0, 0.999, 46) ** 1.5).astype(int)  # dense at first, when most is learnt
+    chosen = [iters[-1], *[iters[j] for j in sorted({*chosen})]]
+    figure, draw = model_figure(models)
+    frames = []
+    say(f"drawing {len(chosen)} frames")  # it takes a minute
+    for i in chosen:
+        reached = [answers.iter[answers.iter <= max(i, answers.iter.min())].max() for _, answers in models]
+        titles = [f'{title}\niteration {j:,}' + (', the last evaluation' if j == answers.iter.max() else '')
+                  for (title, answers), j in zip(models, reached)]
+        draw([answers[answers.iter == j] for (_, answers), j in zip(models, reached)], titles)
+        if not frames:
+            save(figure, first)
+            figure.set_layout_engine('none')  # so that nothing moves
+            figure.set_dpi(100)
+        figure.canvas.draw()
+        frames.append(np.array(figure.canvas.buffer_rgba())[:, :, :3])
+    return frames
 
 
 def picture(table, title, output):

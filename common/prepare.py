@@ -73,17 +73,13 @@ def parse_arithmetic(parser):
 
 
 def write_dataset(folder, text, questions):
-    """Write a dataset, and print what nanoGPT's prepare.py prints. folder: e.g. DATA / args.name.
+    """Write a dataset, and print_dataset. folder: e.g. DATA / args.name.
 
     Train and validation are the same text on purpose, so that memorisation can be measured.
     """
-    folder, terminator_of = Path(folder), {}
+    folder = Path(folder)
     with explained(f"the questions of {folder.name} cannot be used: {{}}", ValueError):
         check_questions(questions)
-        for q in questions:
-            if terminator_of.setdefault(q.task, q.terminator) != q.terminator:
-                raise ValueError(f"those of {q.task!r} end in {terminator_of[q.task]!r} and in {q.terminator!r}: give "
-                                 "them one terminator, or make two tasks of them")
     if not text:
         raise UserError(f"the text of {folder.name} is empty: hold out fewer questions")
     check_text(text, questions, folder.name)
@@ -94,6 +90,11 @@ def write_dataset(folder, text, questions):
     files = {'input.txt': text, 'train.bin': ids, 'val.bin': ids, 'meta.pkl': meta_bytes(chars, questions)}
     for name, content in files.items():
         write_file(folder / name, content)
+    print_dataset(text, chars, questions)
+
+
+def print_dataset(text, chars, questions):
+    """What nanoGPT's prepare.py prints, and what to know before training."""
     prompts = [q.prompt.strip('<= ') for q in questions if q.group == 'held out']
     listed = ', '.join(prompts[:8]) + (f" and {len(prompts) - 8} more" if len(prompts) > 8 else '') or 'none'
     last = text.splitlines()[-1]

@@ -116,13 +116,16 @@ def check_question(q):
 
 
 def check_questions(questions):
-    """Raise ValueError if check_question does, or if two questions cannot be told apart in a table."""
-    prompts = set()
+    """Raise ValueError if check_question does, or if questions of a task have one prompt or several terminators."""
+    prompts, terminator_of = set(), {}
     for q in questions:
         check_question(q)
         if (q.task, q.prompt) in prompts:
             raise ValueError(f"two questions of task {q.task!r} have the prompt {q.prompt!r}")
         prompts.add((q.task, q.prompt))
+        if terminator_of.setdefault(q.task, q.terminator) != q.terminator:
+            raise ValueError(f"those of {q.task!r} end in {terminator_of[q.task]!r} and in {q.terminator!r}: give them "
+                             "one terminator, or make two tasks of them")
 
 
 def arithmetic_questions(held_out=((5, 7),), max_operand=9):

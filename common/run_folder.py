@@ -12,7 +12,7 @@ from common.errors import UserError, explained, one_line, say
 from common.files import write_file
 
 # the names that training, evaluation and plotting give to the files of a model folder
-RUN_FILE = (r'(ckpt\w*\.pt|results\.csv|temp\.csv|answers\.csv\.gz(\.damaged)?|weights\.bin|meta\.pkl|'
+RUN_FILE = (r'(ckpt\w*\.pt|results\.csv|temp\.csv|answers\.csv\.gz|weights\.bin|meta\.pkl|'
             r'(vocab|tokenizer)\.json|merges\.txt)')
 HOUSEKEEPING = {'.lock', '.gitignore'}
 VOCABULARY = {'meta.pkl', 'vocab.json', 'merges.txt', 'tokenizer.json'}

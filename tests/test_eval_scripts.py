@@ -222,7 +222,7 @@ def run_of(final, total=20, **columns):
 def test_a_summary_has_the_tasks_of_an_own_dataset_of_numbers_and_texts(capsys):
     runs = {seed: run_of({'squares': right, 'past tense': 20, 'facts': 20, 'heldout': 5}, seen_acc=0.75, math_total=20)
             for seed, right in ((1, 10), (2, 10))}
-    print_table(summarize({'own': runs}))
+    print_table(summarize({'own': runs}), {'own': runs})
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].startswith('own, 0 iterations, seeds: 2')
     assert lines[2].split('  ')[1] == '75.0 (no spread)' and '25.0 (no spread)' in lines[2]
@@ -232,7 +232,8 @@ def test_a_summary_has_the_tasks_of_an_own_dataset_of_numbers_and_texts(capsys):
 
 
 def test_summaries_and_comparisons_fit_into_80_columns(capsys):
-    print_table(summarize(read_sweep(REPO / 'results/paper')))
+    sweep = read_sweep(REPO / 'results/paper')
+    print_table(summarize(sweep), sweep)
     sweep = read_sweep(REPO / 'results/study')
     print_comparison(sweep, list(sweep)[-2:])
     out = capsys.readouterr().out
