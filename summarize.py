@@ -50,13 +50,13 @@ def answers_at(answers, when):
     return answers[answers.iter == (answers.iter.max() if when == 'last' else int(when))]
 
 
-def read_answers_of(folder, sweep, whens):
+def read_answers_of(folder, runs, whens):
     """The answers of a sweep's runs, {(config, seed, when): rows}. Prints what is left out, and why."""
     answers = {}
-    for config, seed in [(config, seed) for config, runs in sweep.items() for seed in runs]:
+    for (config, seed), results in runs.items():
         try:
             of_run = read_answers(folder / config / f'seed_{seed}')
-            if of_run.iter.max() != sweep[config][seed].iter.iloc[-1]:
+            if of_run.iter.max() != results.iter.iloc[-1]:
                 raise UserError(f"the {ANSWERS} of {config}, seed {seed} does not end where its results.csv ends")
             answers |= {(config, seed, when): answers_at(of_run, when) for when in whens}
         except UserError as e:  # the other runs are no worse for it
@@ -64,21 +64,25 @@ def read_answers_of(folder, sweep, whens):
     return answers
 
 
-def read_earlier(output, sweep, add):
-    """What only the copy in `output` has: (sweep, answers) as above. It must have none, unless add."""
+def by_run(sweep):
+    return {(config, seed): results for config, seeds in sweep.items() for seed, results in seeds.items()}
+
+
+def with_earlier(runs, answers, output, add):
+    """The runs and answers, and those that only the copy in `output` has. It must have none, unless add."""
     if not (output / COPIED_RESULTS).exists():
-        return {}, {}
-    earlier = {config: {seed: rows for seed, rows in runs.items() if seed not in sweep.get(config, {})}
-               for config, runs in read_copy(output / COPIED_RESULTS).items()}
-    lost = [(config, seed) for config, runs in earlier.items() for seed in runs]
+        return runs, answers
+    earlier = by_run(read_copy(output / COPIED_RESULTS))
+    lost = earlier.keys() - runs.keys()
     if lost and not add:
-        raise UserError(f"{output} has {lost[0][0]}, seed {lost[0][1]}, which is no finished run of the sweep: keep it "
-                        "with --add, or choose another --output")
-    if not lost or not (output / ANSWERS).exists():
-        return earlier, {}
-    table = read_answers(output).astype({'seed': int})
-    return earlier, {run: rows.drop(columns=['config', 'seed', 'when'])
-                     for run, rows in table.groupby(['config', 'seed', 'when'], sort=False) if run[:2] in lost}
+        config, seed = min(lost)
+        raise UserError(f"{output} has {config}, seed {seed}, which is no finished run of the sweep: keep it with "
+                        "--add, or choose another --output")
+    if lost and (output / ANSWERS).exists():
+        table = read_answers(output).astype({'seed': int})
+        answers = answers | {key: rows.drop(columns=['config', 'seed', 'when'])
+                             for key, rows in table.groupby(['config', 'seed', 'when'], sort=False) if key[:2] in lost}
+    return runs | {run: earlier[run] for run in lost}, answers
 
 
 def write_copy(folder, sweep, output, whens, add):
@@ -87,23 +91,24 @@ def write_copy(folder, sweep, output, whens, add):
         raise UserError(f"{folder} is a copy made with --output: give the original sweep, sweeps/NAME")
     if output.is_dir() and contents(output) and not (output / COPIED_RESULTS).exists():
         raise UserError(f"{output} holds other things than the copy of a sweep: choose another --output")
-    earlier, answers = read_earlier(output, sweep, add)
-    answers |= read_answers_of(folder, sweep, whens)
+    runs = by_run(sweep)
+    runs, answers = with_earlier(runs, read_answers_of(folder, runs, whens), output, add)
     for when in whens:
-        if when.isdecimal() and answers and not any(len(rows) for (_, _, of), rows in answers.items() if of == when):
+        if when.isdecimal() and answers and not any(len(rows) for (*_, of), rows in answers.items() if of == when):
             raise UserError(f"no run of {folder} has answers of iteration {when}: name another with --when")
-    configs = sorted({*sweep, *earlier}, key=paper_order)
-    results = {(config, seed): rows for config in configs
-               for seed, rows in sorted({**earlier.get(config, {}), **sweep.get(config, {})}.items())}
-    answers = {key: rows for run in results for key, rows in answers.items() if key[:2] == run}
+    if not answers and (output / ANSWERS).exists():
+        raise UserError(f"no run of {folder} has answers, but {output} has an {ANSWERS}: choose another --output")
     with explained(f"cannot write {output}: {{}}", OSError):
         output.mkdir(parents=True, exist_ok=True)
+
+    def place(key):
+        return paper_order(key[0]), key[1]
     # convert_dtypes: whole numbers are written as such
-    tables = {COPIED_RESULTS: pd.concat(results, names=['config', 'seed']).convert_dtypes()}
+    tables = {COPIED_RESULTS: pd.concat({run: runs[run] for run in sorted(runs, key=place)},
+                                        names=['config', 'seed']).convert_dtypes()}
     if answers:
-        tables[ANSWERS] = pd.concat(answers, names=['config', 'seed', 'when'])[[*COLUMNS, 'terminator']]
-    elif (output / ANSWERS).exists():
-        raise UserError(f"no run of {folder} has answers, but {output} has an {ANSWERS}: choose another --output")
+        tables[ANSWERS] = pd.concat({key: answers[key] for key in sorted(answers, key=place)},
+                                    names=['config', 'seed', 'when'])[[*COLUMNS, 'terminator']]
     for name, table in tables.items():
         content = table.droplevel(-1).to_csv(float_format='%.6g' if name == ANSWERS else None)
         write_file(output / name, gzip.compress(content.encode(), mtime=0))

@@ -8,6 +8,7 @@ import gzip
 import os
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from common.dataset import PAPER_TERMINATORS, load_meta
@@ -26,9 +27,7 @@ def add_verdicts(table, terminators):
     right: the most frequent sample, `said`, is right. always_right: all samples are.
     """
     said = table.assign(terminator=terminators)[['answer', 'terminator', 'said']]
-    verdicts = said.drop_duplicates()
-    verdicts = verdicts.assign(right=[is_right(*row) for row in verdicts.to_numpy()])
-    right = said.merge(verdicts, how='left')['right'].to_numpy(bool)
+    right = np.array([is_right(*row) for row in said.to_numpy()], dtype=bool)
     return table.assign(right=right & (table.correct > 0), always_right=table.correct == table.samples)
 
 
