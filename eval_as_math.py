@@ -43,7 +43,7 @@ config, given = configure(globals(), RANGES)
 from common.evaluate import grade  # torch takes seconds to import, so the settings are checked first
 from common.load import load_evaluated
 from common.questions import LABELS, arithmetic_questions, operands
-from common.report import answered, mark, print_choice, print_totals, write_json
+from common.report import mark, prediction_of, print_choice, print_totals, write_json
 from common.results import score_of
 
 MAX_LINES = 25  # at most this many wrong predictions are printed, which fills a screen
@@ -112,7 +112,7 @@ print("\nnot always right (%: probability of the right answer):" if len(wrong) e
 for row in wrong.head(MAX_LINES).itertuples():
     group = '' if row.group == 'seen' else f"  [{row.group}]"
     print(textwrap.fill(f"  {row.prompt.strip('<=')} = {row.answer:<4} {row.prob:>6.1%}  predicted "
-                        f"{answered(row, 24)}{group}", 80, subsequent_indent='    '))
+                        f"{prediction_of(row, 24)}{group}", 80, subsequent_indent='    '))
 if len(wrong) > MAX_LINES:
     print(f"  ... and {len(wrong) - MAX_LINES} more; --json FILE writes all")
 print()

@@ -38,7 +38,7 @@ config, given = configure(globals(), RANGES)
 
 from common.evaluate import grade  # torch takes seconds to import, so the settings are checked first
 from common.load import load_evaluated
-from common.report import answered, mark, print_choice, print_totals, write_json
+from common.report import mark, prediction_of, print_choice, print_totals, write_json
 
 model, meta, path, of_run, terminated, title = load_evaluated(out_dir, init_from, checkpoint, device, 'facts')
 inherit_settings(globals(), config, given, of_run, RANGES)
@@ -50,7 +50,7 @@ print(f". = all {num_samples} samples right, x = none; %: probability of the rig
 lines = [line if len(line) <= 44 else '…' + line[-43:] for line in table.prompt + table.answer]
 width = max(map(len, lines))
 for line, row in zip(lines, table.itertuples()):
-    prediction = '' if row.always_right else f"  {answered(row, 65 - width)}"  # a line has 80 columns
+    prediction = '' if row.always_right else f"  {prediction_of(row, 65 - width)}"  # a line has 80 columns
     print(f" {mark(row):>2}  {line:<{width}}  {row.prob:>6.1%}{prediction}")
 print()
 wrong = table[~table.right]

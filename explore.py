@@ -30,7 +30,7 @@ from common.evaluate import NEW_TOKENS
 from common.files import write_file
 from common.questions import LABELS, operands, short_names
 from common.results import accuracy, read_results, tell_apart
-from common.weights import flat, read_weights
+from common.weights import flat_weights, read_weights
 
 PARTS = Path(__file__).absolute().parent / 'explore'
 NOT_ASKED = 65535  # in the place of a probability
@@ -57,7 +57,7 @@ def models_of(folder, checkpoint):
     for name, other, *_ in loaded:
         if {**other.config.model_args(), 'dropout': 0} != {**model.config.model_args(), 'dropout': 0}:
             raise UserError(f"{name} and {path.name} in {folder} are of different shapes: choose one with --checkpoint")
-    weights = [(settings['iter_num'], name, flat(of_name)) for name, of_name, _, _, settings in loaded]
+    weights = [(settings['iter_num'], name, flat_weights(of_name)) for name, of_name, _, _, settings in loaded]
     if not checkpoint:
         weights += [(int(iter_num), 'weights.bin', kept) for iter_num, kept in read_weights(folder, model)]
     parameters = [[key, p.numel()] for key, p in model.named_parameters()]

@@ -58,6 +58,7 @@ def curves_of(results, operation):
         return results.reindex(columns=[f'{task}_correct', f'{task}_total'], fill_value=0).to_numpy()
     held_out, others = counts('heldout'), {task: counts(task) for task in other_tasks(results)}
     tasks = {'addition': counts('add'), 'subtraction': counts('sub'), **others}
+    # facts_correct counts every answer that is a text; the paper's are those that no other task has
     capitals = np.stack([samples_right(results), samples_drawn(results)], axis=1) - sum(tasks.values())
     if held_out.any() and operation != 'math':
         tasks = {'arithmetic': tasks.pop('addition') + tasks.pop('subtraction'), **tasks}

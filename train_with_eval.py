@@ -100,7 +100,7 @@ import torch
 from common.answers import ANSWERS, append_answers
 from common.checkpoint import (build_model, check_resumable, check_vocabulary, find_checkpoint, load_checkpoint,
                                load_optimizer, model_from_checkpoint, update_best)
-from common.dataset import keep_vocabulary, load_dataset, text_sha256
+from common.dataset import keep_meta, load_dataset, text_sha256
 from common.device import compile_model, compute_init, pick_dtype
 from common.evaluate import estimate_losses, grade
 from common.files import cut_file, size_of, write_file
@@ -153,7 +153,7 @@ def get_lr(it):
 
 
 if __name__ == '__main__':
-    # where the model comes from: its own checkpoint, GPT-2, or scratch
+    # where the model comes from: its own checkpoint, GPT-2, ...
     torch.set_flush_denormal(True)  # denormal numbers are slow on Intel; set before there are threads, which inherit it
     torch.manual_seed(seed)
     checkpoint, vocabulary_folder, path = {}, None, init_from
@@ -166,11 +166,15 @@ if __name__ == '__main__':
     elif init_from != 'scratch':
         model, vocabulary_folder = load_gpt2(init_from, dropout, block_size), init_from
         config = inherit_settings(globals(), config, (), model.config.model_args(), RANGES)
+
+    # ... or scratch, with the vocabulary of the data
     meta, train_ids, val_ids = load_dataset(dataset, block_size, vocabulary_folder)
     if init_from == 'scratch':
         model = build_model(n_layer=n_layer, n_head=n_head, n_embd=n_embd, block_size=block_size, bias=bias,
                             vocab_size=meta.tokenizer.vocab_size, dropout=dropout, mlp_expansion=mlp_expansion)
     data_sha256 = text_sha256(train_ids)
+
+    # what does not fit together
     if init_from == 'resume':
         check_resumable(checkpoint, path, config, data_sha256)
     check_vocabulary(model, meta.tokenizer, path, f'data/{dataset}', "choose the data that it was trained on")
@@ -216,7 +220,7 @@ if __name__ == '__main__':
     n_params = raw_model.get_num_params(non_embedding=False)
     if writes:
         lock = claim_folder(out_dir, resume=init_from == 'resume')  # it holds as long as this variable
-        keep_vocabulary(meta, out_dir)
+        keep_meta(meta, out_dir)
         for name, size in checkpoint.get('sizes', {}).items():  # the evaluation at iter_num is repeated
             cut_file(os.path.join(out_dir, name), size)
     wandb_run = start_wandb(config, checkpoint.get('wandb_id')) if wandb_log and writes else None

@@ -179,7 +179,7 @@ def load_dataset(dataset, block_size=None, gpt2_folder=None):
     return meta, train_ids, val_ids
 
 
-def keep_vocabulary(meta, out_dir):
+def keep_meta(meta, out_dir):
     """Put what load_dataset has loaded into the model folder, so that it can be evaluated even if the data changes.
 
     The encoding of GPT-2 is kept in the files from which it was read, unless it is OpenAI's.

@@ -21,13 +21,13 @@ def record_of(model):
     return np.dtype([('iter', '<i8'), ('weights', '<f4', (sum(p.numel() for p in model.parameters()),))])
 
 
-def flat(model):
+def flat_weights(model):
     """All parameters of a model in one float32 array."""
     return torch.cat([p.detach().flatten() for p in model.parameters()]).float().cpu().numpy()
 
 
 def append_weights(iter_num, model, out_dir):
-    append_file(os.path.join(out_dir, WEIGHTS), np.array([(iter_num, flat(model))], record_of(model)).tobytes())
+    append_file(os.path.join(out_dir, WEIGHTS), np.array([(iter_num, flat_weights(model))], record_of(model)).tobytes())
 
 
 def read_weights(folder, model):

@@ -25,6 +25,7 @@ import sys
 import tempfile
 import time
 from contextlib import contextmanager, nullcontext
+from functools import cache
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[1]
@@ -132,6 +133,7 @@ def serve(pipe, kind, name, threads):
         pipe.send((time.perf_counter() - start) / iters * 1e3)
 
 
+@cache
 def trained_weights(name):
     """Those of results/, or those after 3,000 iterations."""
     path = REPO / 'results' / name / 'ckpt.pt'

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from little import paper_meta, paper_text
 
-from common.dataset import Meta, find_meta, keep_vocabulary, load_dataset, load_meta, read_ids, text_sha256
+from common.dataset import Meta, find_meta, keep_meta, load_dataset, load_meta, read_ids, text_sha256
 from common.errors import UserError
 from common.prepare import write_dataset
 from common.questions import (
@@ -304,7 +304,7 @@ def test_a_text_of_others_is_asked_what_it_can_answer_and_nothing_in_it_counts_a
     write_nanogpts(data / 'some', paper_text()[:1764].replace('<0-0=0>', '<0-0=1>'))
     meta, *_ = load_dataset('some')
     assert [q for q in arithmetic_questions() if q not in meta.questions] == [everything[100]]
-    keep_vocabulary(meta, data / 'some')  # into a model folder
+    keep_meta(meta, data / 'some')  # into a model folder
     assert load_meta(data / 'some/meta.pkl').questions == meta.questions
     write_nanogpts(data / 'other', paper_text()[1764:].replace('Capital', 'Name') + '<0123456789>+-=')
     assert load_dataset('other')[0].questions == []
@@ -388,7 +388,7 @@ def test_a_model_folder_keeps_what_was_loaded_whatever_the_files_have_become_sin
     write_dataset(data / 'sums', arithmetic_text(questions[:9]), questions[:9])
     out = tmp_path / 'out'
     out.mkdir()
-    keep_vocabulary(meta, out)
+    keep_meta(meta, out)
     now, other = (pickle.loads((folder / 'meta.pkl').read_bytes()) for folder in (out, data / 'sums'))
     assert now == before != other
 
@@ -398,10 +398,10 @@ def test_gpt2s_vocabulary_goes_into_the_model_folder_if_it_is_there(tmp_path):
         (tmp_path / folder).mkdir()
     for path in ('bpe/vocab.json', 'bpe/merges.txt'):
         (tmp_path / path).write_text(path)
-    keep_vocabulary(Meta(Tokenizer(3, None, None, bpe=True), [], has_questions=False), tmp_path / 'out')
+    keep_meta(Meta(Tokenizer(3, None, None, bpe=True), [], has_questions=False), tmp_path / 'out')
     assert not list((tmp_path / 'out').iterdir()), "OpenAI's is not copied"
     files = tuple(vocabulary_files(tmp_path / 'bpe'))
-    keep_vocabulary(Meta(Tokenizer(3, None, None, bpe=True, files=files), [], has_questions=False), tmp_path / 'out')
+    keep_meta(Meta(Tokenizer(3, None, None, bpe=True, files=files), [], has_questions=False), tmp_path / 'out')
     assert {path.name: path.read_text() for path in (tmp_path / 'out').iterdir()} == {
         'vocab.json': 'bpe/vocab.json', 'merges.txt': 'bpe/merges.txt'}
 

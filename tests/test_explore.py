@@ -24,7 +24,7 @@ from common.errors import UserError
 from common.evaluate import grade, next_token_logits
 from common.questions import Question, arithmetic_questions
 from common.results import results_row, tell_apart
-from common.weights import append_weights, flat, read_weights
+from common.weights import append_weights, flat_weights, read_weights
 
 SUMS = [REPO / f'results/math_mini_{width}' for width in (14, 28, 56)]
 FACTS = REPO / 'results/facts_mini_14'
@@ -764,7 +764,7 @@ def test_kept_weights_move_with_the_slider(look, project):
     model, meta, _, settings = load_model(folder, ['ckpt_last.pt'])
     records = read_weights(folder, model)
     assert list(records['iter']) == [0, 2, 4] and settings['iter_num'] == 4
-    assert (records['weights'][2] == flat(model)).all() and (records['weights'][1] != flat(model)).any()
+    assert (records['weights'][2] == flat_weights(model)).all() and (records['weights'][1] != flat_weights(model)).any()
     assert len(explore.run_of(folder, 'kept', 'ckpt_last.pt')['models']) == 1, 'the only model that is wanted'
     page = look(folder)
     answers = read_answers(folder)
@@ -810,7 +810,7 @@ def test_weights_are_read_as_they_were_appended(tmp_path):
     for i, model in enumerate(models):
         append_weights(10 * i, model, tmp_path)
     records = read_weights(tmp_path, models[0])
-    assert list(records['iter']) == [0, 10] and (records['weights'][1] == flat(models[1])).all()
+    assert list(records['iter']) == [0, 10] and (records['weights'][1] == flat_weights(models[1])).all()
 
 
 def test_weights_of_another_model_are_refused(tmp_path):
