@@ -108,7 +108,7 @@ def run_of(folder, name, checkpoint=''):
         return base64_of(cells, dtype)
     said, texts = pd.factorize(answers.said)
     return {'name': name, 'n_params': sum(size for _, size in models[0]['parameters']), 'models': models,
-            'vocabulary': [meta.tokenizer.decode([i]) for i in range(meta.tokenizer.vocab_size)], 'tasks': tasks,
+            'vocabulary': meta.tokenizer.characters, 'tasks': tasks,
             'questions': questions.to_dict('records'), 'iters': iters.tolist(), 'texts': texts.tolist(),
             'probs': table((answers.prob.clip(0, 1) * 10000).round(), '<u2', NOT_ASKED),
             'said': table(said, '<u4'), 'right': table(answers.right, 'u1'),

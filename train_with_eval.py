@@ -100,7 +100,7 @@ import torch
 from common.answers import ANSWERS, append_answers
 from common.checkpoint import (build_model, check_resumable, check_vocabulary, find_checkpoint, load_checkpoint,
                                load_optimizer, model_from_checkpoint, update_best)
-from common.dataset import keep_meta, load_dataset, text_sha256
+from common.dataset import check_kept_meta, keep_meta, load_dataset, text_sha256
 from common.device import compile_model, compute_init, pick_dtype
 from common.evaluate import estimate_losses, grade
 from common.files import cut_file, size_of, write_file
@@ -220,6 +220,7 @@ if __name__ == '__main__':
     n_params = raw_model.get_num_params(non_embedding=False)
     if writes:
         lock = claim_folder(out_dir, resume=init_from == 'resume')  # it holds as long as this variable
+        check_kept_meta(meta, out_dir)
         keep_meta(meta, out_dir)
         for name, size in checkpoint.get('sizes', {}).items():  # the evaluation at iter_num is repeated
             cut_file(os.path.join(out_dir, name), size)

@@ -79,8 +79,8 @@ def build_model(**args):
         return GPT(GPTConfig(**args))
 
 
-def model_from_checkpoint(checkpoint, path='the checkpoint', dropout=None):
-    """The GPT of a checkpoint dict, in eval mode on the CPU. dropout: replaces the checkpoint's."""
+def model_from_checkpoint(checkpoint, path, dropout=None):
+    """The GPT of a checkpoint dict, in eval mode on the CPU. path: for messages. dropout: replaces its own."""
     state, args = checkpoint['model'], {k: v for k, v in checkpoint['model_args'].items() if k not in HARMLESS}
     with explained(f"{path} is not one of our GPTs: {{}}"):
         for key in sorted(args.keys() - GPTConfig.__dataclass_fields__.keys()):

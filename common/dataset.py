@@ -179,17 +179,20 @@ def load_dataset(dataset, block_size=None, gpt2_folder=None):
     return meta, train_ids, val_ids
 
 
-def keep_meta(meta, out_dir):
-    """Put what load_dataset has loaded into the model folder, so that it can be evaluated even if the data changes.
+def keep_meta(meta, folder):
+    """Put vocabulary and questions into a model folder, so that it can be evaluated even if the data changes.
 
     The encoding of GPT-2 is kept in the files from which it was read, unless it is OpenAI's.
     """
-    path = Path(out_dir) / 'meta.pkl'
     if not meta.tokenizer.bpe:
-        if path.exists() and (kept := load_meta(path)).has_questions and kept.questions != meta.questions:
-            raise UserError(f"{path} does not match the questions of the dataset: run its prepare.py with the "
-                            "options of that time, or start again in another out_dir")
-        chars = [meta.tokenizer.decode([i]) for i in range(meta.tokenizer.vocab_size)]
-        write_file(path, meta_bytes(chars, meta.questions))
+        write_file(Path(folder) / 'meta.pkl', meta_bytes(meta.tokenizer.characters, meta.questions))
     for path in meta.tokenizer.files:
-        write_file(Path(out_dir) / path.name, path.read_bytes())
+        write_file(Path(folder) / path.name, path.read_bytes())
+
+
+def check_kept_meta(meta, folder):
+    """Raise UserError if a model folder has kept other questions."""
+    path = Path(folder) / 'meta.pkl'
+    if path.exists() and (kept := load_meta(path)).has_questions and kept.questions != meta.questions:
+        raise UserError(f"{path} does not match the questions of the dataset: run its prepare.py with the options of "
+                        "that time, or start again in another out_dir")

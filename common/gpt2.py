@@ -13,9 +13,8 @@ from pathlib import Path
 import torch
 
 from common.checkpoint import check_vocabulary
-from common.dataset import load_meta, meta_bytes
+from common.dataset import keep_meta, load_meta
 from common.errors import UserError, explained, say
-from common.files import write_file
 from common.tokenizer import vocabulary_files
 from model import GPT, GPTConfig
 
@@ -124,11 +123,8 @@ def save_gpt2(model, meta, folder):
         os.makedirs(folder, exist_ok=True)  # if this fails in transformers, it only logs it
         hf_model.save_pretrained(folder)
         if not meta.tokenizer.bpe:
-            chars = [meta.tokenizer.decode([i]) for i in range(meta.tokenizer.vocab_size)]
-            character_tokenizer(transformers, chars, cfg.block_size).save_pretrained(folder)
-            write_file(os.path.join(folder, 'meta.pkl'), meta_bytes(chars, meta.questions))
-        for path in meta.tokenizer.files:
-            write_file(os.path.join(folder, path.name), path.read_bytes())
+            character_tokenizer(transformers, meta.tokenizer.characters, cfg.block_size).save_pretrained(folder)
+    keep_meta(meta, folder)
 
 
 def character_tokenizer(transformers, chars, block_size):

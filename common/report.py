@@ -11,7 +11,7 @@ from common.questions import GROUPS, LABELS
 from common.results import read_results, samples_drawn, score_of
 
 
-def prediction_of(row, most=80):
+def prediction_of(row, most):
     """A question's prediction, cut to at most so many characters, and how often it came if it did not always come."""
     times, said = row.completions.most_common(1)[0][1], repr(row.said.strip())
     often = f" ({times} of {row.samples})" if times < row.samples else ''

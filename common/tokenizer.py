@@ -15,6 +15,11 @@ class Tokenizer(NamedTuple):
     bpe: bool = False  # GPT-2's byte-pair encoding, in which a space belongs to the word after it
     files: tuple = ()  # from which that encoding was read, if it is not OpenAI's
 
+    @property
+    def characters(self):
+        """The vocabulary, in the order of its ids, if it is one of characters."""
+        return [self.decode([i]) for i in range(self.vocab_size)]
+
 
 def char_tokenizer(stoi):
     """The tokenizer of a vocabulary of characters, a dict of character to id."""
