@@ -53,7 +53,7 @@ def option(text):
 
 
 def parse_arguments():
-    """The sweep's own options, and the values of the runs' settings: (args, dict of '--key' to list of str)."""
+    """The sweep's own options, and parse_overrides of the others: (args, dict)."""
     cores = usable_cores()
     parser = argument_parser(__doc__)
     parser.add_argument('configs', nargs='+', metavar='CONFIG', help='config files of train_with_eval.py')
@@ -75,8 +75,13 @@ def parse_arguments():
         parser.error("--seeds and --jobs must be above 0")
     args.configs += [arg for arg in rest if not arg.startswith('-')]  # the configs that come after an option
     args.threads = max(1, cores // args.jobs)  # per run, so that runs do not fight for the cores
+    return args, parse_overrides(parser, [arg for arg in rest if arg.startswith('-')])
+
+
+def parse_overrides(parser, arguments):
+    """The values of the runs' settings, from --key=value and --key=a,b: dict of '--key' to list of str."""
     overrides = {}
-    for override in [arg for arg in rest if arg.startswith('-')]:
+    for override in arguments:
         key, equals, text = override.partition('=')
         if not override.startswith('--') or not equals:
             parser.error(f"unknown option {override}: settings of train_with_eval.py are written --key=value")
@@ -85,7 +90,7 @@ def parse_arguments():
         if ',' in text and '' in text.split(','):
             parser.error(f"{override} lists an empty value: remove a comma")
         overrides[key] = text.split(',')  # if a key comes twice, the last one counts, as in training
-    return args, overrides
+    return overrides
 
 
 def combinations(config, overrides, seed):

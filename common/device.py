@@ -54,6 +54,8 @@ def compute_init(device, n_embd, num_threads, backend):
     device = pick_device(device, n_embd)
     if device.startswith('cuda'):
         torch.cuda.set_device(device)
+        torch.backends.cuda.matmul.allow_tf32 = True
+        torch.backends.cudnn.allow_tf32 = True
     if ddp:
         backend = backend if backend != 'auto' else 'nccl' if 'cuda' in device else 'gloo'
         with explained(f"torchrun's processes cannot communicate over {backend} ({{}}): start with torchrun, and omit "
@@ -63,6 +65,12 @@ def compute_init(device, n_embd, num_threads, backend):
         # this is a fixed rule, because sums round differently with another number of threads
         threads = min(torch.get_num_threads(), usable_cores())
         torch.set_num_threads(num_threads or (min(2, threads) if n_embd < 128 else threads))
+    make_deterministic()
+    return device, rank, world_size
+
+
+def make_deterministic():
+    """From now on one seed gives one result, on one machine."""
     # Deterministic algorithms and AdamW import torch.compile's modules, which make their cache folder. Where it cannot
     # be made, only compiling must fail, so for the import it is one that exists.
     cache_dir = os.environ.get('TORCHINDUCTOR_CACHE_DIR')
@@ -76,9 +84,6 @@ def compute_init(device, n_embd, num_threads, backend):
     # It only warns, because mps has no deterministic embedding. On cuda it warns of attention to long sequences.
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # this is for finding bugs, and takes time
-    torch.backends.cuda.matmul.allow_tf32 = True
-    torch.backends.cudnn.allow_tf32 = True
-    return device, rank, world_size
 
 
 def compile_model(model, batch, autocast):
