@@ -29,7 +29,8 @@ from common.checkpoint import load_model
 from common.evaluate import NEW_TOKENS
 from common.files import write_file
 from common.questions import LABELS, operands, short_names
-from common.results import accuracy, read_results, tell_apart
+from common.results import accuracy, read_results
+from common.sweeps import tell_apart
 from common.weights import flat_weights, read_weights
 
 PARTS = Path(__file__).absolute().parent / 'explore'

@@ -33,8 +33,8 @@ import pandas as pd
 from common.answers import read_answers
 from common.pictures import (DATASETS, draw_answers, film, fitted, log_axis, model_figure, plt, run_label, save,
                              seeds_label, set_iterations)
-from common.results import (other_tasks, read_results, read_seeds, read_sweep, samples_drawn, samples_right,
-                            seed_folders, summarize, tell_apart)
+from common.results import other_tasks, read_results, samples_drawn, samples_right
+from common.sweeps import read_seeds, read_sweep, seed_folders, summarize, tell_apart
 
 HELD_OUT, LOSS = 'held-out accuracy', 'validation loss'
 PROBABILITY = 'probability of the right answer, held-out questions'

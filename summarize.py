@@ -27,7 +27,8 @@ if __name__ == '__main__':
 import pandas as pd
 
 from common.answers import ANSWERS, COLUMNS, first_fit, read_answers
-from common.results import COPIED_RESULTS, measure, other_tasks, paper_order, read_copy, read_sweep, summarize
+from common.results import other_tasks
+from common.sweeps import COPIED_RESULTS, measure, paper_order, read_copy, read_sweep, summarize
 from common.files import write_file
 from common.run_folder import contents
 from common.statistics import difference

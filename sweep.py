@@ -150,7 +150,7 @@ def without_finished(runs, copy):
     """The runs that are not in a copy of the sweep, or are shorter there. copy: a folder, or None."""
     if not copy:
         return runs
-    from common.results import COPIED_RESULTS, read_copy  # it needs pandas, which takes a second to import
+    from common.sweeps import COPIED_RESULTS, read_copy  # it needs pandas, which takes a second to import
     if not (copy / COPIED_RESULTS).exists():
         say(f"{copy / COPIED_RESULTS} does not exist yet: training all runs")
         return runs

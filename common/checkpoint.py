@@ -14,7 +14,8 @@ import torch
 
 from common.dataset import find_meta, load_meta
 from common.errors import UserError, explained, say
-from common.results import check_rows, samples_right, seed_folders
+from common.results import check_rows, samples_right
+from common.sweeps import seed_folders
 from common.tokenizer import vocabulary_files
 from model import GPT, GPTConfig
 

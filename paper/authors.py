@@ -25,7 +25,8 @@ import pandas as pd
 from scipy import stats
 
 from common.pictures import ITERATIONS, plt, run_label, save, seeds_label
-from common.results import accuracy, read_sweep
+from common.results import accuracy
+from common.sweeps import read_sweep
 from common.files import write_file
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch

@@ -21,7 +21,7 @@ if __name__ == '__main__':
 import pandas as pd
 
 from common.files import write_file
-from common.results import read_sweep, summarize
+from common.sweeps import read_sweep, summarize
 from summarize import cell, seeds_all_right
 
 PAPER = REPO / 'results' / 'paper_values.csv'

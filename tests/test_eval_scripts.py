@@ -14,7 +14,8 @@ from little import plain_answer, plain_prob
 from common.checkpoint import load_model
 from common.questions import is_right
 from common.report import print_choice
-from common.results import CLASSIC_COLUMNS, read_sweep, summarize
+from common.results import CLASSIC_COLUMNS
+from common.sweeps import read_sweep, summarize
 from summarize import print_comparison, print_table
 
 

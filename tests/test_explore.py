@@ -23,7 +23,8 @@ from common.dataset import load_meta, meta_bytes
 from common.errors import UserError
 from common.evaluate import grade, next_token_logits
 from common.questions import Question, arithmetic_questions
-from common.results import results_row, tell_apart
+from common.results import results_row
+from common.sweeps import tell_apart
 from common.weights import append_weights, flat_weights, read_weights
 
 SUMS = [REPO / f'results/math_mini_{width}' for width in (14, 28, 56)]

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from conftest import REPO
 
-from common.results import read_sweep, summarize
+from common.sweeps import read_sweep, summarize
 from common.statistics import difference
 from configurator import settings_of
 from paper.table import table

@@ -10,7 +10,7 @@ from paper.table import table
 
 from common.pictures import plt
 from common.questions import facts_questions, facts_text
-from common.results import read_sweep
+from common.sweeps import read_sweep
 
 AUTHORS = pd.read_csv(REPO / 'results/authors_curves.csv').set_index(['sweep', 'config', 'iter']).sort_index()
 TEXT = facts_text(facts_questions())

@@ -25,7 +25,8 @@ from common.checkpoint import update_best
 from common.dataset import meta_bytes
 from common.errors import UserError
 from common.questions import Question
-from common.results import measure, other_tasks, read_results, read_seeds, read_sweep, samples_right, summarize
+from common.results import other_tasks, read_results, samples_right
+from common.sweeps import measure, read_seeds, read_sweep, summarize
 from common.run_folder import lock_folder
 from common.statistics import seeds_interval
 from configurator import settings_of
