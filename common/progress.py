@@ -3,7 +3,6 @@
 import os
 import shlex
 import sys
-import textwrap
 import time
 
 from tqdm import tqdm
@@ -28,7 +27,7 @@ def status(row, iter_num=None, with_loss=True):
     texts = [f"{name} {row[f'{column}_acc']:.1%}" for name, column in {'held-out': 'heldout', **shown}.items()
              if row.get(f'{column}_total', True)]
     texts += [f"val loss {row['val_loss']:.4f}"] * with_loss
-    return ', '.join(texts) + (f" (at iteration {row['iter']})" if iter_num not in (None, row['iter']) else '')
+    return ', '.join(texts) + (f" (at {row['iter']})" if iter_num not in (None, row['iter']) else '')
 
 
 def next_commands(out_dir, questions):
@@ -71,7 +70,7 @@ class Progress:
             self.shown = iter_num, self.seconds['train_s']
             trained = [] if loss is None else [f"loss {float(loss):.4f}, {ms:.2f} ms/iter"]
             line = f"iter {iter_num}: " + '; '.join(trained + [status(row, iter_num) for row in rows[-1:]])
-            say(textwrap.fill(line, 80, subsequent_indent='    ', break_on_hyphens=False))
+            say(line if len(line) <= 80 else line.replace('; ', '\n    '))
 
     def close(self):
         self.bar.close()
