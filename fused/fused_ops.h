@@ -1,10 +1,12 @@
-// The operations of a small GPT, forward and backward, from which fused_step.cpp is built. A SIMD register holds one
-// feature of as many windows (or prefixes) as it has lanes. So each operation is the scalar formula, written with `vec`
-// for `float`, and no lane is idle, however narrow the model is.
+// The operations of a small GPT, forward and backward, from which fused_step.cpp is built. They know nothing of text.
+// A SIMD register holds one feature of as many positions of the text as it has lanes. So each operation is the scalar
+// formula, written with `vec` for `float`, and no lane is idle, however narrow the model is.
 //
-// Letters: L layers, H heads, width C, MLP of hidden width F, T positions in a window, vocabulary V. A lane holds W
-// windows laid end to end, because products are quicker over more positions: P = W * T. Only attention sees where a
-// window ends. A slot is one lane at one position; its number is position * LANES + lane. d_x is the gradient of x.
+// Activations are matrices of vec, features x columns, stored column by column. One lane of one column is a slot; its
+// number is column * LANES + lane. A slot's features can also be stored as a row of floats, see load() and store().
+//
+// Letters: H heads, width C, T positions in a window, N columns, O outputs and I inputs of a linear layer.
+// d_x is the gradient of x. Gradients of weights are added to what is there, all others are written, unless told ADD.
 
 #pragma once
 
@@ -88,17 +90,36 @@ inline vec gelu(vec h, vec& derivative) {
     return h * Phi;
 }
 
-// x[i] becomes exp(scale * (x[i] - max)), max being their maximum, and total is the sum of that
-struct MaxAndTotal { vec max, total; };
-inline MaxAndTotal exp_all(vec* x, int n, float scale) {
-    vec max = x[0], total = {};
+// The numerators of softmax(scale * x): x[i] becomes exp(scale * (x[i] - max)). Their sum is the denominator.
+struct MaxAndSum { vec max, sum; };
+inline MaxAndSum softmax_numerators(vec* x, int n, float scale) {
+    vec max = x[0], sum = {};
     for (int i = 1; i < n; i++) max = x[i] > max ? x[i] : max;
     for (int i = 0; i < n; i++) {
         x[i] = exp_negative((x[i] - max) * scale);
-        total += x[i];
+        sum += x[i];
     }
-    return {max, total};
+    return {max, sum};
 }
+
+[[gnu::always_inline]] inline float sum_lanes(vec x) {
+    typedef float quad __attribute__((vector_size(16)));
+    quad q[LANES / 4];
+    std::memcpy(q, &x, BYTES);
+    for (int i = 1; i < LANES / 4; i++) q[0] += q[i];
+    return (q[0][0] + q[0][1]) + (q[0][2] + q[0][3]);
+}
+
+enum Write { SET, ADD };  // out = x, or out += x
+
+// Writes an element of a matrix: all lanes into a vec, their sum into a float, as gradients of weights are
+[[gnu::always_inline]] inline void put(vec& out, vec x, Write how) { out = how == ADD ? out + x : x; }
+[[gnu::always_inline]] inline void put(float& out, vec x, Write how) {
+    out = how == ADD ? out + sum_lanes(x) : sum_lanes(x);
+}
+
+// --------------------------------------------------------------------------------------------------------------------
+// Columns of vec from rows of floats, and back
 
 // a[0], b[0], a[1], b[1], ... from the lanes of two vectors, the first half of them and the second
 template <int... I>
@@ -119,6 +140,13 @@ inline void transpose(vec* x) {
     }
 }
 
+// Features x columns. load() needs the LANES vectors after the end.
+struct Buffer {
+    std::vector<vec> memory;
+    explicit Buffer(int n) : memory(n + LANES) {}
+    operator vec*() { return memory.data(); }
+};
+
 struct Rows {  // of n floats, each padded to whole registers
     int n, registers;  // of a row
     std::vector<vec> memory;
@@ -126,48 +154,37 @@ struct Rows {  // of n floats, each padded to whole registers
     vec* at(int row) { return memory.data() + row * registers; }
     float* floats(int row) { return (float*)at(row); }
     void clear(int first, int rows) { std::fill_n(at(first), rows * registers, vec{}); }
+    void clear() { std::fill(memory.begin(), memory.end(), vec{}); }
 };
 
-struct From {  // the rows from `first` on, one for each slot: instead of a vector that names the rows of slots
+// Which row each slot has is told by a vector of their numbers, or by this, if they follow one another from `first` on
+struct InOrder {
     int first;
     int operator[](int slot) const { return first + slot; }
 };
 
-// Each slot of P positions takes its n features from the row that `row` names. x has LANES vectors after its end,
-// because the padding of a row is moved along, and overwritten by the next position.
-template <class Numbers> void load(vec* x, Rows& rows, const Numbers& row, int P) {
-    for (int p = 0; p < P; p++, x += rows.n)
+// Each slot of N columns takes its features from its row. x needs LANES vectors after its end, because the padding of a
+// row is moved along, and overwritten by the next column.
+template <class RowOfSlot> void load(vec* x, Rows& rows, const RowOfSlot& row, int N) {
+    for (int column = 0; column < N; column++, x += rows.n)
         for (int j = 0; j < rows.registers; j++) {
             vec square[LANES];
-            for (int lane = 0; lane < LANES; lane++) square[lane] = rows.at(row[p * LANES + lane])[j];
+            for (int lane = 0; lane < LANES; lane++) square[lane] = rows.at(row[column * LANES + lane])[j];
             transpose(square);
             for (int i = 0; i < LANES; i++) x[j * LANES + i] = square[i];
         }
 }
 
-// Writes x into the rows, or adds it. Loops copy squares, because g++ makes a slow call of memcpy of so much.
-template <class Numbers> void store(const vec* x, Rows& rows, const Numbers& row, int P, bool add) {
-    for (int p = 0; p < P; p++, x += rows.n)
+// Each slot's features go to its row. Loops copy squares, because g++ makes a slow call of memcpy of so much.
+template <class RowOfSlot> void store(const vec* x, Rows& rows, const RowOfSlot& row, int N, Write how = SET) {
+    for (int column = 0; column < N; column++, x += rows.n)
         for (int j = 0; j < rows.registers; j++) {
             vec square[LANES];
             for (int i = 0; i < LANES; i++) square[i] = x[j * LANES + i];
             transpose(square);
-            for (int lane = 0; lane < LANES; lane++) {
-                vec& out = rows.at(row[p * LANES + lane])[j];
-                out = add ? out + square[lane] : square[lane];
-            }
+            for (int lane = 0; lane < LANES; lane++) put(rows.at(row[column * LANES + lane])[j], square[lane], how);
         }
 }
-
-struct Shape {  // fused_step.py passes these numbers as an array
-    int L, H, C, F, T, V;
-    int W() const { return std::max(1, 18 / T); }  // measured: up to 18 positions are quicker together, more are not
-    int P() const { return W() * T; }
-    int windows() const { return W() * LANES; }
-    int slots() const { return P() * LANES; }
-    bool proj_in_v() const { return H == 1; }  // see fused_step.cpp
-    int parameters() const { return V * C + T * C + L * (C + 3 * C * C + C * C + C + F * C + C * F) + C; }
-};
 
 // --------------------------------------------------------------------------------------------------------------------
 // Matrix products. All of them are out(i, j) = or += sum over k of a(i, k) * b(k, j), lane by lane.
@@ -177,28 +194,17 @@ template <class E, bool BY_ROWS> struct View {
     E* p;
     int64_t stride;  // from a row to the next, or from a column to the next
     E& operator()(int64_t i, int64_t j) const { return BY_ROWS ? p[i * stride + j] : p[j * stride + i]; }
-    View at(int i, int j) const { return {&(*this)(i, j), stride}; }
+    View from(int i, int j) const { return {&(*this)(i, j), stride}; }  // the matrix from there on
     View<E, !BY_ROWS> transposed() const { return {p, stride}; }
 };
-using Features = View<vec, false>;  // features x positions, stored position by position
+using Features = View<vec, false>;  // features x columns
+using Scores = View<vec, true>;     // of attention: a row for each query
 using Weights = View<const float, true>;
-
-[[gnu::always_inline]] inline float sum_lanes(vec x) {
-    typedef float quad __attribute__((vector_size(16)));
-    quad q[LANES / 4];
-    std::memcpy(q, &x, BYTES);
-    for (int i = 1; i < LANES / 4; i++) q[0] += q[i];
-    return (q[0][0] + q[0][1]) + (q[0][2] + q[0][3]);
-}
-
-// Writes an element of a matrix: all lanes into one of vec, their sum into one of floats, as gradients of weights are
-[[gnu::always_inline]] inline void put(vec& out, vec x, bool add) { out = add ? out + x : x; }
-[[gnu::always_inline]] inline void put(float& out, vec x, bool add) { out = add ? out + sum_lanes(x) : sum_lanes(x); }
 
 // R rows and S columns of a product, whose sums stay in registers. Always inlined and unrolled, because a call and the
 // loops over r and s would take longer than the sums.
 template <int R, int S, class Out, class A, class B>
-[[gnu::always_inline]] inline void tile(Out out, A a, B b, int k_begin, int k_end, bool add) {
+[[gnu::always_inline]] inline void tile(Out out, A a, B b, int k_begin, int k_end, Write how) {
     vec sum[R][S] = {};
 #pragma GCC unroll 2
     for (int k = k_begin; k < k_end; k++) {
@@ -206,127 +212,140 @@ template <int R, int S, class Out, class A, class B>
             for (int s = 0; s < S; s++) sum[r][s] += a(r, k) * b(k, s);
     }
     for (int r = 0; r < R; r++)
-        for (int s = 0; s < S; s++) put(out(r, s), sum[r][s], add);
+        for (int s = 0; s < S; s++) put(out(r, s), sum[r][s], how);
 }
 
-// Of causal attention: only this half of out is needed, or a is zero outside this half.
-enum Triangle { NONE, LOWER_OUT, LOWER_A, UPPER_A };
+// What causal attention knows of a product: only the lower half of out is needed, or a is zero outside a half. The
+// diagonal belongs to either half.
+enum Triangle { FULL, LOWER_OUT, LOWER_A, UPPER_A };
 
-// S columns of a product from column j on: tiles of R rows, and for the rest a smaller one
+// S columns of a product, those from column j on, and its rows from i on: tiles of R rows, then a smaller one
 template <int R, int S, class Out, class A, class B>
-void columns(Out out, A a, B b, int i, int I, int j, int K, bool add, Triangle triangle) {
+void strip(Out out, A a, B b, int i, int I, int j, int K, Write how, Triangle triangle) {
     for (; i + R <= I; i += R) {
         if (triangle == LOWER_OUT && j >= i + R) continue;
         const int k_begin = triangle == UPPER_A ? i : 0;
         const int k_end = triangle == LOWER_A ? std::min(i + R, K) : K;
-        tile<R, S>(out.at(i, j), a.at(i, 0), b.at(0, j), k_begin, k_end, add);
+        tile<R, S>(out.from(i, j), a.from(i, 0), b.from(0, j), k_begin, k_end, how);
     }
     if constexpr (R > 1)
-        if (i < I) columns<R - 1, S>(out, a, b, i, I, j, K, add, triangle);
+        if (i < I) strip<R - 1, S>(out, a, b, i, I, j, K, how, triangle);
 }
 
-// I rows and J columns of sums of K products. Tiles of 3 x 3 fill the 16 registers of AVX2; with the 32 of AVX-512,
-// larger ones are no quicker.
+// I rows and J columns of sums of K products, in strips of S columns, then a narrower one. Tiles of 3 x 3 fill the 16
+// registers of AVX2; with the 32 of AVX-512, larger ones are no quicker.
 template <int S = 3, class Out, class A, class B>
-void product(Out out, A a, B b, int I, int J, int K, bool add = false, Triangle triangle = NONE, int j = 0) {
-    for (; j + S <= J; j += S) columns<3, S>(out, a, b, 0, I, j, K, add, triangle);
+void product(Out out, A a, B b, int I, int J, int K, Write how = SET, Triangle triangle = FULL, int j = 0) {
+    for (; j + S <= J; j += S) strip<3, S>(out, a, b, 0, I, j, K, how, triangle);
     if constexpr (S > 1)
-        if (j < J) product<S - 1>(out, a, b, I, J, K, add, triangle, j);
+        if (j < J) product<S - 1>(out, a, b, I, J, K, how, triangle, j);
 }
 
 // --------------------------------------------------------------------------------------------------------------------
 // The layers
 
-// out = or += w x, where w is a matrix of O rows and I columns, for P positions
-void linear(vec* out, const float* w, vec* x, int O, int I, int P, bool add = false) {
-    product(Features{out, O}, Weights{w, I}, Features{x, I}, O, P, I, add);
+// out = or += w x, where w is a matrix of O rows and I columns
+void linear_forward(vec* out, const float* w, vec* x, int O, int I, int N, Write how = SET) {
+    product(Features{out, O}, Weights{w, I}, Features{x, I}, O, N, I, how);
 }
 
-void linear_backward(vec* d_x, float* d_w, vec* d_out, const float* w, vec* x, int O, int I, int P) {
-    product(View<float, true>{d_w, I}, Features{d_out, O}, Features{x, I}.transposed(), O, I, P, true);
-    product(Features{d_x, I}, Weights{w, I}.transposed(), Features{d_out, O}, I, P, O);
+// d_w += d_out x^T, and d_x = w^T d_out
+void linear_backward(vec* d_x, float* d_w, vec* d_out, const float* w, vec* x, int O, int I, int N) {
+    product(View<float, true>{d_w, I}, Features{d_out, O}, Features{x, I}.transposed(), O, I, N, ADD);
+    product(Features{d_x, I}, Weights{w, I}.transposed(), Features{d_out, O}, I, N, O);
 }
 
-// A LayerNorm's output w * y, and for its gradient y, 1 / standard deviation, and room for that of w, lane by lane
-struct Norm { vec *out, *y, *rstd, *d_w; };
+// out = w * x_hat, where x_hat = (x - mean) * rstd, and rstd = 1 / standard deviation
+struct LayerNorm {
+    Buffer out, x_hat, rstd, d_w;  // d_w is room for the gradient of w, lane by lane
+    LayerNorm(int C, int N) : out(C * N), x_hat(C * N), rstd(N), d_w(C) {}
+};
 
-void normalize(const vec* x, const float* w, const Norm& norm, int P, int C) {
-    for (int p = 0; p < P; p++, x += C) {
-        vec *out = norm.out + p * C, *y = norm.y + p * C, mean = {}, var = {};
+void layernorm_forward(LayerNorm& ln, const float* w, const vec* x, int C, int N) {
+    for (int column = 0; column < N; column++, x += C) {
+        vec *out = ln.out + column * C, *x_hat = ln.x_hat + column * C, mean = {}, var = {};
         for (int c = 0; c < C; c++) mean += x[c];
         mean *= 1.0f / C;
         for (int c = 0; c < C; c++) {
-            y[c] = x[c] - mean;
-            var += y[c] * y[c];
+            x_hat[c] = x[c] - mean;
+            var += x_hat[c] * x_hat[c];
         }
         vec deviation = var * (1.0f / C) + 1e-5f;
         for (int lane = 0; lane < LANES; lane++) deviation[lane] = std::sqrt(deviation[lane]);
-        norm.rstd[p] = 1.0f / deviation;
+        ln.rstd[column] = 1.0f / deviation;
         for (int c = 0; c < C; c++) {
-            y[c] *= norm.rstd[p];
-            out[c] = w[c] * y[c];
+            x_hat[c] *= ln.rstd[column];
+            out[c] = w[c] * x_hat[c];
         }
     }
 }
 
-// d_w += d_out * y, summed over positions, and d_x = or += (d_y - mean(d_y) - y mean(d_y * y)) / standard deviation,
-// where d_y = w * d_out, and the means are over the features
-void normalize_backward(vec* d_x, float* d_w, const vec* d_out, const float* w, const Norm& norm, int P, int C,
-                        bool add) {
-    vec* __restrict sum = norm.d_w;  // else g++ reads w again after each write to it
+// d_w += d_out * x_hat, summed over columns, and d_x = or += (d_x_hat - mean(d_x_hat) - x_hat mean(d_x_hat * x_hat)) *
+// rstd, where d_x_hat = w * d_out, and the means are over the features
+void layernorm_backward(vec* d_x, float* d_w, const vec* d_out, const float* w, LayerNorm& ln, int C, int N,
+                        Write how) {
+    vec* __restrict sum = ln.d_w;  // else g++ reads w again after each write to it
     std::fill_n(sum, C, vec{});
-    for (int p = 0; p < P; p++, d_x += C, d_out += C) {
-        const vec* y = norm.y + p * C;
+    for (int column = 0; column < N; column++, d_x += C, d_out += C) {
+        const vec* x_hat = ln.x_hat + column * C;
         vec mean = {}, dot = {};
         for (int c = 0; c < C; c++) {
-            const vec d_out_y = d_out[c] * y[c];
-            sum[c] += d_out_y;
+            const vec d_w_c = d_out[c] * x_hat[c];
+            sum[c] += d_w_c;
             mean += w[c] * d_out[c];
-            dot += w[c] * d_out_y;
+            dot += w[c] * d_w_c;
         }
         mean *= 1.0f / C;
         dot *= 1.0f / C;
-        for (int c = 0; c < C; c++) put(d_x[c], (w[c] * d_out[c] - mean - y[c] * dot) * norm.rstd[p], add);
+        for (int c = 0; c < C; c++) put(d_x[c], (w[c] * d_out[c] - mean - x_hat[c] * dot) * ln.rstd[column], how);
     }
-    for (int c = 0; c < C; c++) put(d_w[c], sum[c], true);
+    for (int c = 0; c < C; c++) put(d_w[c], sum[c], ADD);
 }
 
-void attend(const Shape& s, vec* qkv, vec* attention, vec* y) {
-    const int T = s.T, C = s.C, size = C / s.H;
+// Attention has W windows in each lane, T columns each, one after another. A column of qkv has C features of q, then
+// those of k and of v, and of each first those of the first head.
+struct Head {  // of a window, size x T
+    Features q, k, v;
+    Head(vec* qkv, int window, int head, int size, int C, int T)
+        : q{qkv + window * T * 3 * C + head * size, 3 * C}, k(q.from(C, 0)), v(q.from(2 * C, 0)) {}
+};
+
+// att = softmax(q^T k / sqrt(size)), causal, for each window and head, and y = v att^T
+void attention_forward(vec* y, vec* att, vec* qkv, int H, int C, int T, int W) {
+    const int size = C / H;
     const float scale = 1.0f / std::sqrt((float)size);
-    for (int window = 0; window < s.W(); window++)
-        for (int head = 0; head < s.H; head++) {
-            const Features q{qkv + window * T * 3 * C + head * size, 3 * C}, k = q.at(C, 0), v = q.at(2 * C, 0);
-            const Features y_head{y + window * T * C + head * size, C};
-            const View<vec, true> att{attention + (window * s.H + head) * T * T, T};
-            product(att, q.transposed(), k, T, T, size, false, LOWER_OUT);
+    for (int window = 0; window < W; window++)
+        for (int head = 0; head < H; head++) {
+            const Head in(qkv, window, head, size, C, T);
+            const Features out{y + window * T * C + head * size, C};
+            const Scores p{att + (window * H + head) * T * T, T};
+            product(p, in.q.transposed(), in.k, T, T, size, SET, LOWER_OUT);
             for (int t = 0; t < T; t++) {
-                const vec factor = 1.0f / exp_all(&att(t, 0), t + 1, scale).total;
-                for (int u = 0; u < T; u++) att(t, u) = u <= t ? att(t, u) * factor : vec{};
+                const vec factor = 1.0f / softmax_numerators(&p(t, 0), t + 1, scale).sum;
+                for (int u = 0; u < T; u++) p(t, u) = u <= t ? p(t, u) * factor : vec{};
             }
-            product(y_head.transposed(), att, v.transposed(), T, size, T, false, LOWER_A);
+            product(out.transposed(), p, in.v.transposed(), T, size, T, SET, LOWER_A);
         }
 }
 
-void attend_backward(const Shape& s, vec* qkv, vec* attention, vec* d_y, vec* d_qkv, vec* d_attention) {
-    const int T = s.T, C = s.C, size = C / s.H;
+// d_v = d_y att, d_att = d_y^T v, from that the gradients of the scores q^T k, d_q = k d_scores^T, d_k = q d_scores
+void attention_backward(vec* d_qkv, vec* d_y, vec* qkv, vec* att, vec* d_att, int H, int C, int T, int W) {
+    const int size = C / H;
     const float scale = 1.0f / std::sqrt((float)size);
-    for (int window = 0; window < s.W(); window++)
-        for (int head = 0; head < s.H; head++) {
-            const int offset = window * T * 3 * C + head * size;
-            const Features q{qkv + offset, 3 * C}, k = q.at(C, 0), v = q.at(2 * C, 0);
-            const Features d_q{d_qkv + offset, 3 * C}, d_k = d_q.at(C, 0), d_v = d_q.at(2 * C, 0);
-            const Features d_head{d_y + window * T * C + head * size, C};
-            const View<vec, true> att{attention + (window * s.H + head) * T * T, T}, d_att{d_attention, T};
-            product(d_att, d_head.transposed(), v, T, T, size, false, LOWER_OUT);
-            product(d_v.transposed(), att.transposed(), d_head.transposed(), T, size, T, false, UPPER_A);
-            for (int t = 0; t < T; t++) {
+    for (int window = 0; window < W; window++)
+        for (int head = 0; head < H; head++) {
+            const Head in(qkv, window, head, size, C, T), d_in(d_qkv, window, head, size, C, T);
+            const Features d_out{d_y + window * T * C + head * size, C};
+            const Scores p{att + (window * H + head) * T * T, T}, d_p{d_att, T};
+            product(d_p, d_out.transposed(), in.v, T, T, size, SET, LOWER_OUT);
+            product(d_in.v.transposed(), p.transposed(), d_out.transposed(), T, size, T, SET, UPPER_A);
+            for (int t = 0; t < T; t++) {  // softmax: d_p becomes the gradient of the scores
                 vec dot = {};
-                for (int u = 0; u <= t; u++) dot += att(t, u) * d_att(t, u);
-                for (int u = 0; u < T; u++) d_att(t, u) = u <= t ? att(t, u) * (d_att(t, u) - dot) * scale : vec{};
+                for (int u = 0; u <= t; u++) dot += p(t, u) * d_p(t, u);
+                for (int u = 0; u < T; u++) d_p(t, u) = u <= t ? p(t, u) * (d_p(t, u) - dot) * scale : vec{};
             }
-            product(d_q.transposed(), d_att, k.transposed(), T, size, T, false, LOWER_A);
-            product(d_k.transposed(), d_att.transposed(), q.transposed(), T, size, T, false, UPPER_A);
+            product(d_in.q.transposed(), d_p, in.k.transposed(), T, size, T, SET, LOWER_A);
+            product(d_in.k.transposed(), d_p.transposed(), in.q.transposed(), T, size, T, SET, UPPER_A);
         }
 }
 

@@ -3,7 +3,7 @@
 // dropout; parameters and gradients come in the order of model.parameters().
 //
 // Why it is fast:
-// - Each lane of a SIMD register belongs to another window or prefix, see below and fused_ops.h.
+// - Each lane of a SIMD register belongs to another position of the text, see fused_ops.h.
 // - A group of windows, as many as the lanes hold, goes through the whole network, forward and backward, before the
 //   next one begins, so its activations stay in the cache.
 // - What a position of a window computes depends only on its prefix: the tokens up to it. Windows of a small text have
@@ -13,8 +13,9 @@
 // - With one head, proj is multiplied into the matrix that makes v, because attention is linear in v. The parameters
 //   are called folded then.
 //
-// What lanes are: windows within attention, rows of the table where that is made, and prefixes everywhere else. On the
-// way from one to the other, lanes are stored as rows of floats, and loaded from there in another order.
+// What a slot holds, which is one lane of one column (see fused_ops.h): within attention a position of a window, where
+// the table is made one of its rows, and everywhere else a prefix. On the way from one to the other, slots are stored as
+// rows of floats, and loaded from there in another order.
 
 #include <atomic>
 
@@ -28,10 +29,20 @@ namespace {
 constexpr int PARTS = 4;
 
 // --------------------------------------------------------------------------------------------------------------------
-// What is kept in memory. All of it is made once, and whatever points into its own memory cannot be copied.
+// What is kept in memory. All of it is made once.
 
-struct Layer {
-    float *ln_1, *qkv, *proj, *ln_2, *fc, *proj_2;
+struct Shape {  // fused_step.py passes these numbers as an array
+    int L, H, C, F, T, V;  // layers, heads, width, hidden width of the MLP, positions in a window, vocabulary
+    int W() const { return std::max(1, 18 / T); }  // windows end to end in a lane: up to 18 columns are quicker together
+    int columns() const { return W() * T; }        // of a group
+    int windows() const { return W() * LANES; }    // of a group
+    int slots() const { return columns() * LANES; }
+    bool proj_in_v() const { return H == 1; }
+    int parameters() const { return V * C + T * C + L * (C + 3 * C * C + C * C + C + F * C + C * F) + C; }
+};
+
+struct Layer {  // c_attn, c_proj and the MLP's c_proj are called qkv, proj and fc_proj
+    float *ln_1, *qkv, *proj, *ln_2, *fc, *fc_proj;
     float* v(int C) const { return qkv + 2 * C * C; }  // the rows of qkv that make v
 };
 
@@ -53,7 +64,7 @@ struct Parameters {  // or their gradients, one after another
         ln_f = take(C);
         head = take(s.V * C);
     }
-    Parameters(Parameters&&) = default;
+    Parameters(Parameters&&) = default;  // and no copy, because it points into its own memory
 };
 
 // What the first layer computes before attention, or the gradients of that: a row for each pair of a position and a
@@ -71,52 +82,39 @@ struct Table {
     int end(int chunk) const { return std::min(begin(chunk + 1), n_rows); }
 };
 
-struct LayerActivations { Norm ln_1, ln_2; vec *qkv, *att, *y, *gelu, *gelu_slope; };
+struct LayerActivations {
+    LayerNorm ln_1, ln_2;
+    Buffer qkv, att, y, gelu, gelu_slope;  // y is attention's output, before proj
+    explicit LayerActivations(const Shape& s, int N)
+        : ln_1(s.C, N), ln_2(s.C, N), qkv(3 * s.C * N), att(s.H * s.T * N), y(s.C * N), gelu(s.F * N),
+          gelu_slope(s.F * N) {}
+};
 
-// The token that follows a position of a window: after which prefix, where its logit is, the logit, and its weight in
-// the loss
-struct Target { int prefix, logit; float value, weight; };
+// The token that follows a position of a window: the slot of the prefix there, its logit, and its weight in the loss
+struct Target { int column, lane, token; float logit, weight; };
 
-struct Source { Rows& qkv; const std::vector<int>& row; };  // rows of q, k and v, and which one each window takes
+using RowOfSlot = std::vector<int>;
+struct QkvRows { Rows& rows; const RowOfSlot& of_slot; };
 
-struct Activations {  // of a group: features x positions
-    std::vector<std::vector<vec>> memory;
-    int positions;                   // those whose lanes its prefixes fill
-    Rows y_rows, qkv_rows;           // a row for each prefix, and in y_rows one more, which is always 0
-    // The row from which a slot is loaded, or to which it is stored. Where lanes are prefixes:
-    std::vector<int> prefix_pair;    // the table's of its last token and position
-    // Where lanes are windows:
-    std::vector<int> window_prefix;  // that of the prefix which ends there
-    std::vector<int> window_pair;    // the table's of that
-    std::vector<int> first_prefix;   // that of the prefix if no window before has it, or else the row that is 0
-    std::vector<Target> targets;
-    vec *weight, *x, *logits, *max, *log_total, *d_x, *d_y, *d_qkv, *d_att, *d_hidden;
-    double loss;
-    std::vector<LayerActivations> layers;
-    Norm ln_f;
-    explicit Activations(const Shape& s)
-        : y_rows(s.slots() + 1, s.C), qkv_rows(s.slots(), 3 * s.C), prefix_pair(s.slots()), window_prefix(s.slots()),
-          window_pair(s.slots()), first_prefix(s.slots()), targets(s.slots()) {
-        const int C = s.C, F = s.F, P = s.P();
-        auto take = [&](int n) { return memory.emplace_back(n + LANES).data(); };  // LANES more for load()
-        auto norm = [&] { return Norm{take(P * C), take(P * C), take(P), take(C)}; };
-        weight = take(P);
-        x = take(P * C);
-        logits = take(P * s.V);
-        max = take(P);
-        log_total = take(P);
-        d_x = take(P * C);
-        d_y = take(P * C);
-        d_qkv = take(P * 3 * C);
-        d_att = take(s.T * s.T);
-        d_hidden = take(P * F);
-        for (int i = 0; i < s.L; i++)
-            layers.push_back({norm(), norm(), take(P * 3 * C), take(P * s.H * s.T), take(P * C), take(P * F),
-                              take(P * F)});
-        ln_f = norm();
-    }
-    Activations(Activations&&) = default;
-    Source source(int layer, Table& table) {
+struct Activations {  // of a group, and their gradients
+    const Shape s;
+    const int N = s.columns();
+    int filled = 0;  // columns that its prefixes fill
+    Buffer x{s.C * N}, d_x{s.C * N};  // what the layers add to
+    std::vector<LayerActivations> layers{size_t(s.L), LayerActivations(s, N)};
+    LayerNorm ln_f{s.C, N};
+    Buffer logits{s.V * N};                // and then their gradients
+    Buffer max{N}, log_sum{N}, weight{N};  // a prefix's largest logit, log of the sum of exp(logit - max), and weight
+    std::vector<Target> targets{size_t(s.slots())};
+    Buffer d_hidden{s.F * N}, d_normed{s.C * N}, d_y{s.C * N}, d_qkv{3 * s.C * N}, d_att{s.T * s.T};
+
+    Rows y_rows{s.slots() + 1, s.C}, qkv_rows{s.slots(), 3 * s.C};  // of prefixes; the last row of y_rows is always 0
+    RowOfSlot prefix_pair = RowOfSlot(s.slots());    // where slots hold prefixes: the table's
+    RowOfSlot window_pair = RowOfSlot(s.slots());    // where they hold positions of windows: the table's,
+    RowOfSlot window_prefix = RowOfSlot(s.slots());  // that of the prefix there,
+    RowOfSlot first_prefix = RowOfSlot(s.slots());   // and that only if no window before has it, or else the row of 0
+
+    QkvRows qkv_of(int layer, Table& table) {
         if (layer == 0) return {table.qkv, window_pair};
         return {qkv_rows, window_prefix};
     }
@@ -132,15 +130,15 @@ struct Part {  // of the batch: its gradients, and its share of the loss
 struct Step {
     const Shape s;
     Parameters params, folded;
-    std::vector<float> square;  // room for a matrix of C x C
+    std::vector<float> matrix;  // room for one of C x C
     Table table;
     std::vector<Part> parts;
     std::vector<Activations> activations;  // one for each thread
     std::vector<std::atomic<bool>> taken;
     Step(const Shape& s, int n_threads)
-        : s(s), params(s), folded(s), square(s.C * s.C), table(s), taken(std::max(PARTS, table.chunks)) {
+        : s(s), params(s), folded(s), matrix(s.C * s.C), table(s),
+          activations(std::min(n_threads, PARTS), Activations{s}), taken(std::max(PARTS, table.chunks)) {
         for (int i = 0; i < PARTS; i++) parts.emplace_back(s);
-        for (int i = 0; i < std::min(n_threads, PARTS); i++) activations.emplace_back(s);
     }
 
     // work(i, activations) for i = 0 ... n - 1. Each thread begins where it did in the last step, because what it then
@@ -161,94 +159,94 @@ struct Step {
 };
 
 // --------------------------------------------------------------------------------------------------------------------
-// A layer, forward and backward. w and d_w are its weights and their gradients.
+// A layer: q, k and v of ln_1(x), then x += proj(attention), then x += mlp(ln_2(x)). w and d_w are its weights and
+// their gradients.
 
-// Rows of q, k and v, from the given one on, from x
-void before_attention(const Shape& s, const Layer& w, const LayerActivations& layer, Activations& a, Rows& qkv,
-                      int first, int N) {
-    normalize(a.x, w.ln_1, layer.ln_1, N, s.C);
-    linear(layer.qkv, w.qkv, layer.ln_1.out, 3 * s.C, s.C, N);
-    store(layer.qkv, qkv, From{first}, N, false);
+// N columns of x to rows of q, k and v, from the given one on
+void qkv_forward(const Layer& w, LayerActivations& layer, Activations& a, Rows& qkv, int first, int N) {
+    const int C = a.s.C;
+    layernorm_forward(layer.ln_1, w.ln_1, a.x, C, N);
+    linear_forward(layer.qkv, w.qkv, layer.ln_1.out, 3 * C, C, N);
+    store(layer.qkv, qkv, InOrder{first}, N);
 }
 
-void before_attention_backward(const Shape& s, const Layer& w, const Layer& d_w, const LayerActivations& layer,
-                               Activations& a, Rows& d_qkv, int first, int N) {
-    load(a.d_qkv, d_qkv, From{first}, N);
-    linear_backward(a.d_y, d_w.qkv, a.d_qkv, w.qkv, layer.ln_1.out, 3 * s.C, s.C, N);
-    normalize_backward(a.d_x, d_w.ln_1, a.d_y, w.ln_1, layer.ln_1, N, s.C, true);
+void qkv_backward(const Layer& w, const Layer& d_w, LayerActivations& layer, Activations& a, Rows& d_qkv, int first,
+                  int N) {
+    const int C = a.s.C;
+    load(a.d_qkv, d_qkv, InOrder{first}, N);
+    linear_backward(a.d_normed, d_w.qkv, a.d_qkv, w.qkv, layer.ln_1.out, 3 * C, C, N);
+    layernorm_backward(a.d_x, d_w.ln_1, a.d_normed, w.ln_1, layer.ln_1, C, N, ADD);
 }
 
-// y from rows of q, k and v
-void attention(const Shape& s, const LayerActivations& layer, Activations& a, Source from) {
-    load(layer.qkv, from.qkv, from.row, s.P());  // lanes become windows
-    attend(s, layer.qkv, layer.att, layer.y);
-    a.y_rows.clear((a.positions - 1) * LANES, LANES);  // for the lanes left over
-    store(layer.y, a.y_rows, a.window_prefix, s.P(), false);  // windows with one prefix store the same
-    load(layer.y, a.y_rows, From{0}, a.positions);  // lanes become prefixes
+void attention_branch_forward(const Layer& w, LayerActivations& layer, Activations& a, QkvRows qkv) {
+    const Shape& s = a.s;
+    load(layer.qkv, qkv.rows, qkv.of_slot, a.N);  // slots become positions of windows
+    attention_forward(layer.y, layer.att, layer.qkv, s.H, s.C, s.T, s.W());
+    a.y_rows.clear((a.filled - 1) * LANES, LANES);  // for the slots left over
+    store(layer.y, a.y_rows, a.window_prefix, a.N);  // windows with one prefix store the same
+    load(layer.y, a.y_rows, InOrder{0}, a.filled);  // slots become prefixes
+    if (s.proj_in_v())
+        for (int i = 0; i < s.C * a.filled; i++) a.x[i] += layer.y[i];
+    else
+        linear_forward(a.x, w.proj, layer.y, s.C, s.C, a.filled, ADD);
 }
 
 // Adds to the gradients of these rows. Windows that have a prefix in common are equal up to there, so one of them can
 // take the whole gradient of its y: the first.
-void attention_backward(const Shape& s, const LayerActivations& layer, Activations& a, const vec* d_y, Source to) {
-    store(d_y, a.y_rows, From{0}, a.positions, false);
-    load(a.d_y, a.y_rows, a.first_prefix, s.P());
-    attend_backward(s, layer.qkv, layer.att, a.d_y, a.d_qkv, a.d_att);
-    store(a.d_qkv, to.qkv, to.row, s.P(), true);
+void attention_branch_backward(const Layer& w, const Layer& d_w, LayerActivations& layer, Activations& a,
+                               QkvRows d_qkv) {
+    const Shape& s = a.s;
+    if (!s.proj_in_v()) linear_backward(a.d_y, d_w.proj, a.d_x, w.proj, layer.y, s.C, s.C, a.filled);
+    store(s.proj_in_v() ? a.d_x : a.d_y, a.y_rows, InOrder{0}, a.filled);
+    load(a.d_y, a.y_rows, a.first_prefix, a.N);
+    attention_backward(a.d_qkv, a.d_y, layer.qkv, layer.att, a.d_att, s.H, s.C, s.T, s.W());
+    store(a.d_qkv, d_qkv.rows, d_qkv.of_slot, a.N, ADD);
 }
 
-// x += proj y, and x += MLP(x)
-void after_attention(const Shape& s, const Layer& w, const LayerActivations& layer, const Activations& a) {
-    const int C = s.C, F = s.F, N = a.positions;
-    if (s.proj_in_v())
-        for (int i = 0; i < N * C; i++) a.x[i] += layer.y[i];
-    else
-        linear(a.x, w.proj, layer.y, C, C, N, true);
-    normalize(a.x, w.ln_2, layer.ln_2, N, C);
-    linear(layer.gelu, w.fc, layer.ln_2.out, F, C, N);
-    for (int i = 0; i < N * F; i++) layer.gelu[i] = gelu(layer.gelu[i], layer.gelu_slope[i]);
-    linear(a.x, w.proj_2, layer.gelu, C, F, N, true);
+void mlp_branch_forward(const Layer& w, LayerActivations& layer, Activations& a) {
+    const int C = a.s.C, F = a.s.F, N = a.filled;
+    layernorm_forward(layer.ln_2, w.ln_2, a.x, C, N);
+    linear_forward(layer.gelu, w.fc, layer.ln_2.out, F, C, N);
+    for (int i = 0; i < F * N; i++) layer.gelu[i] = gelu(layer.gelu[i], layer.gelu_slope[i]);
+    linear_forward(a.x, w.fc_proj, layer.gelu, C, F, N, ADD);
 }
 
-// Returns the gradient of y
-const vec* after_attention_backward(const Shape& s, const Layer& w, const Layer& d_w, const LayerActivations& layer,
-                                    const Activations& a) {
-    const int C = s.C, F = s.F, N = a.positions;
-    linear_backward(a.d_hidden, d_w.proj_2, a.d_x, w.proj_2, layer.gelu, C, F, N);
-    for (int i = 0; i < N * F; i++) a.d_hidden[i] *= layer.gelu_slope[i];
-    linear_backward(a.d_y, d_w.fc, a.d_hidden, w.fc, layer.ln_2.out, F, C, N);
-    normalize_backward(a.d_x, d_w.ln_2, a.d_y, w.ln_2, layer.ln_2, N, C, true);
-    if (s.proj_in_v()) return a.d_x;
-    linear_backward(a.d_y, d_w.proj, a.d_x, w.proj, layer.y, C, C, N);
-    return a.d_y;
+void mlp_branch_backward(const Layer& w, const Layer& d_w, LayerActivations& layer, Activations& a) {
+    const int C = a.s.C, F = a.s.F, N = a.filled;
+    linear_backward(a.d_hidden, d_w.fc_proj, a.d_x, w.fc_proj, layer.gelu, C, F, N);
+    for (int i = 0; i < F * N; i++) a.d_hidden[i] *= layer.gelu_slope[i];
+    linear_backward(a.d_normed, d_w.fc, a.d_hidden, w.fc, layer.ln_2.out, F, C, N);
+    layernorm_backward(a.d_x, d_w.ln_2, a.d_normed, w.ln_2, layer.ln_2, C, N, ADD);
 }
 
 // --------------------------------------------------------------------------------------------------------------------
-// The table, forward and backward
+// The table
 
 template <class E> void sum_into(E* sum, const E* x, int n) {
     for (int i = 0; i < n; i++) sum[i] += x[i];
 }
 
-// A chunk of the table. Lanes are rows.
-void make_table(const Shape& s, const Parameters& folded, Activations& a, Table& table, int chunk) {
-    const int C = s.C, begin = table.begin(chunk);
+void table_forward(Step& step, Activations& a, int chunk) {
+    Table& table = step.table;
+    const int C = step.s.C, begin = table.begin(chunk);
     for (int row = begin; row < table.end(chunk); row++) {
-        const float *wte = folded.wte + table.token(row) * C, *wpe = folded.wpe + table.position(row) * C;
+        const float *wte = step.folded.wte + table.token(row) * C, *wpe = step.folded.wpe + table.position(row) * C;
         for (int c = 0; c < C; c++) table.x.floats(row)[c] = wte[c] + wpe[c];
     }
-    load(a.x, table.x, From{begin}, s.P());
-    before_attention(s, folded.layers[0], a.layers[0], a, table.qkv, begin, s.P());
+    load(a.x, table.x, InOrder{begin}, a.N);
+    qkv_forward(step.folded.layers[0], a.layers[0], a, table.qkv, begin, a.N);
 }
 
-// Turns the gradients of a chunk into those of the embeddings and of the first layer before attention
-void table_backward(const Shape& s, const Parameters& folded, const Parameters& d_folded, Activations& a, Table& table,
-                    Table& d_table, int chunk) {
-    const int C = s.C, begin = table.begin(chunk);
-    load(a.x, table.x, From{begin}, s.P());
-    normalize(a.x, folded.layers[0].ln_1, a.layers[0].ln_1, s.P(), C);
-    load(a.d_x, d_table.x, From{begin}, s.P());
-    before_attention_backward(s, folded.layers[0], d_folded.layers[0], a.layers[0], a, d_table.qkv, begin, s.P());
-    store(a.d_x, d_table.x, From{begin}, s.P(), false);
+// From the gradients of a chunk, adds to those of the embeddings and of the first layer before attention
+void table_backward(Step& step, Activations& a, Table& d_table, const Parameters& d_folded, int chunk) {
+    Table& table = step.table;
+    const int C = step.s.C, begin = table.begin(chunk);
+    const Layer& w = step.folded.layers[0];
+    load(a.x, table.x, InOrder{begin}, a.N);
+    layernorm_forward(a.layers[0].ln_1, w.ln_1, a.x, C, a.N);
+    load(a.d_x, d_table.x, InOrder{begin}, a.N);
+    qkv_backward(w, d_folded.layers[0], a.layers[0], a, d_table.qkv, begin, a.N);
+    store(a.d_x, d_table.x, InOrder{begin}, a.N);
     for (int row = begin; row < table.end(chunk); row++) {
         sum_into(d_folded.wte + table.token(row) * C, d_table.x.floats(row), C);
         sum_into(d_folded.wpe + table.position(row) * C, d_table.x.floats(row), C);
@@ -267,110 +265,111 @@ struct Batch {  // n windows of a text: where they start, and their weights in t
 // Takes the windows from the given one on, and numbers their prefixes. Each window is compared only with the one before
 // it, because in sorted order no earlier one begins with more of the same ids. If the batch ends within the group, the
 // last window is repeated with weight 0.
-void take_group(const Shape& s, const Table& table, Activations& a, const Batch& batch, int begin) {
-    auto slot = [&](int window, int position) { return (window / LANES * s.T + position) * LANES + window % LANES; };
+void take_group(Activations& a, const Table& table, const Batch& batch, int begin) {
+    const int T = a.s.T;
+    auto slot = [&](int window, int t) { return (window / LANES * T + t) * LANES + window % LANES; };
     const int64_t* before = nullptr;
     int prefixes = 0;
-    std::fill_n(a.weight, s.P(), vec{});
-    for (int window = 0; window < s.windows(); window++) {
+    std::fill_n(+a.weight, a.N, vec{});
+    for (int window = 0; window < a.s.windows(); window++) {
         const int i = std::min(begin + window, batch.n - 1);
         const int64_t* id = batch.ids + batch.start[i];
-        const int same = before ? std::mismatch(id, id + s.T, before).first - id : 0;  // so many prefixes have numbers
-        const float weight = begin + window < batch.n ? batch.weight[i] / s.T : 0.0f;  // of each position
-        for (int t = 0; t < s.T; t++) {
+        const int same = before ? std::mismatch(id, id + T, before).first - id : 0;  // so many prefixes have numbers
+        const float weight = begin + window < batch.n ? batch.weight[i] / T : 0.0f;  // of each position
+        for (int t = 0; t < T; t++) {
             const int here = slot(window, t), prefix = t < same ? a.window_prefix[slot(window - 1, t)] : prefixes++;
+            const int column = prefix / LANES, lane = prefix % LANES;
             a.prefix_pair[prefix] = a.window_pair[here] = table.row(t, id[t]);
             a.window_prefix[here] = prefix;
-            a.first_prefix[here] = t < same ? s.slots() : prefix;
-            a.targets[window * s.T + t] = {prefix, int(prefix / LANES * s.V + id[t + 1]), 0.0f, weight};
-            a.weight[prefix / LANES][prefix % LANES] += weight;
+            a.first_prefix[here] = t < same ? a.s.slots() : prefix;
+            a.targets[window * T + t] = {column, lane, int(id[t + 1]), 0.0f, weight};
+            a.weight[column][lane] += weight;
         }
         before = id;
     }
-    // The lanes left over have no weight, and keep a row of the table from before, which is as good as any.
-    a.positions = (prefixes + LANES - 1) / LANES;
+    // The slots left over have no weight, and keep a row of the table from before, which is as good as any.
+    a.filled = (prefixes + LANES - 1) / LANES;
 }
 
-void forward(const Shape& s, const Parameters& folded, Table& table, Activations& a) {
-    load(a.x, table.x, a.prefix_pair, a.positions);
-    for (int i = 0; i < s.L; i++) {
-        const LayerActivations& layer = a.layers[i];
-        if (i > 0) before_attention(s, folded.layers[i], layer, a, a.qkv_rows, 0, a.positions);  // else: in the table
-        attention(s, layer, a, a.source(i, table));
-        after_attention(s, folded.layers[i], layer, a);
+void forward(Step& step, Activations& a) {
+    const Parameters& folded = step.folded;
+    load(a.x, step.table.x, a.prefix_pair, a.filled);
+    for (int i = 0; i < a.s.L; i++) {
+        const Layer& w = folded.layers[i];
+        if (i > 0) qkv_forward(w, a.layers[i], a, a.qkv_rows, 0, a.filled);  // the first layer's are in the table
+        attention_branch_forward(w, a.layers[i], a, a.qkv_of(i, step.table));
+        mlp_branch_forward(w, a.layers[i], a);
     }
-    normalize(a.x, folded.ln_f, a.ln_f, a.positions, s.C);
-    linear(a.logits, folded.head, a.ln_f.out, s.V, s.C, a.positions);
+    layernorm_forward(a.ln_f, folded.ln_f, a.x, a.s.C, a.filled);
+    linear_forward(a.logits, folded.head, a.ln_f.out, a.s.V, a.s.C, a.filled);
 }
 
-// Adds the windows' mean losses, weighted: the log of the sum of exp(logit), minus the target's logit. The logits
-// become their gradients: the prefix's weight * softmax, minus the weights of the windows that go on with that token.
-void cross_entropy(const Shape& s, Activations& a) {
-    for (Target& t : a.targets) t.value = a.logits[t.logit][t.prefix % LANES];
-    for (int p = 0; p < a.positions; p++) {
-        vec* logits = a.logits + p * s.V;
-        const auto [max, total] = exp_all(logits, s.V, 1.0f);
-        const vec factor = a.weight[p] / total;
-        for (int v = 0; v < s.V; v++) logits[v] *= factor;
-        a.max[p] = max;
-        for (int lane = 0; lane < LANES; lane++) a.log_total[p][lane] = std::log(total[lane]);
+// Returns the windows' mean losses, weighted and summed. A loss is the log of the sum of exp(logit), minus the target's
+// logit. The logits become their gradients: the prefix's weight * softmax, minus the weights of its targets.
+double cross_entropy(Activations& a) {
+    const int V = a.s.V;
+    for (Target& t : a.targets) t.logit = a.logits[t.column * V + t.token][t.lane];
+    for (int column = 0; column < a.filled; column++) {
+        vec* logits = a.logits + column * V;
+        const auto [max, sum] = softmax_numerators(logits, V, 1.0f);
+        const vec factor = a.weight[column] / sum;
+        for (int v = 0; v < V; v++) logits[v] *= factor;
+        a.max[column] = max;
+        for (int lane = 0; lane < LANES; lane++) a.log_sum[column][lane] = std::log(sum[lane]);
     }
     double loss = 0.0;
     for (const Target& t : a.targets) {
-        const int p = t.prefix / LANES, lane = t.prefix % LANES;
-        loss += t.weight * (a.log_total[p][lane] + (a.max[p][lane] - t.value));  // both are at least 0
-        a.logits[t.logit][lane] -= t.weight;
+        loss += t.weight * (a.log_sum[t.column][t.lane] + (a.max[t.column][t.lane] - t.logit));  // both are at least 0
+        a.logits[t.column * V + t.token][t.lane] -= t.weight;
     }
-    a.loss += loss;
+    return loss;
 }
 
-void backward(const Shape& s, const Parameters& folded, const Parameters& d_folded, Table& d_table, Activations& a) {
-    linear_backward(a.d_y, d_folded.head, a.logits, folded.head, a.ln_f.out, s.V, s.C, a.positions);
-    normalize_backward(a.d_x, d_folded.ln_f, a.d_y, folded.ln_f, a.ln_f, a.positions, s.C, false);
-    for (int i = s.L - 1; i >= 0; i--) {
-        const LayerActivations& layer = a.layers[i];
+void backward(Step& step, Activations& a, Part& part) {
+    const Parameters &folded = step.folded, &d_folded = part.d_folded;
+    linear_backward(a.d_normed, d_folded.head, a.logits, folded.head, a.ln_f.out, a.s.V, a.s.C, a.filled);
+    layernorm_backward(a.d_x, d_folded.ln_f, a.d_normed, folded.ln_f, a.ln_f, a.s.C, a.filled, SET);
+    for (int i = a.s.L - 1; i >= 0; i--) {
         const Layer &w = folded.layers[i], &d_w = d_folded.layers[i];
-        const vec* d_y = after_attention_backward(s, w, d_w, layer, a);
-        if (i > 0) a.qkv_rows.clear(0, s.slots());
-        attention_backward(s, layer, a, d_y, a.source(i, d_table));
-        if (i > 0) before_attention_backward(s, w, d_w, layer, a, a.qkv_rows, 0, a.positions);
+        mlp_branch_backward(w, d_w, a.layers[i], a);
+        if (i > 0) a.qkv_rows.clear();
+        attention_branch_backward(w, d_w, a.layers[i], a, a.qkv_of(i, part.d_table));
+        if (i > 0) qkv_backward(w, d_w, a.layers[i], a, a.qkv_rows, 0, a.filled);
     }
-    store(a.d_x, d_table.x, a.prefix_pair, a.positions, true);
+    store(a.d_x, part.d_table.x, a.prefix_pair, a.filled, ADD);
 }
 
 // --------------------------------------------------------------------------------------------------------------------
 // The parts of a batch
 
 // The i-th part, group by group
-void run_part(int i, const Shape& s, const Parameters& folded, Table& table, Activations& a, const Batch& batch,
-              Part& part) {
-    const int groups = (batch.n + s.windows() - 1) / s.windows();
+void run_part(Step& step, Activations& a, const Batch& batch, int i) {
+    Part& part = step.parts[i];
+    const int windows = step.s.windows(), groups = (batch.n + windows - 1) / windows;
     std::fill(part.d_folded.memory.begin(), part.d_folded.memory.end(), 0.0f);
-    part.d_table.x.clear(0, table.chunks * table.chunk_rows);
-    part.d_table.qkv.clear(0, table.chunks * table.chunk_rows);
-    a.loss = 0.0;
+    part.d_table.x.clear();
+    part.d_table.qkv.clear();
+    part.loss = 0.0;
     for (int group = groups * i / PARTS; group < groups * (i + 1) / PARTS; group++) {
-        take_group(s, table, a, batch, group * s.windows());
-        forward(s, folded, table, a);
-        cross_entropy(s, a);
-        backward(s, folded, part.d_folded, part.d_table, a);
+        take_group(a, step.table, batch, group * windows);
+        forward(step, a);
+        part.loss += cross_entropy(a);
+        backward(step, a, part);
     }
-    part.loss = a.loss;
 }
 
 // Adds every part's gradients of the table to those of the first, always in the same order, and adds what follows from
 // that to the i-th part's gradients of parameters. Chunks are dealt out to parts.
-void sum_tables_backward(int i, const Shape& s, const Parameters& folded, Table& table, Activations& a,
-                         std::vector<Part>& parts) {
-    Table& d_table = parts[0].d_table;
-    for (int chunk = i; chunk < table.chunks; chunk += PARTS) {
-        const int begin = table.begin(chunk);
+void sum_tables_backward(Step& step, Activations& a, int i) {
+    Table& sum = step.parts[0].d_table;
+    for (int chunk = i; chunk < sum.chunks; chunk += PARTS) {
+        const int begin = sum.begin(chunk);
         for (int j = 1; j < PARTS; j++) {
-            Table& other = parts[j].d_table;
-            sum_into(d_table.x.at(begin), other.x.at(begin), table.chunk_rows * other.x.registers);
-            sum_into(d_table.qkv.at(begin), other.qkv.at(begin), table.chunk_rows * other.qkv.registers);
+            Table& other = step.parts[j].d_table;
+            sum_into(sum.x.at(begin), other.x.at(begin), sum.chunk_rows * sum.x.registers);
+            sum_into(sum.qkv.at(begin), other.qkv.at(begin), sum.chunk_rows * sum.qkv.registers);
         }
-        table_backward(s, folded, parts[i].d_folded, a, table, d_table, chunk);
+        table_backward(step, a, sum, step.parts[i].d_folded, chunk);
     }
 }
 
@@ -404,15 +403,15 @@ void fold(const Shape& s, const Parameters& params, Parameters& folded) {
 
 // The gradients of folded parameters become those of the parameters. If d is that of proj V, then that of proj is
 // d V^T, and that of V is proj^T d. wte is used twice, so its two gradients are added.
-void unfold(const Shape& s, const Parameters& params, const Parameters& d_params, float* square) {
+void unfold(const Shape& s, const Parameters& params, const Parameters& d_params, float* matrix) {
     const DenormalsAreZero in_this_thread;
     const int C = s.C;
     for (int i = 0; s.proj_in_v() && i < s.L; i++) {
         const Layer &w = params.layers[i], &d_w = d_params.layers[i];
-        for (int k = 0; k < C * C; k++) square[k % C * C + k / C] = w.v(C)[k];
-        multiply(d_w.proj, Weights{d_w.v(C), C}, square, C);
-        std::copy_n(d_w.v(C), C * C, square);
-        multiply(d_w.v(C), Weights{w.proj, C}.transposed(), square, C);
+        for (int k = 0; k < C * C; k++) matrix[k % C * C + k / C] = w.v(C)[k];
+        multiply(d_w.proj, Weights{d_w.v(C), C}, matrix, C);
+        std::copy_n(d_w.v(C), C * C, matrix);
+        multiply(d_w.v(C), Weights{w.proj, C}.transposed(), matrix, C);
     }
     sum_into(d_params.wte, d_params.head, s.V * C);
 }
@@ -449,29 +448,27 @@ extern "C" void step_delete(Step* step) noexcept { delete step; }
 extern "C" float step_gradients(Step* step, int n_tensors, const int64_t* size, float* const* param, float* const* grad,
                                 const int64_t* ids, const int64_t* start, const float* weight, int n) noexcept {
     const Shape& s = step->s;
-    Parameters &params = step->params, &folded = step->folded;
-    std::vector<Part>& parts = step->parts;
-    Table& table = step->table;
+    Parameters &params = step->params, &d_params = step->parts[0].d_folded;
     const Batch batch{ids, start, weight, n};
 
     float* to = params.memory.data();
     for (int i = 0; i < n_tensors; i++) to = std::copy_n(param[i], size[i], to);
     std::copy_n(params.wte, s.V * s.C, params.head);
 
-    fold(s, params, folded);
-    step->in_parallel(table.chunks, [&](int i, Activations& a) { make_table(s, folded, a, table, i); });
-    step->in_parallel(PARTS, [&](int i, Activations& a) { run_part(i, s, folded, table, a, batch, parts[i]); });
-    step->in_parallel(std::min(PARTS, table.chunks),
-                      [&](int i, Activations& a) { sum_tables_backward(i, s, folded, table, a, parts); });
-    sum_parts(parts);
-    unfold(s, params, parts[0].d_folded, step->square.data());
+    fold(s, params, step->folded);
+    const int chunks = step->table.chunks;
+    step->in_parallel(chunks, [&](int i, Activations& a) { table_forward(*step, a, i); });
+    step->in_parallel(PARTS, [&](int i, Activations& a) { run_part(*step, a, batch, i); });
+    step->in_parallel(std::min(PARTS, chunks), [&](int i, Activations& a) { sum_tables_backward(*step, a, i); });
+    sum_parts(step->parts);
+    unfold(s, params, d_params, step->matrix.data());
 
-    const float* from = parts[0].d_folded.memory.data();
+    const float* from = d_params.memory.data();
     for (int i = 0; i < n_tensors; i++) {
         std::copy_n(from, size[i], grad[i]);
         from += size[i];
     }
-    return parts[0].loss;
+    return step->parts[0].loss;
 }
 
 // Clips the norm of all gradients together, never where clip is 0, and takes a step of AdamW, as torch does: clipped to
