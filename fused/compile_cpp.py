@@ -55,6 +55,38 @@ def digest(content):
     return hashlib.sha256(content).hexdigest()[:16]
 
 
+def find_library(folder, key):
+    """The path of a library that was compiled before, or None."""
+    for library in folder.glob(f'{key}_*.so'):
+        try:  # a damaged library would crash the process that loads it, so its name says what it holds
+            if is_ours(library) and library.stem == f'{key}_{digest(library.read_bytes())}':
+                ctypes.CDLL(str(library))  # fails if another machine that shares this folder has other libraries
+                return str(library)
+        except OSError:
+            pass
+    return None
+
+
+def compile_library(command, folder, key):
+    """Compile the step; returns the library's path. Raises RuntimeError with what the compiler did if that fails."""
+    with tempfile.TemporaryDirectory(dir=folder) as own:  # processes that build at once do not write into one file
+        library = Path(own, 'fused_step.so')
+        try:
+            subprocess.run([*command, SOURCE, '-o', library], capture_output=True, check=True, encoding='utf-8',
+                           errors='replace', timeout=600)
+        except subprocess.CalledProcessError as error:
+            lines = [line for line in error.stderr.splitlines() if 'error' in line]
+            reason = lines[0] if lines else f'it ended with status {error.returncode}'
+            raise RuntimeError(f"did not compile {SOURCE.name}: {reason}") from None
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise RuntimeError(f"did not compile {SOURCE.name}: {error}") from None
+        try:
+            ctypes.CDLL(str(library))
+            return str(library.replace(folder / f'{key}_{digest(library.read_bytes())}.so'))
+        except OSError as error:
+            raise RuntimeError(f"compiled {SOURCE.name}, but the library cannot be loaded: {error}") from None
+
+
 def build():
     """Compile the step if need be; returns the library's path. Raises RuntimeError with one sentence if that fails."""
     try:
@@ -67,29 +99,12 @@ def build():
     command = [*compiler, *FLAGS, *REGISTERS.get(torch.backends.cpu.get_cpu_capability(), [])]
     text = [path.read_bytes() for path in (SOURCE, *sorted(SOURCE.parent.glob('*.h')))]
     key, folder = digest(repr([text, command, platform.machine()]).encode()), cache_folder()
-    for library in folder.glob(f'{key}_*.so'):
-        try:  # a damaged library would crash the process that loads it, so its name says what it holds
-            if is_ours(library) and library.stem == f'{key}_{digest(library.read_bytes())}':
-                ctypes.CDLL(str(library))  # fails if another machine that shares this folder has other libraries
-                return str(library)
-        except OSError:
-            pass
+    library = find_library(folder, key)
+    if library is not None:
+        return library
     for openmp in (['-fopenmp'], []):  # some compilers lack it, or its library
-        with tempfile.TemporaryDirectory(dir=folder) as own:  # processes that build at once do not write into one file
-            library = Path(own, 'fused_step.so')
-            try:
-                subprocess.run([*command, *openmp, SOURCE, '-o', library], capture_output=True, check=True,
-                               encoding='utf-8', errors='replace', timeout=600)
-            except subprocess.CalledProcessError as error:
-                lines = [line for line in error.stderr.splitlines() if 'error' in line]
-                problem = f"did not compile {SOURCE.name}: {(lines or [f'it ended with status {error.returncode}'])[0]}"
-                continue
-            except (OSError, subprocess.TimeoutExpired) as error:
-                problem = f"did not compile {SOURCE.name}: {error}"
-                continue
-            try:
-                ctypes.CDLL(str(library))
-                return str(library.replace(folder / f'{key}_{digest(library.read_bytes())}.so'))
-            except OSError as error:
-                problem = f"compiled {SOURCE.name}, but the library cannot be loaded: {error}"
+        try:
+            return compile_library([*command, *openmp], folder, key)
+        except RuntimeError as error:
+            problem = error
     raise RuntimeError(f"the C++ compiler {shlex.join(compiler)} {problem}")

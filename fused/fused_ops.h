@@ -140,11 +140,11 @@ inline void transpose(vec* x) {
     }
 }
 
-// Features x columns. load() needs the LANES vectors after the end.
-struct Buffer {
+struct Buffer {  // of n vectors, mostly features x columns; load() writes up to LANES vectors after the end
     std::vector<vec> memory;
     explicit Buffer(int n) : memory(n + LANES) {}
     operator vec*() { return memory.data(); }
+    void clear() { std::fill(memory.begin(), memory.end(), vec{}); }
 };
 
 struct Rows {  // of n floats, each padded to whole registers
@@ -157,15 +157,16 @@ struct Rows {  // of n floats, each padded to whole registers
     void clear() { std::fill(memory.begin(), memory.end(), vec{}); }
 };
 
-// Which row each slot has is told by a vector of their numbers, or by this, if they follow one another from `first` on
+// Which row each slot has: any, or those from `first` on, one after another
+using RowOfSlot = std::vector<int>;
 struct InOrder {
     int first;
     int operator[](int slot) const { return first + slot; }
 };
 
-// Each slot of N columns takes its features from its row. x needs LANES vectors after its end, because the padding of a
-// row is moved along, and overwritten by the next column.
-template <class RowOfSlot> void load(vec* x, Rows& rows, const RowOfSlot& row, int N) {
+// Each slot of N columns takes its features from its row. The padding of a row is moved along, and overwritten by the
+// next column.
+template <class RowOf> void load(vec* x, Rows& rows, const RowOf& row, int N) {
     for (int column = 0; column < N; column++, x += rows.n)
         for (int j = 0; j < rows.registers; j++) {
             vec square[LANES];
@@ -176,7 +177,7 @@ template <class RowOfSlot> void load(vec* x, Rows& rows, const RowOfSlot& row, i
 }
 
 // Each slot's features go to its row. Loops copy squares, because g++ makes a slow call of memcpy of so much.
-template <class RowOfSlot> void store(const vec* x, Rows& rows, const RowOfSlot& row, int N, Write how = SET) {
+template <class RowOf> void store(const vec* x, Rows& rows, const RowOf& row, int N, Write how = SET) {
     for (int column = 0; column < N; column++, x += rows.n)
         for (int j = 0; j < rows.registers; j++) {
             vec square[LANES];
@@ -191,11 +192,11 @@ template <class RowOfSlot> void store(const vec* x, Rows& rows, const RowOfSlot&
 
 // A matrix stored by rows or by columns. E is vec, or float for weights, which are the same in all lanes.
 template <class E, bool BY_ROWS> struct View {
-    E* p;
+    E* data;
     int64_t stride;  // from a row to the next, or from a column to the next
-    E& operator()(int64_t i, int64_t j) const { return BY_ROWS ? p[i * stride + j] : p[j * stride + i]; }
+    E& operator()(int64_t i, int64_t j) const { return BY_ROWS ? data[i * stride + j] : data[j * stride + i]; }
     View from(int i, int j) const { return {&(*this)(i, j), stride}; }  // the matrix from there on
-    View<E, !BY_ROWS> transposed() const { return {p, stride}; }
+    View<E, !BY_ROWS> transposed() const { return {data, stride}; }
 };
 using Features = View<vec, false>;  // features x columns
 using Scores = View<vec, true>;     // of attention: a row for each query
@@ -270,7 +271,7 @@ void layernorm_forward(LayerNorm& ln, const float* w, const vec* x, int C, int N
             x_hat[c] = x[c] - mean;
             var += x_hat[c] * x_hat[c];
         }
-        vec deviation = var * (1.0f / C) + 1e-5f;
+        vec deviation = var * (1.0f / C) + 1e-5f;  // PyTorch's eps
         for (int lane = 0; lane < LANES; lane++) deviation[lane] = std::sqrt(deviation[lane]);
         ln.rstd[column] = 1.0f / deviation;
         for (int c = 0; c < C; c++) {
@@ -304,21 +305,21 @@ void layernorm_backward(vec* d_x, float* d_w, const vec* d_out, const float* w, 
 
 // Attention has W windows in each lane, T columns each, one after another. A column of qkv has C features of q, then
 // those of k and of v, and of each first those of the first head.
-struct Head {  // of a window, size x T
+struct Head {  // of one window: size x T each
     Features q, k, v;
     Head(vec* qkv, int window, int head, int size, int C, int T)
         : q{qkv + window * T * 3 * C + head * size, 3 * C}, k(q.from(C, 0)), v(q.from(2 * C, 0)) {}
 };
 
-// att = softmax(q^T k / sqrt(size)), causal, for each window and head, and y = v att^T
+// att = softmax(q^T k / sqrt(size)), causal, of each window and head, and y = v att^T
 void attention_forward(vec* y, vec* att, vec* qkv, int H, int C, int T, int W) {
     const int size = C / H;
     const float scale = 1.0f / std::sqrt((float)size);
     for (int window = 0; window < W; window++)
-        for (int head = 0; head < H; head++) {
-            const Head in(qkv, window, head, size, C, T);
-            const Features out{y + window * T * C + head * size, C};
-            const Scores p{att + (window * H + head) * T * T, T};
+        for (int h = 0; h < H; h++) {
+            const Head in(qkv, window, h, size, C, T);
+            const Features out{y + window * T * C + h * size, C};
+            const Scores p{att + (window * H + h) * T * T, T};
             product(p, in.q.transposed(), in.k, T, T, size, SET, LOWER_OUT);
             for (int t = 0; t < T; t++) {
                 const vec factor = 1.0f / softmax_numerators(&p(t, 0), t + 1, scale).sum;
@@ -328,18 +329,20 @@ void attention_forward(vec* y, vec* att, vec* qkv, int H, int C, int T, int W) {
         }
 }
 
-// d_v = d_y att, d_att = d_y^T v, from that the gradients of the scores q^T k, d_q = k d_scores^T, d_k = q d_scores
+// d_att = d_y^T v and d_v = d_y att. The gradient of the scores q^T k is that of softmax, row by row:
+// att * (d_att - sum(att * d_att)) / sqrt(size). Then d_q = k d_scores^T and d_k = q d_scores. d_att, which becomes
+// d_scores, is room for one head of one window.
 void attention_backward(vec* d_qkv, vec* d_y, vec* qkv, vec* att, vec* d_att, int H, int C, int T, int W) {
     const int size = C / H;
     const float scale = 1.0f / std::sqrt((float)size);
     for (int window = 0; window < W; window++)
-        for (int head = 0; head < H; head++) {
-            const Head in(qkv, window, head, size, C, T), d_in(d_qkv, window, head, size, C, T);
-            const Features d_out{d_y + window * T * C + head * size, C};
-            const Scores p{att + (window * H + head) * T * T, T}, d_p{d_att, T};
+        for (int h = 0; h < H; h++) {
+            const Head in(qkv, window, h, size, C, T), d_in(d_qkv, window, h, size, C, T);
+            const Features d_out{d_y + window * T * C + h * size, C};
+            const Scores p{att + (window * H + h) * T * T, T}, d_p{d_att, T};
             product(d_p, d_out.transposed(), in.v, T, T, size, SET, LOWER_OUT);
             product(d_in.v.transposed(), p.transposed(), d_out.transposed(), T, size, T, SET, UPPER_A);
-            for (int t = 0; t < T; t++) {  // softmax: d_p becomes the gradient of the scores
+            for (int t = 0; t < T; t++) {
                 vec dot = {};
                 for (int u = 0; u <= t; u++) dot += p(t, u) * d_p(t, u);
                 for (int u = 0; u < T; u++) d_p(t, u) = u <= t ? p(t, u) * (d_p(t, u) - dot) * scale : vec{};

@@ -13,8 +13,8 @@
 // - With one head, proj is multiplied into the matrix that makes v, because attention is linear in v. The parameters
 //   are called folded then.
 //
-// What a slot holds, which is one lane of one column (see fused_ops.h): within attention a position of a window, where
-// the table is made one of its rows, and everywhere else a prefix. On the way from one to the other, slots are stored as
+// A slot, which is one lane of one column (see fused_ops.h), holds a position of a window within attention, a row of
+// the table where that is made, and a prefix everywhere else. On the way from one to the other, slots are stored as
 // rows of floats, and loaded from there in another order.
 
 #include <atomic>
@@ -33,7 +33,7 @@ constexpr int PARTS = 4;
 
 struct Shape {  // fused_step.py passes these numbers as an array
     int L, H, C, F, T, V;  // layers, heads, width, hidden width of the MLP, positions in a window, vocabulary
-    int W() const { return std::max(1, 18 / T); }  // windows end to end in a lane: up to 18 columns are quicker together
+    int W() const { return std::max(1, 18 / T); }  // windows end to end in a lane; more columns were not quicker
     int columns() const { return W() * T; }        // of a group
     int windows() const { return W() * LANES; }    // of a group
     int slots() const { return columns() * LANES; }
@@ -41,7 +41,7 @@ struct Shape {  // fused_step.py passes these numbers as an array
     int parameters() const { return V * C + T * C + L * (C + 3 * C * C + C * C + C + F * C + C * F) + C; }
 };
 
-struct Layer {  // c_attn, c_proj and the MLP's c_proj are called qkv, proj and fc_proj
+struct Layer {  // nanoGPT calls qkv c_attn, and both proj and fc_proj c_proj
     float *ln_1, *qkv, *proj, *ln_2, *fc, *fc_proj;
     float* v(int C) const { return qkv + 2 * C * C; }  // the rows of qkv that make v
 };
@@ -85,7 +85,7 @@ struct Table {
 struct LayerActivations {
     LayerNorm ln_1, ln_2;
     Buffer qkv, att, y, gelu, gelu_slope;  // y is attention's output, before proj
-    explicit LayerActivations(const Shape& s, int N)
+    LayerActivations(const Shape& s, int N)
         : ln_1(s.C, N), ln_2(s.C, N), qkv(3 * s.C * N), att(s.H * s.T * N), y(s.C * N), gelu(s.F * N),
           gelu_slope(s.F * N) {}
 };
@@ -93,30 +93,32 @@ struct LayerActivations {
 // The token that follows a position of a window: the slot of the prefix there, its logit, and its weight in the loss
 struct Target { int column, lane, token; float logit, weight; };
 
-using RowOfSlot = std::vector<int>;
-struct QkvRows { Rows& rows; const RowOfSlot& of_slot; };
+struct QkvRows { Rows& rows; const RowOfSlot& of_slot; };  // q, k and v, or their gradients
 
 struct Activations {  // of a group, and their gradients
     const Shape s;
     const int N = s.columns();
-    int filled = 0;  // columns that its prefixes fill
-    Buffer x{s.C * N}, d_x{s.C * N};  // what the layers add to
+    int filled = 0;                        // columns that its prefixes fill
+    Buffer x{s.C * N}, d_x{s.C * N};       // the residual stream
     std::vector<LayerActivations> layers{size_t(s.L), LayerActivations(s, N)};
     LayerNorm ln_f{s.C, N};
     Buffer logits{s.V * N};                // and then their gradients
     Buffer max{N}, log_sum{N}, weight{N};  // a prefix's largest logit, log of the sum of exp(logit - max), and weight
     std::vector<Target> targets{size_t(s.slots())};
-    Buffer d_hidden{s.F * N}, d_normed{s.C * N}, d_y{s.C * N}, d_qkv{3 * s.C * N}, d_att{s.T * s.T};
+    Buffer d_normed{s.C * N};              // of any LayerNorm's output
+    Buffer d_hidden{s.F * N}, d_y{s.C * N}, d_qkv{3 * s.C * N}, d_att{s.T * s.T};
 
-    Rows y_rows{s.slots() + 1, s.C}, qkv_rows{s.slots(), 3 * s.C};  // of prefixes; the last row of y_rows is always 0
-    RowOfSlot prefix_pair = RowOfSlot(s.slots());    // where slots hold prefixes: the table's
-    RowOfSlot window_pair = RowOfSlot(s.slots());    // where they hold positions of windows: the table's,
-    RowOfSlot window_prefix = RowOfSlot(s.slots());  // that of the prefix there,
-    RowOfSlot first_prefix = RowOfSlot(s.slots());   // and that only if no window before has it, or else the row of 0
+    // A prefix has the same number as its slot and its row of these. The last row of y_rows is no prefix's, and 0.
+    Rows y_rows{s.slots() + 1, s.C}, qkv_rows{s.slots(), 3 * s.C};
+    // From slots of prefixes, or of windows' positions, to rows of the table, or to those of prefixes
+    RowOfSlot prefix_to_table = RowOfSlot(s.slots());
+    RowOfSlot window_to_table = RowOfSlot(s.slots());
+    RowOfSlot window_to_prefix = RowOfSlot(s.slots());
+    RowOfSlot first_window_to_prefix = RowOfSlot(s.slots());  // to the row of 0 if a window before has that prefix
 
     QkvRows qkv_of(int layer, Table& table) {
-        if (layer == 0) return {table.qkv, window_pair};
-        return {qkv_rows, window_prefix};
+        if (layer == 0) return {table.qkv, window_to_table};
+        return {qkv_rows, window_to_prefix};
     }
 };
 
@@ -183,7 +185,7 @@ void attention_branch_forward(const Layer& w, LayerActivations& layer, Activatio
     load(layer.qkv, qkv.rows, qkv.of_slot, a.N);  // slots become positions of windows
     attention_forward(layer.y, layer.att, layer.qkv, s.H, s.C, s.T, s.W());
     a.y_rows.clear((a.filled - 1) * LANES, LANES);  // for the slots left over
-    store(layer.y, a.y_rows, a.window_prefix, a.N);  // windows with one prefix store the same
+    store(layer.y, a.y_rows, a.window_to_prefix, a.N);  // windows with one prefix store the same
     load(layer.y, a.y_rows, InOrder{0}, a.filled);  // slots become prefixes
     if (s.proj_in_v())
         for (int i = 0; i < s.C * a.filled; i++) a.x[i] += layer.y[i];
@@ -198,7 +200,7 @@ void attention_branch_backward(const Layer& w, const Layer& d_w, LayerActivation
     const Shape& s = a.s;
     if (!s.proj_in_v()) linear_backward(a.d_y, d_w.proj, a.d_x, w.proj, layer.y, s.C, s.C, a.filled);
     store(s.proj_in_v() ? a.d_x : a.d_y, a.y_rows, InOrder{0}, a.filled);
-    load(a.d_y, a.y_rows, a.first_prefix, a.N);
+    load(a.d_y, a.y_rows, a.first_window_to_prefix, a.N);
     attention_backward(a.d_qkv, a.d_y, layer.qkv, layer.att, a.d_att, s.H, s.C, s.T, s.W());
     store(a.d_qkv, d_qkv.rows, d_qkv.of_slot, a.N, ADD);
 }
@@ -243,7 +245,7 @@ void table_backward(Step& step, Activations& a, Table& d_table, const Parameters
     const int C = step.s.C, begin = table.begin(chunk);
     const Layer& w = step.folded.layers[0];
     load(a.x, table.x, InOrder{begin}, a.N);
-    layernorm_forward(a.layers[0].ln_1, w.ln_1, a.x, C, a.N);
+    layernorm_forward(a.layers[0].ln_1, w.ln_1, a.x, C, a.N);  // again: what it left behind is another chunk's by now
     load(a.d_x, d_table.x, InOrder{begin}, a.N);
     qkv_backward(w, d_folded.layers[0], a.layers[0], a, d_table.qkv, begin, a.N);
     store(a.d_x, d_table.x, InOrder{begin}, a.N);
@@ -270,18 +272,19 @@ void take_group(Activations& a, const Table& table, const Batch& batch, int begi
     auto slot = [&](int window, int t) { return (window / LANES * T + t) * LANES + window % LANES; };
     const int64_t* before = nullptr;
     int prefixes = 0;
-    std::fill_n(+a.weight, a.N, vec{});
+    a.weight.clear();
     for (int window = 0; window < a.s.windows(); window++) {
         const int i = std::min(begin + window, batch.n - 1);
         const int64_t* id = batch.ids + batch.start[i];
         const int same = before ? std::mismatch(id, id + T, before).first - id : 0;  // so many prefixes have numbers
         const float weight = begin + window < batch.n ? batch.weight[i] / T : 0.0f;  // of each position
         for (int t = 0; t < T; t++) {
-            const int here = slot(window, t), prefix = t < same ? a.window_prefix[slot(window - 1, t)] : prefixes++;
+            const int here = slot(window, t);
+            const int prefix = t < same ? a.window_to_prefix[slot(window - 1, t)] : prefixes++;
             const int column = prefix / LANES, lane = prefix % LANES;
-            a.prefix_pair[prefix] = a.window_pair[here] = table.row(t, id[t]);
-            a.window_prefix[here] = prefix;
-            a.first_prefix[here] = t < same ? a.s.slots() : prefix;
+            a.prefix_to_table[prefix] = a.window_to_table[here] = table.row(t, id[t]);
+            a.window_to_prefix[here] = prefix;
+            a.first_window_to_prefix[here] = t < same ? a.s.slots() : prefix;
             a.targets[window * T + t] = {column, lane, int(id[t + 1]), 0.0f, weight};
             a.weight[column][lane] += weight;
         }
@@ -293,7 +296,7 @@ void take_group(Activations& a, const Table& table, const Batch& batch, int begi
 
 void forward(Step& step, Activations& a) {
     const Parameters& folded = step.folded;
-    load(a.x, step.table.x, a.prefix_pair, a.filled);
+    load(a.x, step.table.x, a.prefix_to_table, a.filled);
     for (int i = 0; i < a.s.L; i++) {
         const Layer& w = folded.layers[i];
         if (i > 0) qkv_forward(w, a.layers[i], a, a.qkv_rows, 0, a.filled);  // the first layer's are in the table
@@ -336,7 +339,7 @@ void backward(Step& step, Activations& a, Part& part) {
         attention_branch_backward(w, d_w, a.layers[i], a, a.qkv_of(i, part.d_table));
         if (i > 0) qkv_backward(w, d_w, a.layers[i], a, a.qkv_rows, 0, a.filled);
     }
-    store(a.d_x, part.d_table.x, a.prefix_pair, a.filled, ADD);
+    store(a.d_x, part.d_table.x, a.prefix_to_table, a.filled, ADD);
 }
 
 // --------------------------------------------------------------------------------------------------------------------
@@ -471,10 +474,12 @@ extern "C" float step_gradients(Step* step, int n_tensors, const int64_t* size, 
     return step->parts[0].loss;
 }
 
-// Clips the norm of all gradients together, never where clip is 0, and takes a step of AdamW, as torch does: clipped to
-// clip / (norm + 1e-6), and with bias-corrected moments. steps holds how many steps each tensor has taken.
+// Clips the norm of all gradients together, never where clip is 0, and takes a step of AdamW, as torch does both:
+//     g *= min(1, clip / (norm + 1e-6)),  m += (1 - beta1) (g - m),  v = beta2 v + (1 - beta2) g^2,
+//     p = (1 - lr decay) p - lr / (1 - beta1^t) m / (sqrt(v) / sqrt(1 - beta2^t) + eps)
+// where p, g, m and v are of tensors, as decay is, and t, how many steps each has taken.
 extern "C" void step_update(int n_tensors, const int64_t* size, float* const* param, float* const* grad,
-                            float* const* mean, float* const* square, float* const* steps, const double* decay,
+                            float* const* exp_avg, float* const* exp_avg_sq, float* const* step, const double* decay,
                             double lr, double beta1, double beta2, double eps, double clip) noexcept {
     const DenormalsAreZero in_this_thread;
     double norm = 0.0;
@@ -483,11 +488,11 @@ extern "C" void step_update(int n_tensors, const int64_t* size, float* const* pa
     const double ratio = clip / (std::sqrt(norm) + 1e-6);
     const float factor = clip == 0.0 || ratio > 1.0 ? 1.0 : ratio;  // NaN stays NaN
     for (int i = 0; i < n_tensors; i++) {
-        *steps[i] += 1.0f;
-        const double correction1 = 1.0 - std::pow(beta1, *steps[i]), correction2 = 1.0 - std::pow(beta2, *steps[i]);
+        const float t = *step[i] += 1.0f;
+        const double correction1 = 1.0 - std::pow(beta1, t), correction2 = 1.0 - std::pow(beta2, t);
         const float keep = 1.0 - lr * decay[i], rate = lr / correction1, root = std::sqrt(correction2);
         const float b2 = beta2, e = eps, c1 = 1.0 - beta1, c2 = 1.0 - beta2;
-        float *p = param[i], *m = mean[i], *v = square[i];
+        float *p = param[i], *m = exp_avg[i], *v = exp_avg_sq[i];
         for (int64_t j = 0; j < size[i]; j++) {
             const float g = grad[i][j] * factor;
             m[j] += c1 * (g - m[j]);

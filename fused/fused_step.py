@@ -23,6 +23,24 @@ MAX_BLOCK = 64  # every lane of a register has its own activations, so large mod
 MAX_TABLE = 64 * 66  # pairs of a position and a token, for which q, k and v are computed: more need much memory, too
 MAX_SORTED = 1_000_000  # longer texts are not sorted: it takes seconds, and their windows seldom begin alike
 
+INT, DOUBLE, POINTER = ctypes.c_int, ctypes.c_double, ctypes.c_void_p
+FUNCTIONS = {  # at the end of fused_step.cpp: what each one returns, and its arguments
+    'step_parameters': (INT, [POINTER]),
+    'step_has_threads': (ctypes.c_bool, []),
+    'step_new': (POINTER, [POINTER, INT]),
+    'step_delete': (None, [POINTER]),
+    'step_gradients': (ctypes.c_float, [POINTER, INT, *[POINTER] * 6, INT]),
+    'step_update': (None, [INT, *[POINTER] * 7, *[DOUBLE] * 5])}
+
+
+def load_library():
+    """The step, compiled if need be. Raises RuntimeError with one sentence if that fails."""
+    library = ctypes.CDLL(build())
+    for name, (result, arguments) in FUNCTIONS.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library
+
 
 def can_compute(config):
     """Whether the step has the formulas for this model, and memory."""
@@ -39,7 +57,7 @@ def supports(config, device, dtype, batch_size):
 
 
 def sort_windows(text, size):
-    """The windows of a text, sorted: where each different one first starts, and each start's place in that; int64.
+    """The windows of a text, sorted: where each different one first starts, and each start's rank in that; int64.
 
     Those of a long text stay as they are.
     """
@@ -47,8 +65,17 @@ def sort_windows(text, size):
     if len(text) > MAX_SORTED:
         return (np.arange(len(windows), dtype=np.int64),) * 2
     as_bytes = windows.astype('>u4').view(f'V{4 * size}')[:, 0]  # with high bytes first they are sorted as ids
-    _, first, place = np.unique(as_bytes, return_index=True, return_inverse=True)
-    return first.astype(np.int64), place.astype(np.int64)
+    _, first_starts, ranks = np.unique(as_bytes, return_index=True, return_inverse=True)
+    return first_starts.astype(np.int64), ranks.astype(np.int64)
+
+
+def read_text(ids, config):
+    """A checked copy of a text, as int64, and its windows and their targets, sorted, see sort_windows."""
+    text = np.array(np.asarray(ids))
+    if text.dtype.kind not in 'iu' or text.ndim != 1 or len(text) <= config.block_size or (
+            text.min() < 0 or text.max() >= config.vocab_size):
+        raise ValueError(f"ids must be more than {config.block_size} whole numbers from 0 to {config.vocab_size - 1}")
+    return text.astype(np.int64), *sort_windows(text, config.block_size + 1)
 
 
 class FusedStep:
@@ -66,35 +93,34 @@ class FusedStep:
             raise ValueError("the fused step cannot compute this model: see can_compute")
         self.params, self.optimizer, self.config = list(model.parameters()), optimizer, c
         self.sizes = (ctypes.c_int64 * len(self.params))(*[p.numel() for p in self.params])
-        self.ids, self.checked = object(), {}
+        self.text = None  # of the last call: ids, and what read_text made of them
+        self.checked = {}  # of the last call: what the tensors of each kind are, and an array of their addresses
         for p in self.params:
             if not optimizer.state[p]:  # as AdamW makes it in its first step
                 optimizer.state[p].update(step=torch.tensor(0.0), exp_avg=torch.zeros_like(p),
                                           exp_avg_sq=torch.zeros_like(p))
-        self.library = ctypes.CDLL(build())
-        self.library.step_new.restype, self.library.step_gradients.restype = ctypes.c_void_p, ctypes.c_float
-        self.library.step_has_threads.restype = ctypes.c_bool
-        shape = (ctypes.c_int * 6)(c.n_layer, c.n_head, c.n_embd, c.mlp_expansion * c.n_embd, c.block_size,
-                                   c.vocab_size)
-        if sum(self.sizes) != self.library.step_parameters(shape):
+        self.library = load_library()
+        shape = (INT * 6)(c.n_layer, c.n_head, c.n_embd, c.mlp_expansion * c.n_embd, c.block_size, c.vocab_size)
+        n_parameters = self.library.step_parameters(shape)
+        if sum(self.sizes) != n_parameters:  # each tensor is copied to where the step expects it
             raise ValueError(f"the fused step cannot compute a model that has {sum(self.sizes)} parameters and not "
-                             f"{self.library.step_parameters(shape)}")
-        self.handle = ctypes.c_void_p(self.library.step_new(shape, n_threads))
-        if not self.handle:
+                             f"{n_parameters}")
+        self.handle = self.library.step_new(shape, n_threads)
+        if self.handle is None:
             raise RuntimeError("there is not enough memory for the training step in C++")
         weakref.finalize(self, self.library.step_delete, self.handle)
 
     def pointers(self, name, tensors):
-        """The addresses of one tensor for each parameter, which are checked if they are not those of the last time."""
-        places = [(t.data_ptr(), t.dtype, t.shape, t.stride()) if t is not None else None for t in tensors]
+        """The addresses of one tensor for each parameter. They are checked if they are not those of the last time."""
+        layouts = [(t.data_ptr(), t.dtype, t.shape, t.stride()) if t is not None else None for t in tensors]
         checked, array = self.checked.get(name, (None, None))
-        if places != checked:
+        if layouts != checked:
             sizes = [1] * len(tensors) if name == 'step' else self.sizes
             if not all(t is not None and t.dtype == torch.float32 and t.device.type == 'cpu' and t.is_contiguous()
                        and t.numel() == size for t, size in zip(tensors, sizes)):
                 raise ValueError(f"the fused step needs every {name} as a contiguous float32 tensor on the CPU")
-            array = (ctypes.c_void_p * len(places))(*[place[0] for place in places])
-            self.checked[name] = places, array
+            array = (POINTER * len(tensors))(*[t.data_ptr() for t in tensors])
+            self.checked[name] = layouts, array
         return array
 
     def gradients(self, ids, starts):
@@ -104,28 +130,23 @@ class FusedStep:
         starts: (N,) int64, where in it windows of block_size ids and their targets begin. Equal windows are computed
         once, with more weight. Raises ValueError if the input is not that.
         """
-        if ids is not self.ids:
-            text = np.array(np.asarray(ids))  # a copy, so that nobody changes what has been checked
-            c = self.config
-            if text.dtype.kind not in 'iu' or text.ndim != 1 or len(text) <= c.block_size or (
-                    text.min() < 0 or text.max() >= c.vocab_size):
-                raise ValueError(f"ids must be more than {c.block_size} whole numbers from 0 to {c.vocab_size - 1}")
-            self.first, self.place = sort_windows(text, c.block_size + 1)
-            self.ids, self.text = ids, text.astype(np.int64)  # checked and sorted once, because that takes long
+        if self.text is None or ids is not self.text[0]:
+            self.text = ids, *read_text(ids, self.config)  # all at once, in case that this is interrupted
+        _, text, first_starts, ranks = self.text
         starts = np.asarray(starts)
         if starts.dtype != np.int64 or starts.ndim != 1 or not len(starts):
             raise ValueError("starts must be an int64 vector that is not empty")
-        if starts.min() < 0 or starts.max() >= len(self.place):
+        if starts.min() < 0 or starts.max() >= len(ranks):
             raise ValueError(f"windows must lie in the text, but they start at {starts.min()} to {starts.max()}")
-        places, counts = np.unique(self.place[starts], return_counts=True)
-        first, weights = self.first[places], (counts / len(starts)).astype(np.float32)
+        different, counts = np.unique(ranks[starts], return_counts=True)
+        windows, weights = first_starts[different], (counts / len(starts)).astype(np.float32)
         for p in self.params:
             if p.grad is None:
                 p.grad = torch.empty_like(p)
         return self.library.step_gradients(
             self.handle, len(self.params), self.sizes, self.pointers('parameter', self.params),
-            self.pointers('gradient', [p.grad for p in self.params]), ctypes.c_void_p(self.text.ctypes.data),
-            ctypes.c_void_p(first.ctypes.data), ctypes.c_void_p(weights.ctypes.data), len(first))
+            self.pointers('gradient', [p.grad for p in self.params]),
+            *[array.ctypes.data for array in (text, windows, weights)], len(windows))
 
     def update(self, lr, grad_clip):
         """Clip the gradients' norm to grad_clip, never if it is 0, and take AdamW's step at learning rate lr."""
@@ -134,13 +155,13 @@ class FusedStep:
             group['lr'] = lr
         decay_of = {p: group['weight_decay'] for group in groups for p in group['params']}
         (beta1, beta2), eps = groups[0]['betas'], groups[0]['eps']
-        decay = (ctypes.c_double * len(self.params))(*[decay_of[p] for p in self.params])
+        decay = (DOUBLE * len(self.params))(*[decay_of[p] for p in self.params])
         state = [self.optimizer.state[p] for p in self.params]
         self.library.step_update(
             len(self.params), self.sizes, self.pointers('parameter', self.params),
             self.pointers('gradient', [p.grad for p in self.params]),
-            *[self.pointers(name, [s[name] for s in state]) for name in ('exp_avg', 'exp_avg_sq', 'step')], decay,
-            *[ctypes.c_double(x) for x in (lr, beta1, beta2, eps, grad_clip)])
+            *[self.pointers(name, [s[name] for s in state]) for name in ('exp_avg', 'exp_avg_sq', 'step')],
+            decay, lr, beta1, beta2, eps, grad_clip)
 
 
 def load_fused_step(fused, model, optimizer, device, dtype, batch_size, n_threads):
