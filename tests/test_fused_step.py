@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 import torch
 
-from fused import compile_cpp
 from common.checkpoint import load_model
-from fused.fused_step import FusedStep, build, load_fused_step, sort_windows, supports
 from common.questions import arithmetic_questions, arithmetic_text
+from fused import compile_cpp
+from fused.compile_cpp import build
+from fused.fused_step import FusedStep, load_fused_step, sort_windows, supports
 from model import GPT, GPTConfig
 
 EPS = float(np.finfo(np.float32).eps)  # how much a float can change by rounding, relative to itself
@@ -260,6 +261,16 @@ def test_a_text_that_is_too_long_to_be_sorted_gives_the_same_gradients(monkeypat
     assert_exact_but_for_rounding(model, ids, starts)
 
 
+@pytest.mark.parametrize('n_layer', [1, 2])
+def test_a_batch_leaves_nothing_behind_for_the_next(n_layer):
+    model, ids, starts = make(n_layer=n_layer)
+    step, results = fused(model), []
+    for some in (starts, starts[:7], starts):
+        loss = step.gradients(ids, some)
+        results.append([torch.tensor(loss), *[p.grad.clone() for p in model.parameters()]])
+    assert all(map(torch.equal, results[0], results[2]))
+
+
 def test_gradients_stay_in_their_tensors_and_may_be_replaced_before_the_update():
     model, ids, starts = make()
     step = fused(model)
@@ -399,6 +410,12 @@ def test_a_compiler_that_does_not_work_is_one_sentence(cache, monkeypatch, compi
     assert '\n' not in str(error.value) and compiler in str(error.value)
 
 
+def test_a_compiler_that_cannot_be_named_is_one_sentence(cache, monkeypatch):
+    monkeypatch.setenv('CXX', '"')
+    with pytest.raises(RuntimeError, match='^CXX=" cannot be read'):
+        build()
+
+
 def script(path, *lines):
     """A compiler that is a shell script."""
     path.write_text('\n'.join(['#!/bin/sh', *lines, '']), encoding='utf-8')
@@ -512,9 +529,3 @@ def test_a_damaged_library_is_compiled_anew_and_not_loaded(cache, monkeypatch):
         again = Path(build())
         assert again != no_library and again.stem == f'{key}_{compile_cpp.digest(again.read_bytes())}'
         assert len(again.read_bytes()) == len(whole)
-
-
-def test_a_compiler_that_cannot_be_named_is_one_sentence(cache, monkeypatch):
-    monkeypatch.setenv('CXX', '"')
-    with pytest.raises(RuntimeError, match='^CXX=" cannot be read'):
-        build()
