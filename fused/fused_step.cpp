@@ -131,7 +131,7 @@ struct Part {  // of the batch: its gradients, and its share of the loss
 
 struct Step {
     const Shape s;
-    Parameters params, folded;
+    Parameters params, folded;  // with several heads, folded is a mere copy
     std::vector<float> matrix;  // room for one of C x C
     Table table;
     std::vector<Part> parts;
@@ -161,10 +161,10 @@ struct Step {
 };
 
 // --------------------------------------------------------------------------------------------------------------------
-// A layer: q, k and v of ln_1(x), then x += proj(attention), then x += mlp(ln_2(x)). w and d_w are its weights and
-// their gradients.
+// A layer: q, k and v = qkv(ln_1(x)), then x += proj(attention(q, k, v)), then x += fc_proj(gelu(fc(ln_2(x)))). w and
+// d_w are its weights and their gradients. Backward, d_x comes from above, and each piece adds to it.
 
-// N columns of x to rows of q, k and v, from the given one on
+// N columns of x to rows of q, k and v, from `first` on
 void qkv_forward(const Layer& w, LayerActivations& layer, Activations& a, Rows& qkv, int first, int N) {
     const int C = a.s.C;
     layernorm_forward(layer.ln_1, w.ln_1, a.x, C, N);
