@@ -49,5 +49,9 @@ def accuracy_at(width, widths, curve):
 
 
 def resampled_means(table, rng, samples=10_000):
-    """The mean curves of bootstrap samples of splits or seeds: an array (samples, widths). table: (splits, widths)."""
-    return table[rng.integers(len(table), size=(samples, len(table)))].mean(axis=1)
+    """The mean curves of bootstrap samples of splits or seeds: an array (samples, widths). table: (splits, widths).
+
+    NaN for a single split: all samples would be the same, and their interval would have no width.
+    """
+    means = table[rng.integers(len(table), size=(samples, len(table)))].mean(axis=1)
+    return means if len(table) > 1 else np.full_like(means, np.nan)

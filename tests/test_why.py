@@ -226,6 +226,15 @@ def test_arm_b_is_undecided_if_fewer_than_three_bases_have_a_fall():
     assert three[0]['verdict'] == why_base.WIDTH
 
 
+@pytest.mark.parametrize(('splits', 'seeds'), [(1, 4), (8, 1)])
+def test_arm_b_has_no_interval_and_no_verdict_from_a_single_split_or_seed(splits, seeds):
+    runs, shuffled = base_runs(MEMORIES, splits=splits), shuffled_runs(MEMORIES, seeds)
+    numbers = pd.DataFrame(why_base.primary(runs, shuffled)).set_index('name')
+    assert numbers.verdict['verdict'] == why_base.UNDECIDED
+    assert numbers.value['slope'] == pytest.approx(1, abs=0.1) and np.isnan(numbers.low['slope'])
+    assert numbers.low[['width of the fall', 'width of memory']].isna().sum() == 5
+
+
 @pytest.mark.parametrize(('low', 'high', 'bases', 'verdict'), [
     (0.7, 1.2, 5, why_base.CAPACITY), (-0.1, 0.4, 5, why_base.WIDTH), (0.2, 0.8, 5, why_base.BETWEEN),
     (1.1, 1.8, 5, why_base.BETWEEN), (-0.1, 1.1, 5, why_base.UNDECIDED), (0.7, 1.2, 2, why_base.UNDECIDED),
