@@ -16,7 +16,7 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parents[1]
 ENVIRONMENT = Path(sys.prefix).resolve()  # it may lie in the repository, and pytest may be a script of its
 context = multiprocessing.get_context('forkserver')
-context.set_forkserver_preload(['torch', 'torch._dynamo', 'pandas', 'matplotlib.pyplot', 'tqdm'])
+context.set_forkserver_preload(['torch', 'torch._dynamo', 'pandas', 'matplotlib.pyplot', 'scipy.stats', 'tqdm'])
 
 
 def is_ours(path):
