@@ -41,7 +41,7 @@ def evaluation(text):
     """An argparse type: 'last', 'fit' or an iteration, as a str."""
     if text not in ('last', 'fit') and not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is neither last nor fit nor an iteration")
-    return text
+    return str(int(text)) if text.isdecimal() else text
 
 
 def answers_at(answers, when):
@@ -94,11 +94,13 @@ def write_copy(folder, sweep, output, whens, add):
         raise UserError(f"{output} holds other things than the copy of a sweep: choose another --output")
     runs = by_run(sweep)
     runs, answers = with_earlier(runs, read_answers_of(folder, runs, whens), output, add)
+    kept = {key: rows for key, rows in answers.items() if len(rows)}  # a run may never fit, or skip an iteration
     for when in whens:
-        if when.isdecimal() and answers and not any(len(rows) for (*_, of), rows in answers.items() if of == when):
+        if when.isdecimal() and answers and when not in {at for *_, at in kept}:
             raise UserError(f"no run of {folder} has answers of iteration {when}: name another with --when")
-    if not answers and (output / ANSWERS).exists():
-        raise UserError(f"no run of {folder} has answers, but {output} has an {ANSWERS}: choose another --output")
+    if not kept and (output / ANSWERS).exists():
+        raise UserError(f"no run of {folder} has answers to copy, but {output} has an {ANSWERS}: choose another "
+                        "--output")
     with explained(f"cannot write {output}: {{}}", OSError):
         output.mkdir(parents=True, exist_ok=True)
 
@@ -107,8 +109,8 @@ def write_copy(folder, sweep, output, whens, add):
     # convert_dtypes: whole numbers are written as such
     tables = {COPIED_RESULTS: pd.concat({run: runs[run] for run in sorted(runs, key=place)},
                                         names=['config', 'seed']).convert_dtypes()}
-    if answers:
-        tables[ANSWERS] = pd.concat({key: answers[key] for key in sorted(answers, key=place)},
+    if kept:
+        tables[ANSWERS] = pd.concat({key: kept[key] for key in sorted(kept, key=place)},
                                     names=['config', 'seed', 'when'])[[*COLUMNS, 'terminator']]
     for name, table in tables.items():
         content = table.droplevel(-1).to_csv(float_format='%.6g' if name == ANSWERS else None)

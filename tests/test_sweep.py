@@ -445,6 +445,10 @@ def test_a_sweep_trained_in_parts_has_the_same_copy_and_what_the_copy_has_is_not
     swept.fails('summarize.py', 'sweeps/first', '--output=results/parts', says='keep it with --add')
     swept.fails('summarize.py', 'sweeps/first', '--output=results/new', '--when', '3', 'last',
                 says='no run of sweeps/first has answers of iteration 3: name another with --when')
+    copy_of('first', 'never', '--when', 'fit')  # no run fits, and a table without rows would be taken for damaged
+    assert not (swept.folder / 'results/never/answers.csv.gz').exists()
+    assert (swept.folder / 'results/never/results.csv.gz').exists()
+    copy_of('second', 'never', '--add', '--when', 'fit')
     assert copy_of('first', 'parts', '--add', '--when', '2', 'last') == whole
     assert copy_of('first', 'parts', '--add', '--when', '2', 'last') == whole
     asked = pd.read_csv(swept.folder / 'results/parts/answers.csv.gz')
