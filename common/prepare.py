@@ -87,7 +87,8 @@ def write_dataset(folder, text, questions):
     ids = np.array(char_tokenizer({ch: i for i, ch in enumerate(chars)}).encode(text), dtype='<u2').tobytes()
     with explained(f"cannot write {folder}: {{}}", OSError):
         folder.mkdir(parents=True, exist_ok=True)
-    files = {'input.txt': text, 'train.bin': ids, 'val.bin': ids, 'meta.pkl': meta_bytes(chars, questions)}
+    # the ids come last, because ids without a meta.pkl, which an interrupted call would leave, are GPT-2's
+    files = {'meta.pkl': meta_bytes(chars, questions), 'input.txt': text, 'val.bin': ids, 'train.bin': ids}
     for name, content in files.items():
         write_file(folder / name, content)
     print_dataset(text, chars, questions)

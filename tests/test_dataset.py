@@ -13,6 +13,7 @@ from little import paper_meta, paper_text
 
 from common.dataset import Meta, find_meta, keep_meta, load_dataset, load_meta, read_ids, text_sha256
 from common.errors import UserError
+from common.files import write_file
 from common.prepare import write_dataset
 from common.questions import (
     FACT_END, Question, arithmetic_questions, arithmetic_text, facts_questions, facts_text, paper_questions)
@@ -157,6 +158,20 @@ def test_a_dataset_of_any_questions_is_read_as_it_was_written(data):
     assert meta.questions == questions and meta.has_questions and (train == val).all()
     assert meta.tokenizer.decode(train.tolist()) == (data / 'own/input.txt').read_text()
     assert {path.name for path in (data / 'own').iterdir()} == {'input.txt', 'train.bin', 'val.bin', 'meta.pkl'}
+
+
+@pytest.mark.parametrize('written', [1, 2, 3])
+def test_a_dataset_that_was_interrupted_while_it_was_written_is_not_taken_for_one_of_gpt2(data, monkeypatch, written):
+    def interrupted(path, content, left=[written]):  # noqa: B006
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        write_file(path, content)
+    monkeypatch.setattr('common.prepare.write_file', interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_dataset(data / 'sums', arithmetic_text(arithmetic_questions()), arithmetic_questions())
+    with pytest.raises(UserError, match=r'^data/sums/\w+.bin not found: prepare data/sums first$'):
+        load_dataset('sums')
 
 
 def test_a_question_of_a_dataset_is_seen_or_held_out(data):
