@@ -243,7 +243,8 @@ def label_sizes(ax, dataset, sizes):
     """The title and the x axis of a panel of capacity.png. sizes: n_params and seeds by config."""
     fewest, most = sizes.seeds.min(), sizes.seeds.max()
     seeds = seeds_label(most) if fewest == most else f'{fewest} to {most} seeds'
-    ax.set_title(f"{DATASETS.get(dataset.removesuffix('_mini'), dataset)} ({seeds})", parse_math=False)
+    title = f"{DATASETS.get(dataset.removesuffix('_mini'), dataset)} ({seeds})"
+    ax.set_title(fitted(title, 42), parse_math=False)
     widths = [re.search(r'(?:_|n_embd=)(\d+)', config) for config in sizes.index]
     labels = [f'{n:,}\nwidth {width[1]}' if width else f'{n:,}' for n, width in zip(sizes.n_params, widths)]
     log_axis(ax, sizes.n_params.astype(float), labels, 'parameters')

@@ -263,9 +263,13 @@ def test_long_names_beside_one_another_do_not_touch():
     names = ['a_folder_' + 40 * 'x', 'arithmetic, width 28, dataset=rounds_1, weight_decay=0.1', 'b' * 60]
     figure = draw_panels([(f'{name}\n(1,582 parameters)', [run], []) for name in names], 'both')
     figure.draw_without_rendering()
-    boxes = [ax.title.get_window_extent() for ax in figure.axes[:3]]
-    assert all(left.x1 < right.x0 for left, right in zip(boxes, boxes[1:])) and boxes[0].x0 > 0
-    assert boxes[2].x1 < figure.bbox.width
+    sweep = {f'math_mini_14,weight_decay={i},dataset=rounds_{i * 10**9},learning_rate=0.1': {1: run} for i in (1, 2, 3)}
+    capacity = draw_capacity(sweep)
+    capacity.draw_without_rendering()
+    for drawn in (figure, capacity):
+        boxes = [ax.title.get_window_extent() for ax in drawn.axes[:3]]
+        assert all(left.x1 < right.x0 for left, right in zip(boxes, boxes[1:])) and boxes[0].x0 > 0
+        assert boxes[2].x1 < drawn.bbox.width
 
 
 def test_several_widths_lie_over_one_another_in_one_axis_for_each_measure():
