@@ -95,7 +95,8 @@ def load_meta(path, gpt2_folder=None):
     path = Path(path)
     if not path.exists():
         return Meta(gpt2_tokenizer(gpt2_folder), paper_questions(), has_questions=False)
-    with explained(f"{path} cannot be read ({{}}): run the dataset's prepare.py again"):  # it may be any garbage
+    with explained(f"{path} cannot be read ({{}}): run the dataset's prepare.py again, or delete it if it is in a "
+                   "model folder"):  # it may be any garbage
         with open(path, 'rb') as f:
             meta = PlainUnpickler(f).load()
         stoi, itos = meta['stoi'], meta['itos']

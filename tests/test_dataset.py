@@ -384,7 +384,8 @@ def test_a_meta_pkl_that_would_execute_code_is_refused(tmp_path):
 def test_a_meta_pkl_that_makes_no_sense_is_refused_and_says_why(bare, tmp_path, change, says):
     shutil.copy(bare.folder / 'data/as_math/meta.pkl', tmp_path)
     change_meta(tmp_path / 'meta.pkl', change)
-    with pytest.raises(UserError, match=rf'^\S+meta.pkl cannot be read \([^\n]*{says}[^\n]*prepare.py again$'):
+    with pytest.raises(UserError, match=rf'^\S+meta.pkl cannot be read \([^\n]*{says}[^\n]*prepare.py again, '
+                                        'or delete it if it is in a model folder$'):
         load_meta(tmp_path / 'meta.pkl')
 
 
