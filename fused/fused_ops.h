@@ -1,6 +1,6 @@
-// The operations of a small GPT, forward and backward, from which fused_step.cpp is built. They know nothing of text.
-// A SIMD register holds one feature of as many positions of the text as it has lanes. So each operation is the scalar
-// formula, written with `vec` for `float`, and no lane is idle, however narrow the model is.
+// The operations of a small GPT, forward and backward, from which fused_step.cpp is built. A SIMD register holds one
+// feature of as many positions as it has lanes. So each operation is the scalar formula, written with `vec` for
+// `float`, and no lane is idle, however narrow the model is.
 //
 // Activations are matrices of vec, features x columns, stored column by column. One lane of one column is a slot; its
 // number is column * LANES + lane. A slot's features can also be stored as a row of floats, see load() and store().

@@ -108,13 +108,13 @@ struct Activations {  // of a group, and their gradients
     Buffer d_normed{s.C * N};              // of any LayerNorm's output
     Buffer d_hidden{s.F * N}, d_y{s.C * N}, d_qkv{3 * s.C * N}, d_att{s.T * s.T};
 
-    // A prefix has the same number as its slot and its row of these. The last row of y_rows is no prefix's, and 0.
+    // A prefix's slot and its rows of these have its number. The last row of y_rows is no prefix's: all of it is 0.
     Rows y_rows{s.slots() + 1, s.C}, qkv_rows{s.slots(), 3 * s.C};
     // From slots of prefixes, or of windows' positions, to rows of the table, or to those of prefixes
     RowOfSlot prefix_to_table = RowOfSlot(s.slots());
     RowOfSlot window_to_table = RowOfSlot(s.slots());
     RowOfSlot window_to_prefix = RowOfSlot(s.slots());
-    RowOfSlot first_window_to_prefix = RowOfSlot(s.slots());  // to the row of 0 if a window before has that prefix
+    RowOfSlot first_window_to_prefix = RowOfSlot(s.slots());  // to the row of zeros if a window before has it
 
     QkvRows qkv_of(int layer, Table& table) {
         if (layer == 0) return {table.qkv, window_to_table};
@@ -474,10 +474,10 @@ extern "C" float step_gradients(Step* step, int n_tensors, const int64_t* size, 
     return step->parts[0].loss;
 }
 
-// Clips the norm of all gradients together, never where clip is 0, and takes a step of AdamW, as torch does both:
+// Clips the norm of all gradients together, never where clip is 0, and takes a step of AdamW, both as torch does:
 //     g *= min(1, clip / (norm + 1e-6)),  m += (1 - beta1) (g - m),  v = beta2 v + (1 - beta2) g^2,
 //     p = (1 - lr decay) p - lr / (1 - beta1^t) m / (sqrt(v) / sqrt(1 - beta2^t) + eps)
-// where p, g, m and v are of tensors, as decay is, and t, how many steps each has taken.
+// for each tensor p, of which decay is the weight decay, and t the number of steps that it has taken.
 extern "C" void step_update(int n_tensors, const int64_t* size, float* const* param, float* const* grad,
                             float* const* exp_avg, float* const* exp_avg_sq, float* const* step, const double* decay,
                             double lr, double beta1, double beta2, double eps, double clip) noexcept {

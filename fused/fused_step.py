@@ -57,9 +57,9 @@ def supports(config, device, dtype, batch_size):
 
 
 def sort_windows(text, size):
-    """The windows of a text, sorted: where each different one first starts, and each start's rank in that; int64.
+    """The windows of a text, sorted: where each different one first starts, and the rank of the window at each start.
 
-    Those of a long text stay as they are.
+    Both are int64. The windows of a long text stay as they are.
     """
     windows = np.lib.stride_tricks.sliding_window_view(text, size)
     if len(text) > MAX_SORTED:
@@ -70,7 +70,7 @@ def sort_windows(text, size):
 
 
 def read_text(ids, config):
-    """A checked copy of a text, as int64, and its windows and their targets, sorted, see sort_windows."""
+    """A checked copy of a text, as int64, and what sort_windows makes of its windows, which have their targets."""
     text = np.array(np.asarray(ids))
     if text.dtype.kind not in 'iu' or text.ndim != 1 or len(text) <= config.block_size or (
             text.min() < 0 or text.max() >= config.vocab_size):
