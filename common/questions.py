@@ -116,7 +116,7 @@ def check_question(q):
 
 
 def check_questions(questions):
-    """Raise ValueError if check_question does, or if questions of a task have one prompt or several terminators."""
+    """Raise ValueError if check_question does, or if two questions of a task share a prompt or end differently."""
     prompts, terminator_of = set(), {}
     for q in questions:
         check_question(q)
