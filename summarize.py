@@ -179,11 +179,13 @@ if __name__ == '__main__':
     parser.add_argument('folder', type=Path, help='the folder of a sweep')
     parser.add_argument('--output', type=lambda path: Path(path).expanduser(), metavar='FOLDER',
                         help='also write a copy there, three files')
-    parser.add_argument('--when', nargs='+', default=['last', 'fit'], type=evaluation, metavar='WHEN',
+    parser.add_argument('--when', nargs='+', type=evaluation, metavar='WHEN',
                         help="evaluations to keep in answers.csv.gz: last, fit or iterations (default: last fit)")
     parser.add_argument('--add', action='store_true', help='keep the runs that only the copy in --output has')
     parser.add_argument('--compare', nargs=2, metavar='CONFIG', help='print how two configs differ, and write nothing')
     args = parser.parse_args()
+    if not args.output and (args.add or args.when):
+        parser.error("--add and --when say what a copy holds: name its folder with --output")
     sweep = read_sweep(args.folder)
     if args.compare:
         print_comparison(sweep, args.compare)
@@ -191,7 +193,7 @@ if __name__ == '__main__':
         summary = summarize(sweep)
         write_file(args.folder / 'summary.csv', summary.to_csv(index=False, float_format='%.6g'))
         if args.output:
-            write_copy(args.folder, sweep, args.output, args.when, args.add)
+            write_copy(args.folder, sweep, args.output, args.when or ['last', 'fit'], args.add)
             if args.add:
                 sweep = read_sweep(args.output)
                 summary = summarize(sweep)

@@ -292,6 +292,8 @@ if __name__ == '__main__':
     runs = without_finished(planned, args.finished)
     if len(runs) < len(planned):
         say(f"{len(planned) - len(runs)} of {len(planned)} runs are in {args.finished}")
+    if not runs:
+        sys.exit()
     with explained(f"cannot write in sweeps/{args.name}: {{}}", OSError):
         os.makedirs(f'sweeps/{args.name}', exist_ok=True)
         lock = lock_folder(f'sweeps/{args.name}', "another sweep is running in {}",

@@ -432,6 +432,11 @@ def test_a_folder_without_a_finished_run_is_named(copied, args, says):
     copied.fails(*args, says=says)
 
 
+@pytest.mark.parametrize('option', ['--add', '--when=last'])
+def test_what_a_copy_holds_is_not_said_without_a_copy(bare, option):
+    bare.fails('summarize.py', 'sweeps/whole', option, says='name its folder with --output')
+
+
 def test_a_sweep_trained_in_parts_has_the_same_copy_and_what_the_copy_has_is_not_trained_again(swept):
     def copy_of(name, *options):
         swept.check('summarize.py', f'sweeps/{name}', f'--output=results/{options[0]}', *options[1:])
