@@ -57,8 +57,10 @@ wrong = table[~table.right]
 if len(wrong):
     predictions = wrong.said.str.strip().value_counts()
     elsewhere = predictions[predictions.index.isin(table.answer)].sum()
-    print(textwrap.fill(f"wrong predictions: {len(wrong)} of {len(table)}; {elsewhere} are another question's answer; "
-                        f"most frequent: {predictions.index[0][:40]!r} ({predictions.iloc[0]})", 80) + '\n')
+    summary = f"wrong predictions: {len(wrong)} of {len(table)}; another question's answer: {elsewhere}"
+    if predictions.iloc[0] > 1:
+        summary += f"; most frequent: {predictions.index[0][:40]!r} ({predictions.iloc[0]})"
+    print(textwrap.fill(summary, 80) + '\n')
 print_totals(table)
 print_choice(path, 'facts')
 write_json(json, path, sampling, table)

@@ -26,9 +26,8 @@ def load_evaluated(out_dir, init_from, checkpoint, device, kind):
     if not meta.questions:
         raise UserError(f"the dataset of {path} has no questions: try sample.py")
     if not questions:
-        what, other = (('number that does not end its line', 'eval_capitals.py') if kind == 'math' else
-                       ('text', 'eval_as_math.py'))
-        raise UserError(f"the dataset of {path} has no question whose answer is a {what}: try {other}")
+        name, other = ('arithmetic', 'eval_capitals.py') if kind == 'math' else ('facts', 'eval_as_math.py')
+        raise UserError(f"the dataset of {path} has no questions that are scored as {name}: try {other}")
     model.to(pick_device(device, model.config.n_embd))
     of_run = {key: settings[key] for key in ('num_samples', 'temperature', 'top_k') if key in settings}
     title = printable(path) + (f", iteration {settings['iter_num']:,}" if 'iter_num' in settings else '')

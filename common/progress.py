@@ -8,7 +8,7 @@ import time
 from tqdm import tqdm
 
 from common.errors import say
-from common.results import other_tasks
+from common.results import math_total, other_tasks, samples_drawn
 
 
 def describe_run(dataset, meta, ids, model, how):
@@ -22,10 +22,11 @@ def describe_run(dataset, meta, ids, model, how):
 
 def status(row, iter_num=None, with_loss=True):
     """Accuracies of a row of results.csv. iter_num: name the row's iteration if it is another."""
-    # one's own tasks need not be arithmetic or facts in anyone's words
-    shown = {'training': 'seen'} if other_tasks(row) else {'arithmetic': 'math', 'facts': 'facts'}
-    texts = [f"{name} {row[f'{column}_acc']:.1%}" for name, column in {'held-out': 'heldout', **shown}.items()
-             if row.get(f'{column}_total', True)]
+    shown = {'held-out': 'heldout', 'training': 'seen'}
+    if math_total(row) and row['facts_total'] and not other_tasks(row):
+        shown['facts'] = 'facts'
+    texts = [f"{name} {row[f'{column}_acc']:.1%}" for name, column in shown.items()
+             if f'{column}_acc' in row and row.get(f'{column}_total', samples_drawn(row))]
     texts += [f"val loss {row['val_loss']:.4f}"] * with_loss
     return ', '.join(texts) + (f" (at {row['iter']})" if iter_num not in (None, row['iter']) else '')
 

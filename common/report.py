@@ -54,7 +54,7 @@ def print_choice(path, kind):
         return
     final, which = evaluated.iloc[-1], 'last one so far' if Path(path.parent, 'temp.csv').exists() else 'final one'
     print(f"\nThis checkpoint is the best of {len(evaluated)} evaluations, so its score is optimistic.\n"
-          f"At the {which}, iteration {final.iter:,.0f}, {final[f'{kind}_acc']:.1%} of the samples are right\n"
+          f"At the {which}, iteration {final.iter:,.0f}, {final[f'{kind}_acc']:.1%} of all samples are right\n"
           "(--checkpoint=ckpt_last.pt evaluates it).")
 
 

@@ -108,7 +108,7 @@ def test_the_example_with_numbers_runs_as_it_stands_and_is_scored_as_arithmetic(
     assert set(table.times_total) == {200} and set(table.heldout_total) == {4} and set(table.facts_total) == {0}
     out = project.check('eval_as_math.py', 'times')
     assert 'times, a down and b across:' in out and out.count('[x]') == 2
-    project.fails('eval_capitals.py', 'times', says='has no question whose answer is a text: try eval_as_math.py')
+    project.fails('eval_capitals.py', 'times', says='has no questions that are scored as facts: try eval_as_math.py')
 
 
 # -----------------------------------------------------------------------------

@@ -11,6 +11,8 @@ import pytest
 import torch
 from conftest import TIMING, TINY
 
+from common.progress import status
+
 CLASSIC = ['iter', 'add_correct', 'add_total', 'sub_correct', 'sub_total', 'math_acc', 'facts_correct', 'facts_total',
            'facts_acc', 'train_loss', 'val_loss']
 OURS = ['seen_acc', 'heldout_correct', 'heldout_total', 'heldout_acc', 'seen_prob', 'heldout_prob']
@@ -110,6 +112,15 @@ def test_progress_without_a_terminal_is_plain_lines_and_begins_before_the_wait(p
     assert 'python plot_results.py --model_folder math_mini_14' in out
     assert 'python eval_as_math.py --out_dir=math_mini_14' in out
     assert 'math_mini_14: starting' in ''.join(out.splitlines()[:2])
+
+
+@pytest.mark.parametrize('math, heldout, facts, shown', [
+    (2000, 40, 0, 'held-out 50.0%, training 90.0%'), (0, 0, 500, 'training 90.0%'),
+    (2000, 40, 500, 'held-out 50.0%, training 90.0%, facts 30.0%'), (0, 0, 0, '')])
+def test_progress_says_the_accuracies_that_the_plots_show(math, heldout, facts, shown):
+    row = dict(iter=4, math_total=math, math_acc=0.7, facts_total=facts, facts_acc=0.3, heldout_total=heldout,
+               heldout_acc=0.5, seen_acc=0.9)
+    assert status(row, with_loss=False) == shown
 
 
 def test_eval_only_prints_and_writes_nothing(project):
