@@ -252,11 +252,26 @@ def label_sizes(ax, dataset, sizes):
     ax.grid(alpha=0.25)
 
 
+def read_alike(folders):
+    """The answers of each model folder; no question of theirs may be held out in one folder and trained on in another.
+
+    Pictures that draw a question once for all of them would show the others' training questions as held out.
+    """
+    tables, known = [read_answers(folder) for folder in folders], {}
+    for folder, table in zip(folders, tables):
+        for task, prompt, group in table[['task', 'prompt', 'group']].drop_duplicates().itertuples(index=False):
+            other, its_group = known.setdefault((task, prompt), (folder, group))
+            if group != its_group:
+                raise UserError(f"{other} and {folder} hold out different questions, {prompt!r} for one: draw them one "
+                                "at a time")
+    return tables
+
+
 def draw_seeds(panels):
     """A figure of how many seeds of each panel are finally right on each question; prints a summary of it."""
     tables, titles = [], [title for title, *_ in panels]
     for title, _, folders in panels:
-        answers = pd.concat([table[table.iter == table.iter.max()] for table in map(read_answers, folders)])
+        answers = pd.concat([table[table.iter == table.iter.max()] for table in read_alike(folders)])
         seeds = answers.groupby(['task', 'prompt', 'answer', 'group'], sort=False).right.agg(n='sum', of='size')
         table = seeds.reset_index().assign(prob=list(seeds.n / seeds.of), said=list(seeds.n.astype(str)))
         tables.append(table.assign(right=table.n == table.of))
@@ -316,6 +331,7 @@ if __name__ == '__main__':
         elif args.answers and of_seeds:
             save(draw_seeds(panels), output)
         elif args.answers:
-            save(draw_answers([(title, read_answers(run)) for title, _, (run,) in panels], args.logx), output)
+            tables = read_alike([run for _, _, (run,) in panels])
+            save(draw_answers([(title, table) for (title, *_), table in zip(panels, tables)], args.logx), output)
         else:
             save((draw_overlay if args.overlay else draw_panels)(panels, args.operation, args.logx), output)

@@ -246,8 +246,8 @@ def draw_answers(models, logx=False):
             ax.set_xlabel('iteration')
             ax.set_ylabel(name, parse_math=False)
             ax.label_outer()  # all panels of a row have the same questions
-    figure.supylabel('questions, those learnt first at the top' + '; only some are named' * (not all_named),
-                     fontsize=10)
+    figure.supylabel('questions, those learnt first at the top' + '\n(in the mean over the models)' * (len(models) > 1)
+                     + '; only some are named' * (not all_named), fontsize=10)
     figure.colorbar(mesh, ax=axes, location='right', aspect=40, shrink=0.6, pad=0.02, label=PROBABILITY)
     return figure
 

@@ -445,6 +445,26 @@ def test_questions_over_seeds_are_always_sometimes_or_never_right(project):
     project.fails('plot_results.py', '--film', folder, says='choose a seed of')
 
 
+def test_answers_of_models_that_hold_out_different_questions_are_not_drawn_as_one(project):
+    """Their rows are the same in all columns, so training questions of one would be shown as held out."""
+    other = shutil.copytree(project.folder / MATH, project.folder / 'other')
+    answers = pd.read_csv(other / 'answers.csv.gz', keep_default_na=False)
+    held_out = answers.prompt.isin(['<3+4=', '<4+3=', '<3-4=', '<4-3='])
+    answers.assign(group=np.where(held_out, 'held out', 'seen')).to_csv(other / 'answers.csv.gz', index=False)
+    project.fails('plot_results.py', '--answers', '--model_folder', FACTS, MATH, 'other',
+                  says=f'{MATH} and other hold out different questions')
+    folder = seeds_of(project, 'unlike')
+    shutil.copy(other / 'answers.csv.gz', folder / 'seed_1338')
+    project.fails('plot_results.py', '--answers', folder, says='seed_1338 hold out different questions')
+
+
+def test_answers_of_several_models_say_that_their_order_is_the_mean_over_the_models():
+    questions = arithmetic_questions((), 1)
+    answers = table_of(questions, [q.answer for q in questions]).assign(iter=0)
+    labels = [pictures.draw_answers([('a model', answers)] * n).get_supylabel() for n in (1, 2)]
+    assert ['mean over the models' in label for label in labels] == [False, True]
+
+
 def test_a_folder_is_named_in_any_of_three_ways_and_logs_beside_seeds_are_no_folders(project):
     folder = seeds_of(project)
     everything = sorted(folder.glob('seed_*'))
