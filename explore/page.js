@@ -368,7 +368,7 @@ function writtenIn(run, steps) {
 }
 
 function liveOf(run, {unknown, right, steps}) {
-  const {iter, source, model} = modelAt(run), asked = run.iters[evaluationAt(run)], away = iter !== asked;
+  const {iter, source, model} = modelAt(run), asked = run.iters[evaluationAt(run)];
   const text = [...state.prompt], hidden = text.length - model.block_size;
   const missing = () => make('p', {class: 'error'}, `The vocabulary of ${several(run.vocabulary.length, 'character')} ` +
     `has no ${unknown.map(ch => `“${visible(ch)}”`).join(', ')}. It has ${vocabularyText(run)}`);
@@ -382,8 +382,9 @@ function liveOf(run, {unknown, right, steps}) {
     attentionOf(run, steps[run.chosen])];
   return make('section', {class: 'live', 'aria-label': `the model of ${run.name}`},
     runs.length > 1 && make('h3', {}, key(run.style), run.name),
-    make('p', {class: away ? 'note away' : 'note'}, `This is the model of iteration ${count(iter)} (${source})`,
-         away && `: this page has no weights of iteration ${count(asked)}. Train with --keep_weights to keep them.`),
+    make('p', {class: 'note'}, `This is the model of iteration ${count(iter)} (${source})`,
+         iter !== asked && `, the nearest to iteration ${count(asked)} in this page. Weights of other iterations are kept ` +
+           'with --keep_weights.'),
     vocabularies.size > 1 && make('p', {class: 'note'}, `Characters: ${vocabularyText(run)}`),
     unknown.length ? missing() : steps.length ? answer() : make('p', {class: 'note'}, 'Type at least one character.'));
 }

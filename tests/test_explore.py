@@ -421,7 +421,8 @@ def test_the_slider_has_the_evaluations_of_all_runs_and_each_says_which_of_its_o
 
 def test_the_model_is_that_of_the_evaluation_that_is_shown_even_if_another_is_nearer_to_the_slider(two_runs):
     go(two_runs, 35)
-    assert two_runs.evaluate('modelAt(runs[0]).iter') == 20 and two_runs.locator('.away').count() == 0
+    assert two_runs.evaluate('modelAt(runs[0]).iter') == 20
+    assert two_runs.locator('.live .note').first.text_content() == 'This is the model of iteration 20 (weights.bin)'
 
 
 def test_a_question_of_one_run_is_marked_and_shown_there_alone(two_runs):
@@ -779,12 +780,15 @@ def test_kept_weights_move_with_the_slider(look, project):
             assert f'This is the model of iteration {iteration} ' in page.locator('.live').first.text_content()
 
 
-def test_without_kept_weights_the_page_says_whose_answer_it_is(look):
+def test_without_kept_weights_the_page_says_whose_answer_it_is_in_the_colour_of_a_note(look):
     page = look(SUMS[0])
     go(page, 5000)
-    assert page.locator('.away').text_content() == (
-        'This is the model of iteration 30,000 (ckpt.pt): this page has no weights of iteration 5,000. '
-        'Train with --keep_weights to keep them.')
+    note = page.locator('.live .note').first
+    assert note.text_content() == (
+        'This is the model of iteration 30,000 (ckpt.pt), the nearest to iteration 5,000 in this page. '
+        'Weights of other iterations are kept with --keep_weights.')
+    colours = [place.evaluate('element => getComputedStyle(element).color') for place in (note, page.locator('#hint'))]
+    assert colours[0] == colours[1]
 
 
 def test_a_resumed_run_keeps_the_weights_of_one_that_never_stopped(project):
