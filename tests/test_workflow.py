@@ -119,7 +119,7 @@ def test_progress_without_a_terminal_is_plain_lines_and_begins_before_the_wait(p
     (2000, 40, 500, 'held-out 50.0%, training 90.0%, facts 30.0%'), (0, 0, 0, '')])
 def test_progress_says_the_accuracies_that_the_plots_show(math, heldout, facts, shown):
     row = dict(iter=4, math_total=math, math_acc=0.7, facts_total=facts, facts_acc=0.3, heldout_total=heldout,
-               heldout_acc=0.5, seen_acc=0.9)
+               heldout_acc=0.5, seen_acc=0.9, val_loss=0.7)
     assert status(row, with_loss=False) == shown
 
 
