@@ -60,7 +60,8 @@ def arm_tables(arm, numbers):
     measures = numbers[(numbers.name != 'runs') & numbers.verdict.isna()]
     text = f'\n## Arm {arm}: {ARMS[arm]}\n\n' + ''.join(
         f'- {row.condition}: {row.value:.0f} of {row.n:.0f} runs\n' for row in counts.itertuples())
-    text += ''.join(f'- **{row.name}**: {row.verdict}\n' for row in verdicts.itertuples())
+    so_far = ', if it were drawn while runs are missing' if (counts.value < counts.n).any() else ''
+    text += ''.join(f'- **{row.name}**{so_far}: {row.verdict}\n' for row in verdicts.itertuples())
     others, by_width = measures[measures.n_embd.isna()], measures[measures.n_embd.notna()]
     text += other_table(others) if len(others) else ''
     return text + ''.join(width_table(name, table) for name, table in by_width.groupby('name', sort=False))
