@@ -27,11 +27,11 @@ if __name__ == '__main__':
 import pandas as pd
 
 from common.answers import ANSWERS, COLUMNS, first_fit, read_answers
-from common.results import other_tasks
-from common.sweeps import COPIED_RESULTS, measure, paper_order, read_copy, read_sweep, summarize
 from common.files import write_file
+from common.results import other_tasks
 from common.run_folder import contents
 from common.statistics import difference
+from common.sweeps import COPIED_RESULTS, measure, paper_order, read_copy, read_sweep, summarize
 
 COMPARED = {'final_seen_acc': 'training, %', 'final_heldout_acc': 'held out, %', 'final_all_heldout': 'all held out, %',
             'final_facts_acc': 'facts, %', 'final_train_loss': 'loss'}
@@ -177,8 +177,7 @@ def print_comparison(sweep, names):
 if __name__ == '__main__':
     parser = argument_parser(__doc__)
     parser.add_argument('folder', type=Path, help='the folder of a sweep')
-    parser.add_argument('--output', type=lambda path: Path(path).expanduser(), metavar='FOLDER',
-                        help='also write a copy there, three files')
+    parser.add_argument('--output', type=Path, metavar='FOLDER', help='also write a copy there, three files')
     parser.add_argument('--when', nargs='+', type=evaluation, metavar='WHEN',
                         help="evaluations to keep in answers.csv.gz: last, fit or iterations (default: last fit)")
     parser.add_argument('--add', action='store_true', help='keep the runs that only the copy in --output has')

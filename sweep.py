@@ -60,8 +60,7 @@ def parse_arguments():
     parser.add_argument('--seeds', type=int, default=5, help='seeds per config, from --seed upwards (default: 5)')
     parser.add_argument('--seed', type=int, help="the first seed (default: the config's own)")
     parser.add_argument('--name', default='main', help='the sweep is in sweeps/NAME (default: main)')
-    parser.add_argument('--finished', type=lambda path: Path(path).expanduser(), metavar='FOLDER',
-                        help='skip the runs in this copy of the sweep')
+    parser.add_argument('--finished', type=Path, metavar='FOLDER', help='skip the runs in this copy of the sweep')
     parser.add_argument('--jobs', type=int, default=cores,
                         help='runs at a time on this machine (default: one per core; with one GPU use 1)')
     parser.add_argument('--cluster', default='here', choices=['here', 'slurm', 'local', 'debug'],

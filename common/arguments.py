@@ -3,6 +3,7 @@
 import argparse
 import os
 import textwrap
+from pathlib import Path
 
 
 def wrapped(docstring):
@@ -14,7 +15,9 @@ def wrapped(docstring):
 def argument_parser(docstring):
     parser = argparse.ArgumentParser(description=wrapped(docstring), allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.register('type', None, os.path.expanduser)  # of arguments without a type: no shell replaces ~ behind a =
+    # of arguments without a type, and of paths: no shell replaces ~ behind a =
+    parser.register('type', None, os.path.expanduser)
+    parser.register('type', Path, lambda text: Path(text).expanduser())
     return parser
 
 

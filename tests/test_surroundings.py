@@ -317,13 +317,14 @@ def test_a_program_that_draws_keeps_its_settings_when_it_imports_ours():
     assert subprocess.run([sys.executable, '-c', code], cwd=REPO, env=environment).returncode == 0
 
 
-def test_a_tilde_behind_an_equals_sign_is_the_home_folder_in_every_option_that_is_text(monkeypatch):
+def test_a_tilde_behind_an_equals_sign_is_the_home_folder_in_every_option_that_is_text_or_a_path(monkeypatch):
     monkeypatch.setenv('HOME', '/home/me')
     parser = argument_parser('')
     for option in ('--model_folder', '--sweep'):
         parser.add_argument(option, nargs='+' if option == '--model_folder' else None)
-    args = parser.parse_args(['--model_folder=~/x', '--sweep=~/y'])
-    assert (args.model_folder, args.sweep) == (['/home/me/x'], '/home/me/y')
+    parser.add_argument('--output', type=Path)
+    args = parser.parse_args(['--model_folder=~/x', '--sweep=~/y', '--output=~/z'])
+    assert (args.model_folder, args.sweep, args.output) == (['/home/me/x'], '/home/me/y', Path('/home/me/z'))
 
 
 def test_a_prompt_file_may_begin_with_windows_mark_and_lie_in_the_home_folder(project):
