@@ -6,11 +6,11 @@ $ python summarize.py sweeps/main --output=results/main
 $ python summarize.py results/paper --compare math_mini_14 math_mini_28
 
 Writes summary.csv into the sweep's folder and prints a table. sweep.py runs this script when it ends. --output writes a
-copy, which is enough to summarise and plot the sweep again without its model folders: summary.csv, results.csv.gz with
-the rows of all runs, and answers.csv.gz with the graded tables of each run's last evaluation (when is 'last') and of
-the first with 99% training accuracy ('fit'). --compare only prints how two configs differ in final accuracies and
-losses: the difference of the means over the seeds, its 95% interval (bootstrap), and the p-value of an exact
-permutation test.
+copy instead, which is enough to summarise and plot the sweep again without its model folders: summary.csv,
+results.csv.gz with the rows of all runs, and answers.csv.gz with the graded tables of each run's last evaluation (when
+is 'last') and of the first with 99% training accuracy ('fit'). --compare only prints how two configs differ in final
+accuracies and losses: the difference of the means over the seeds, its 95% interval (bootstrap), and the p-value of an
+exact permutation test.
 """
 
 import argparse
@@ -177,7 +177,7 @@ def print_comparison(sweep, names):
 if __name__ == '__main__':
     parser = argument_parser(__doc__)
     parser.add_argument('folder', type=Path, help='the folder of a sweep')
-    parser.add_argument('--output', type=Path, metavar='FOLDER', help='also write a copy there, three files')
+    parser.add_argument('--output', type=Path, metavar='FOLDER', help='write a copy there instead, three files')
     parser.add_argument('--when', nargs='+', type=evaluation, metavar='WHEN',
                         help="evaluations to keep in answers.csv.gz: last, fit or iterations (default: last fit)")
     parser.add_argument('--add', action='store_true', help='keep the runs that only the copy in --output has')
@@ -189,12 +189,9 @@ if __name__ == '__main__':
     if args.compare:
         print_comparison(sweep, args.compare)
     else:
-        summary = summarize(sweep)
-        write_file(args.folder / 'summary.csv', summary.to_csv(index=False, float_format='%.6g'))
         if args.output:
             write_copy(args.folder, sweep, args.output, args.when or ['last', 'fit'], args.add)
-            if args.add:
-                sweep = read_sweep(args.output)
-                summary = summarize(sweep)
-            write_file(args.output / 'summary.csv', summary.to_csv(index=False, float_format='%.6g'))
+            sweep = read_sweep(args.output) if args.add else sweep
+        summary = summarize(sweep)
+        write_file((args.output or args.folder) / 'summary.csv', summary.to_csv(index=False, float_format='%.6g'))
         print_table(summary, sweep)

@@ -370,6 +370,15 @@ def test_a_copy_has_three_files_and_is_summarised_as_the_sweep_is(copied):
     assert before[Path('summary.csv')] == (copied.folder / 'sweeps/whole/summary.csv').read_bytes()
 
 
+def test_a_sweep_that_cannot_be_written_to_can_be_copied(copied):
+    shutil.copytree(copied.folder / 'sweeps/whole', copied.folder / 'sweeps/read_only')
+    (copied.folder / 'sweeps/read_only/summary.csv').unlink()
+    before = files_of(copied.folder / 'sweeps/read_only')
+    copied.check('summarize.py', 'sweeps/read_only', '--output=results/of_read_only')
+    assert files_of(copied.folder / 'sweeps/read_only') == before  # root may write anywhere, so this looks at the files
+    assert files_of(copied.folder / 'results/of_read_only') == files_of(copied.folder / 'results/whole')
+
+
 def test_two_configs_are_compared_from_a_copy_and_one_that_is_not_there_is_named(copied):
     compare = ['summarize.py', 'results/whole', '--compare', 'both_mini_14']
     assert 'held out, %' in copied.check(*compare, 'both_mini_28')
