@@ -34,9 +34,8 @@ from study.why_tables import all_tables, counted
 from study.why_time import time_numbers
 
 
-def all_numbers(folder):
-    """numbers.csv as a DataFrame. folder: the one that holds the results of both studies."""
-    runs = {name: read_runs(folder, name) for name in SWEEPS}
+def all_numbers(runs, folder):
+    """numbers.csv as a DataFrame. runs: {sweep: read_runs}. folder: the one that holds the results of both studies."""
     numbers = counts(runs)
     if runs['why_order'] is not None:
         numbers += order_numbers(runs['why_order'], read_study(folder / 'study')[0])
@@ -58,9 +57,10 @@ if __name__ == '__main__':
         print(all_tables(numbers), end='')
     else:
         from study.why_figures import figures
-        numbers = all_numbers(args.folder)
+        runs = {name: read_runs(args.folder, name) for name in SWEEPS}
+        numbers = all_numbers(runs, args.folder)
         output.mkdir(exist_ok=True)
         write_file(output / 'numbers.csv', numbers.to_csv(index=False, float_format='%.6g'))
-        for name, figure in figures(numbers).items():
+        for name, figure in figures(numbers, runs['why_base']).items():
             save(figure, output / f'{name}.png')
         print(f"{counted(numbers)}\nwrote numbers.csv and the figures into {output}")

@@ -1,18 +1,21 @@
 """
-The figures of the second study (study/why.md), from the rows of numbers.csv: one for each arm, those whose runs are
-there.
+The figures of the second study (study/why.md): one for each arm, from the rows of numbers.csv, and two whole tables of
+arm B. Only those whose runs are there are drawn.
 """
 
 import numpy as np
+from matplotlib.colors import ListedColormap
+from matplotlib.patches import Patch
 
-from common.pictures import plt, log_axis
-from study.datasets import BASES
+from common.pictures import WRONG, plt, log_axis
+from study.datasets import BASES, LETTERS
 from study.why_load import LOADS, MOST_LEARNT
 from study.why_time import DECAYS, READ
 from study.why_time import WIDTHS as TIME_WIDTHS
 
 BLUE, ORANGE, GREY = '#0072B2', '#E69F00', '#777777'  # Okabe & Ito's colours, which colour-blind readers tell apart
 NOTE = 'mean over splits, 95% interval'
+TABLES = (12, 24)  # the bases of which one run is shown whole
 
 
 def draw_means(ax, x, means, **style):
@@ -64,6 +67,37 @@ def draw_base(numbers):
     return figure
 
 
+def draw_tables(answers):
+    """Arm B: which additions of a small and of a large table width 20 answers right, in the first split.
+
+    answers: those of one run for each of the two bases, as read_runs gives them.
+    """
+    cases = {('seen', True): ('in the training text, right', '#e4e4e4'), ('held out', True): ('held out, right', BLUE),
+             ('held out', False): ('held out, wrong', WRONG), ('seen', False): ('in the training text, wrong', GREY)}
+    colours = ListedColormap([colour for _, colour in cases.values()])
+    figure, axes = plt.subplots(1, 2, figsize=(9.6, 5.3), layout='constrained')
+    for ax, base in zip(axes, TABLES):
+        table = answers[answers.dataset == f'base_{base}']
+        grid = np.full((base, base), np.nan)
+        for prompt, *case in zip(table.prompt, table.group, table.right):
+            a, b = (LETTERS.index(prompt[i]) for i in (1, 3))  # of <a+b=
+            grid[a, b] = [*cases].index(tuple(case))
+        ax.imshow(grid, cmap=colours, vmin=-0.5, vmax=len(cases) - 0.5)
+        ax.set_xticks(np.arange(-0.5, base), [])
+        ax.set_yticks(np.arange(-0.5, base), [])
+        ax.grid(color='white', linewidth=12 / base)
+        ax.tick_params(length=0)
+        ax.spines[:].set_visible(False)
+        held_out = table.right[table.group == 'held out']
+        ax.set(title=f'base {base}: {held_out.sum()} of {len(held_out)} held-out additions right', xlabel='b',
+               ylabel='a')
+    shown = {*zip(answers.group, answers.right)}
+    figure.legend(handles=[Patch(color=colour, label=label) for case, (label, colour) in cases.items()
+                           if case in shown],
+                  loc='outside lower center', ncols=4, frameon=False)
+    return figure
+
+
 def draw_load(numbers):
     """Arm C: accuracies with a random and with a regular load, a panel for each width."""
     measures = {'held-out accuracy': 'held-out\naccuracy', 'off by one': 'off\nby one',
@@ -102,9 +136,14 @@ def draw_time(numbers):
     return figure
 
 
-def figures(numbers):
-    """The figures by name."""
+def figures(numbers, base_answers):
+    """The figures by name. base_answers: read_runs of why_base, or None."""
     drawers = {'order': ('A', draw_order), 'base': ('B', draw_base), 'load': ('C', draw_load), 'time': ('D', draw_time)}
     measures = numbers[numbers.n_embd.notna()]
-    return {name: draw(measures[measures.arm == arm]) for name, (arm, draw) in drawers.items()
-            if (measures.arm == arm).any()}
+    drawn = {name: draw(measures[measures.arm == arm]) for name, (arm, draw) in drawers.items()
+             if (measures.arm == arm).any()}
+    if base_answers is not None:
+        first = base_answers[(base_answers.n_embd == 20) & (base_answers.split == 0) & (base_answers.task == 'a+b')
+                             & base_answers.dataset.isin([f'base_{base}' for base in TABLES])]
+        drawn |= {'tables': draw_tables(first)} if first.dataset.nunique() == len(TABLES) else {}
+    return drawn

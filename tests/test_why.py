@@ -19,6 +19,7 @@ from study.datasets import BASES, base_questions, in_letters, load_questions, on
 from study.inference import sign_flips
 from study.runs import add_numbers
 from study.why import all_numbers
+from study.why_figures import draw_tables
 from study.why_runs import SWEEPS, read_runs
 
 
@@ -298,6 +299,19 @@ def test_controls_are_compared_with_the_main_runs_of_the_same_split():
     assert values['minus base 8'] == pytest.approx(0.1) and values['minus base 20'] == pytest.approx(-0.3)
 
 
+def test_two_tables_are_drawn_cell_by_cell():
+    tables = [answers_of([q for q in base_questions(base, [(0, 1), (2, 3)]) if q.task == 'a+b'], accuracy,
+                         dataset=f'base_{base}') for base, accuracy in ((12, 0.5), (24, 1.0))]
+    answers = pd.concat(tables)
+    figure = draw_tables(answers.assign(right=answers.said == answers.answer))
+    assert [ax.get_title() for ax in figure.axes] == ['base 12: 2 of 4 held-out additions right',
+                                                      'base 24: 4 of 4 held-out additions right']
+    grid = figure.axes[0].images[0].get_array()
+    assert grid.shape == (12, 12) and (grid[0, 1], grid[1, 0], grid[2, 3], grid[3, 2], grid[0, 0]) == (1, 1, 2, 2, 0)
+    assert [text.get_text() for text in figure.legends[0].texts] == [
+        'in the training text, right', 'held out, right', 'held out, wrong']
+
+
 # -----------------------------------------------------------------------------
 # arm C
 
@@ -448,7 +462,7 @@ def test_an_unfinished_study_says_how_many_runs_are_there_and_gives_the_rest(bar
 
 
 def test_without_any_run_there_is_a_table_of_what_is_missing(tmp_path):
-    numbers = all_numbers(tmp_path)
+    numbers = all_numbers(dict.fromkeys(SWEEPS), tmp_path)
     assert (numbers.name == 'runs').all() and (numbers.value == 0).all() and numbers.n.sum() == 736
 
 
@@ -478,7 +492,7 @@ def test_labels_give_what_all_runs_of_a_sweep_share(tmp_path):
 @pytest.mark.slow
 def test_the_committed_numbers_are_those_of_the_committed_runs():
     there = pd.read_csv(REPO / 'results/why/numbers.csv')
-    again = all_numbers(REPO / 'results')
+    again = all_numbers({name: read_runs(REPO / 'results', name) for name in SWEEPS}, REPO / 'results')
     pd.testing.assert_frame_equal(again, there, check_dtype=False, rtol=1e-4)
 
 
