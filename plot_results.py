@@ -36,11 +36,11 @@ from common.pictures import (DATASETS, draw_answers, film, fitted, log_axis, mod
 from common.results import other_tasks, read_results, samples_drawn, samples_right
 from common.sweeps import read_seeds, read_sweep, seed_folders, summarize, tell_apart
 
-HELD_OUT, LOSS = 'held-out accuracy', 'validation loss'
+TRAINING, HELD_OUT, LOSS = 'training accuracy', 'held-out accuracy', 'validation loss'
 PROBABILITY = 'probability of the right answer, held-out questions'
 # colour, dashes and width of each curve, in the order of the legend: Okabe & Ito's colours, which colour-blind readers
 # tell apart. Wide and light ones lie below dark and narrow ones, so that one sees those that coincide, in grey as well.
-STYLES = {'arithmetic': ('#56B4E9', '-', 3.5), 'addition': ('#56B4E9', '-', 3.5),
+STYLES = {'arithmetic': ('#56B4E9', '-', 3.5), TRAINING: ('#56B4E9', '-', 3.5), 'addition': ('#56B4E9', '-', 3.5),
           'subtraction': ('#E69F00', (0, (3, 1.5)), 2.5), 'capitals': ('#009E73', (0, (2, 1)), 2.5),
           HELD_OUT: ('#D55E00', '', 0), PROBABILITY: ('#D55E00', '-', 1.3), LOSS: ('#444444', ':', 1.4)}
 OTHER_COLOURS = ['#0072B2', '#8C564B', '#CC79A7', '#999999']  # for tasks that are not the paper's
@@ -50,7 +50,7 @@ def curves_of(results, operation):
     """The curves of a run in per cent, and its loss: a DataFrame by iteration.
 
     Held-out questions are taken out of a task's curve if they can only be this task's; if not, the curve's name says
-    so.
+    so, and there is one more, of all training questions.
     """
     results = results.set_index('iter')
 
@@ -59,19 +59,22 @@ def curves_of(results, operation):
     held_out, others = counts('heldout'), {task: counts(task) for task in other_tasks(results)}
     tasks = {'addition': counts('add'), 'subtraction': counts('sub'), **others}
     # facts_correct counts every answer that is a text; the paper's are those that no other task has
-    capitals = np.stack([samples_right(results), samples_drawn(results)], axis=1) - sum(tasks.values())
+    everything = np.stack([samples_right(results), samples_drawn(results)], axis=1)
+    capitals = everything - sum(tasks.values())
     if held_out.any() and operation != 'math':
         tasks = {'arithmetic': tasks.pop('addition') + tasks.pop('subtraction'), **tasks}
     tasks = {task: samples for task, samples in tasks.items() if samples.any()}
+    curves = {}
     if 'heldout_total' not in results:  # the paper's own files do not tell
         what = 'accuracy'
     elif held_out.any() and len(tasks) > 1:
         what = 'training and held-out accuracy'
+        curves = {TRAINING: everything - held_out} if others else {}
     else:
-        what, tasks = 'training accuracy', {task: samples - held_out for task, samples in tasks.items()}
-    curves = {f'{what}: {task}': samples for task, samples in tasks.items() if task in others or operation != 'facts'}
+        what, tasks = TRAINING, {task: samples - held_out for task, samples in tasks.items()}
+    curves |= {f'{what}: {task}': samples for task, samples in tasks.items() if task in others or operation != 'facts'}
     if operation != 'math':
-        curves['training accuracy: capitals'] = capitals
+        curves[f'{TRAINING}: capitals'] = capitals
     if operation != 'facts' or others:
         curves[HELD_OUT] = held_out
     curves = {name: 100 * samples[:, 0] / samples[:, 1] for name, samples in curves.items() if samples[:, 1].any()}

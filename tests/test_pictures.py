@@ -222,8 +222,8 @@ def test_a_curve_of_training_questions_has_no_held_out_ones_or_says_so():
     assert final_curves(held_out=(40, 40), mul=(60, 80)) == {'training accuracy: mul': 50, HELD_OUT: 100,
                                                              PROBABILITY: 25}
     assert final_curves(held_out=(40, 40), mul=(60, 80), past_words=(5, 50)) == {
-        'training and held-out accuracy: mul': 75, 'training and held-out accuracy: past_words': 10,
-        HELD_OUT: 100, PROBABILITY: 25}
+        'training accuracy': 100 * 25 / 90, 'training and held-out accuracy: mul': 75,
+        'training and held-out accuracy: past_words': 10, HELD_OUT: 100, PROBABILITY: 25}
     assert final_curves('math', held_out=(40, 40), add=(40, 1000), sub=(0, 1000)) == {
         'training and held-out accuracy: addition': 4, 'training and held-out accuracy: subtraction': 0,
         HELD_OUT: 100, PROBABILITY: 25}
