@@ -70,10 +70,17 @@ def test_the_findings_are_in_the_numbers_of_the_study():
 
 def test_what_is_said_of_larger_tables_is_in_the_committed_numbers():
     numbers = pd.read_csv(REPO / 'results/why/numbers.csv').set_index(['name', 'condition', 'n_embd'])
+    text = ' '.join(README.split())
     found, = re.findall(r'In (\w+) of eight splits so far, width 20 answers (\d+)% of the held-out questions in base '
-                        r'12, and (\d+)% in base 24', ' '.join(README.split()))
+                        r'12, and (\d+)% in base 24', text)
     rows = [numbers.loc['held-out accuracy', f'base {base}', 20] for base in (12, 24)]
     assert [int(found[1]), int(found[2])] == [round(100 * row.value) for row in rows]
+    least = float(re.search(r'answers ([\d.]+)% or more of its training questions in both', text)[1])
+    assert least == min(round(100 * numbers.loc['training accuracy', f'base {base}', 20].value, 1) for base in (12, 24))
+    one_order = numbers.loc['additions', 'one order held out', 28]
+    values = [round(100 * x) for x in (one_order.value, one_order.low, one_order.high)]
+    assert 'and {}% ({} to {}) if b+a is'.format(*values) in text
+    assert f"{100 * numbers.loc['additions', 'both orders held out', 28].value:.0f}% of ten held-out additions" in text
     assert all(row.n == ['one', 'two', 'three', 'four', 'five', 'six', 'seven'].index(found[0]) + 1 for row in rows)
 
 
