@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Train the runs of study/why.md that results/ does not have yet, and add those that have finished to their copies there.
 #
-# $ bash study/why.sh          # all of them, in the order of the arms; it can be stopped and started again
+# $ bash study/why.sh          # all of them, in the order of the experiments; it can be stopped and started again
 # $ bash study/why.sh save     # only add what has finished so far
 #
 # The datasets must be there (python study/datasets.py). JOBS is how many runs go side by side, and PYTHON is the interpreter.

@@ -1,6 +1,6 @@
 """
-Arm B of study/why.md: how much there is to learn. Does the width at which held-out accuracy falls move with the base
-of the tables, as the width that can memorise as many shuffled answers does?
+Experiment B of study/why.md: how much there is to learn. Does the width at which held-out accuracy falls move with the
+base of the tables, as the width that can memorise as many shuffled answers does?
 """
 
 import numpy as np
@@ -96,7 +96,7 @@ def percentile_row(name, values, **columns):
     """A row of numbers.csv from the value of the data and, after it, those of bootstrap samples, as far as defined."""
     there = values[1:][np.isfinite(values[1:])]
     low, high = np.percentile(there, [2.5, 97.5]) if len(there) and np.isfinite(values[0]) else (np.nan, np.nan)
-    return dict(arm='B', name=name, value=values[0], low=low, high=high) | columns
+    return dict(experiment='B', name=name, value=values[0], low=low, high=high) | columns
 
 
 def bootstrapped_curves(runs, measure, seed):
@@ -126,15 +126,15 @@ def primary(runs, shuffled, ending=''):
                                unit='%', n=len(table_of(runs, f'held-out accuracy{ending}', base)))
                 for base, curve in accuracy.items()]
     if not both:
-        return [dict(arm='B', name=f'verdict{ending}', verdict=UNDECIDED), *numbers]
+        return [dict(experiment='B', name=f'verdict{ending}', verdict=UNDECIDED), *numbers]
     pairs = [np.stack([widths[base] for base in both], axis=-1) for widths in (falls, memories)]
     values = slopes(*pairs)
     bases = int(np.isfinite(pairs[0][0] * pairs[1][0]).sum())
     slope = percentile_row(f'slope{ending}', values, unit='slope', n=bases, test='bootstrap')
-    lost = dict(arm='B', name=f'bootstrap samples without a slope{ending}', unit='%', value=np.isnan(values[1:]).mean(),
-                n=len(values) - 1)
+    lost = dict(experiment='B', name=f'bootstrap samples without a slope{ending}', unit='%',
+                value=np.isnan(values[1:]).mean(), n=len(values) - 1)
     verdict = decide(slope['low'], slope['high'], bases)
-    return [dict(arm='B', name=f'verdict{ending}', verdict=verdict), slope, lost, *numbers]
+    return [dict(experiment='B', name=f'verdict{ending}', verdict=verdict), slope, lost, *numbers]
 
 
 def trends(runs):
@@ -148,14 +148,14 @@ def trends(runs):
         for name, table in tables.items():
             table = table.dropna()
             value, p = page(table.to_numpy(float))
-            tests.append(dict(arm='B', name=name + ending, value=value, n=len(table), p=p, unit='rank correlation',
-                              test='Page, ' + ' < '.join(map(str, table.columns))))
+            tests.append(dict(experiment='B', name=name + ending, value=value, n=len(table), p=p,
+                              unit='rank correlation', test='Page, ' + ' < '.join(map(str, table.columns))))
     return family(tests)
 
 
 def by_width(runs):
     """Every measure of every base and width: rows of numbers.csv."""
-    return [mean_row(name, values, arm='B', condition=f'base {base}', n_embd=width, unit='%')
+    return [mean_row(name, values, experiment='B', condition=f'base {base}', n_embd=width, unit='%')
             for name in runs.columns[3:] for (base, width), values in runs.groupby(['base', 'n_embd'])[name]]
 
 
@@ -164,20 +164,20 @@ def control_numbers(runs, controls, name, base, others):
 
     base: that of the control. others: the bases of the main runs that it is compared with, split by split.
     """
-    numbers = [mean_row(f'{measure}, {name}', values, arm='B', condition=f'base {base}', n_embd=width, unit='%')
+    numbers = [mean_row(f'{measure}, {name}', values, experiment='B', condition=f'base {base}', n_embd=width, unit='%')
                for measure in ('held-out accuracy', 'training accuracy')
                for width, values in controls.groupby('n_embd')[measure]]
     accuracy = controls.set_index(['n_embd', 'split'])['held-out accuracy']
     for other in others:
         main = runs[runs.base == other].set_index(['n_embd', 'split'])['held-out accuracy']
-        numbers += [mean_row(f'held-out accuracy, {name}', values, arm='B', condition=f'minus base {other}',
+        numbers += [mean_row(f'held-out accuracy, {name}', values, experiment='B', condition=f'minus base {other}',
                              n_embd=width, unit='%')
                     for width, values in (accuracy - main).dropna().groupby('n_embd')]
     return numbers
 
 
 def base_numbers(answers):
-    """The rows of numbers.csv of arm B. answers: {sweep: read_runs} of its four sweeps, None where there are none."""
+    """The rows of numbers.csv of experiment B. answers: {sweep: read_runs} of its four sweeps, None for no runs."""
     main, shuffled, fewer, more = (pd.DataFrame(columns=['base', 'n_embd', 'split']) if answers[name] is None
                                    else measure_runs(answers[name])
                                    for name in ('why_base', 'why_shuffled', 'why_fewer_passes', 'why_more_passes'))

@@ -1,6 +1,6 @@
 """
-The figures of the second study (study/why.md): one for each arm, from the rows of numbers.csv, and two whole tables of
-arm B. Only those whose runs are there are drawn.
+The figures of the second study (study/why.md): one for each experiment, from the rows of numbers.csv, and two whole
+tables of experiment B. Only those whose runs are there are drawn.
 """
 
 import numpy as np
@@ -27,7 +27,7 @@ def draw_means(ax, x, means, **style):
 
 
 def draw_order(numbers):
-    """Arm A: accuracy over the width if one order or both are held out, for additions and for subtractions."""
+    """Experiment A: accuracy over the width if one order or both are held out, for additions and for subtractions."""
     figure, axes = plt.subplots(1, 2, figsize=(9.6, 4.2), sharey=True, layout='constrained')
     styles = {'one order held out': dict(color=BLUE, marker='o'),
               'both orders held out': dict(color=ORANGE, marker='^', linestyle='--')}
@@ -48,7 +48,7 @@ def draw_order(numbers):
 
 
 def draw_base(numbers):
-    """Arm B: held-out accuracy over the width, a line for each base; and over what this width can memorise."""
+    """Experiment B: held-out accuracy over the width, a line for each base; and over what this width can memorise."""
     figure, axes = plt.subplots(1, 2, figsize=(10.4, 4.4), sharey=True, layout='constrained')
     for i, base in enumerate(BASES):
         of_base = numbers[numbers.condition == f'base {base}'].set_index('n_embd').sort_index()
@@ -68,7 +68,7 @@ def draw_base(numbers):
 
 
 def draw_tables(answers):
-    """Arm B: which additions of a small and of a large table width 20 answers right, in the first split.
+    """Experiment B: which additions of a small and of a large table width 20 answers right, in the first split.
 
     answers: those of one run for each of the two bases, as read_runs gives them.
     """
@@ -99,7 +99,7 @@ def draw_tables(answers):
 
 
 def draw_load(numbers):
-    """Arm C: accuracies with a random and with a regular load, a panel for each width."""
+    """Experiment C: accuracies with a random and with a regular load, a panel for each width."""
     measures = {'held-out accuracy': 'held-out\naccuracy', 'off by one': 'off\nby one',
                 'training accuracy, arithmetic': 'training\naccuracy', 'accuracy on the load': 'accuracy\non the load'}
     figure, axes = plt.subplots(1, 2, figsize=(9.6, 4.2), sharey=True, layout='constrained')
@@ -121,7 +121,7 @@ def draw_load(numbers):
 
 
 def draw_time(numbers):
-    """Arm D: held-out accuracy at three iterations, a panel for each width and a line for each weight decay."""
+    """Experiment D: held-out accuracy at three iterations, a panel for each width and a line for each weight decay."""
     figure, axes = plt.subplots(1, 2, figsize=(9.6, 4.2), sharey=True, layout='constrained')
     for ax, width in zip(axes, TIME_WIDTHS):
         for decay, colour, marker in zip(DECAYS, (BLUE, ORANGE, GREY), 'o^s'):
@@ -140,8 +140,8 @@ def figures(numbers, base_answers):
     """The figures by name. base_answers: read_runs of why_base, or None."""
     drawers = {'order': ('A', draw_order), 'base': ('B', draw_base), 'load': ('C', draw_load), 'time': ('D', draw_time)}
     measures = numbers[numbers.n_embd.notna()]
-    drawn = {name: draw(measures[measures.arm == arm]) for name, (arm, draw) in drawers.items()
-             if (measures.arm == arm).any()}
+    drawn = {name: draw(measures[measures.experiment == experiment]) for name, (experiment, draw) in drawers.items()
+             if (measures.experiment == experiment).any()}
     if base_answers is not None:
         first = base_answers[(base_answers.n_embd == 20) & (base_answers.split == 0) & (base_answers.task == 'a+b')
                              & base_answers.dataset.isin([f'base_{base}' for base in TABLES])]

@@ -1,5 +1,6 @@
 """
-Arm C of study/why.md: a load that is not arithmetic. Does a wide model generalise if it has other things to memorise?
+Experiment C of study/why.md: a load that is not arithmetic. Does a wide model generalise if it has other things to
+memorise?
 """
 
 import numpy as np
@@ -45,17 +46,17 @@ def decide(differences, highs, p_holm, check):
 
 
 def load_numbers(answers):
-    """The rows of numbers.csv of arm C. answers: {sweep: read_runs} of its two sweeps, None where there are none."""
+    """The rows of numbers.csv of experiment C. answers: {sweep: read_runs} of its two sweeps, None for no runs."""
     tests, numbers, checks, fitted = [], [], [], []
     for width in LOADS:
         if answers[f'why_load_{width}'] is None:
             continue
         runs = measure_runs(answers[f'why_load_{width}'])
-        numbers += [mean_row(name, values.dropna(), arm='C', condition=kind, n_embd=width, unit='%')
+        numbers += [mean_row(name, values.dropna(), experiment='C', condition=kind, n_embd=width, unit='%')
                     for name in runs.columns[2:] for kind, values in runs.groupby('kind')[name] if values.notna().any()]
         by_kind = {kind: runs[runs.kind == kind].set_index('split') for kind in ('random', 'regular', 'shuffled')}
         difference = (by_kind['random']['held-out accuracy'] - by_kind['regular']['held-out accuracy']).dropna()
-        tests.append(mean_row('random minus regular, held-out accuracy', difference, arm='C', unit='%',
+        tests.append(mean_row('random minus regular, held-out accuracy', difference, experiment='C', unit='%',
                               condition=f'width {width}', p=sign_flips(difference, 'greater'),
                               test='sign flips, one-sided'))
         checks.append(by_kind['shuffled']['training accuracy, all lines'].mean() <= MOST_LEARNT
@@ -68,4 +69,4 @@ def load_numbers(answers):
     verdict = decide(*([test[key] for test in tests] for key in ('value', 'high', 'p_holm')), check)
     verdicts = {'verdict': verdict, 'check of the manipulation': HOLDS if check else HOLDS_NOT,
                 'competition': NO_COMPETITION if all(fitted) else COMPETITION}
-    return [*(dict(arm='C', name=name, verdict=text) for name, text in verdicts.items()), *tests, *numbers]
+    return [*(dict(experiment='C', name=name, verdict=text) for name, text in verdicts.items()), *tests, *numbers]

@@ -1,5 +1,6 @@
 """
-Arm A of study/why.md: one order of a pair is held out and the other is trained on. Does a model know that 3+8 is 8+3?
+Experiment A of study/why.md: one order of a pair is held out and the other is trained on. Does a model know that 3+8
+is 8+3?
 
 It is compared with the first study's runs, which held out both orders, on the very same questions.
 """
@@ -47,8 +48,8 @@ def by_width(one, both, note=''):
     for name in one:
         difference = (one[name] - both[name]).dropna()
         conditions = {'one order held out': one[name], 'both orders held out': both[name], 'difference': difference}
-        numbers += [mean_row(name + note, values[values.index.get_level_values('n_embd') == width].dropna(), arm='A',
-                             condition=condition, n_embd=width, unit='%')
+        numbers += [mean_row(name + note, values[values.index.get_level_values('n_embd') == width].dropna(),
+                             experiment='A', condition=condition, n_embd=width, unit='%')
                     for width in WIDTHS for condition, values in conditions.items()]
     return [number for number in numbers if number['n']]
 
@@ -61,16 +62,17 @@ def decide(gains):
 
 
 def order_numbers(runs, first):
-    """The rows of numbers.csv of arm A, from its runs' answers and the first study's."""
+    """The rows of numbers.csv of experiment A, from its runs' answers and the first study's."""
     one, both = compare(runs, first, 20, 20)
     numbers = by_width(one, both)
     gains = (one.additions - both.additions).dropna()
-    tests = family([mean_row('gain on additions', values, arm='A', condition=f'width {width}', unit='%',
+    tests = family([mean_row('gain on additions', values, experiment='A', condition=f'width {width}', unit='%',
                              p=sign_flips(values), test='sign flips') for width in WIDTHS
                     for values in [gains[gains.index.get_level_values('n_embd') == width]]])
     final = runs[(runs.when == 'last') & (runs.group == 'seen')].groupby(['n_embd', 'split']).right.mean()
-    numbers += [mean_row('training accuracy', values, arm='A', condition='one order held out', n_embd=width, unit='%')
+    numbers += [mean_row('training accuracy', values, experiment='A', condition='one order held out', n_embd=width,
+                         unit='%')
                 for width, values in final.groupby('n_embd')]
     numbers += by_width(*compare(runs, first, 10, 10), note=', 10 % held out in both (not planned)')
     verdict = decide(gains.groupby('n_embd').mean().to_dict())
-    return [dict(arm='A', name='verdict', verdict=verdict), *tests, *numbers]
+    return [dict(experiment='A', name='verdict', verdict=verdict), *tests, *numbers]

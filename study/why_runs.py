@@ -12,7 +12,7 @@ from study.runs import FIRST_SEED, varied_settings
 
 class Sweep(NamedTuple):
     """One part of study/why.sh. settings: those that all its runs share, which its labels leave out."""
-    arm: str
+    experiment: str
     runs: int
     iters: int
     settings: dict
@@ -27,7 +27,8 @@ SWEEPS = {
     'why_load_20': Sweep('C', 48, 67_500, {'n_embd': '20'}),
     'why_load_28': Sweep('C', 48, 105_000, {'n_embd': '28'}),
     'why_time': Sweep('D', 48, 300_000, {'dataset': 'rounds_2'})}
-COLUMNS = ['arm', 'name', 'condition', 'n_embd', 'unit', 'value', 'low', 'high', 'n', 'p', 'p_holm', 'test', 'verdict']
+COLUMNS = ['experiment', 'name', 'condition', 'n_embd', 'unit', 'value', 'low', 'high', 'n', 'p', 'p_holm', 'test',
+           'verdict']
 
 
 def read_runs(folder, name):
@@ -56,5 +57,5 @@ def counts(runs):
     """How many runs of each sweep are there (value) of those planned (n): rows of numbers.csv. runs: by name."""
     there = {name: 0 if answers is None else len(answers[['config', 'seed']].drop_duplicates())
              for name, answers in runs.items()}
-    return [dict(arm=sweep.arm, name='runs', condition=name, unit='runs', n=sweep.runs, value=there[name])
+    return [dict(experiment=sweep.experiment, name='runs', condition=name, unit='runs', n=sweep.runs, value=there[name])
             for name, sweep in SWEEPS.items()]

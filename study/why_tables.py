@@ -6,7 +6,7 @@ import numpy as np
 
 from study.tables import markdown_table, number
 
-ARMS = {'A': 'one order hidden', 'B': 'how much there is to learn', 'C': 'a load that is not arithmetic',
+EXPERIMENTS = {'A': 'one order hidden', 'B': 'how much there is to learn', 'C': 'a load that is not arithmetic',
         'D': 'time and weight decay'}
 HEAD = """# Tables of the second study
 
@@ -49,16 +49,16 @@ def other_table(numbers):
 
 
 def counted(numbers):
-    """How many runs of each arm are there of those planned, as 'Runs: A 64 of 64, ...'."""
-    counts = numbers[numbers.name == 'runs'].groupby('arm')[['value', 'n']].sum()
-    return 'Runs: ' + ', '.join(f'{arm} {row.value:.0f} of {row.n:.0f}' for arm, row in counts.iterrows())
+    """How many runs of each experiment are there of those planned, as 'Runs: A 64 of 64, ...'."""
+    counts = numbers[numbers.name == 'runs'].groupby('experiment')[['value', 'n']].sum()
+    return 'Runs: ' + ', '.join(f'{experiment} {row.value:.0f} of {row.n:.0f}' for experiment, row in counts.iterrows())
 
 
-def arm_tables(arm, numbers):
-    """All of one arm, beginning with its verdicts."""
+def tables_of(experiment, numbers):
+    """All of one experiment, beginning with its verdicts."""
     counts, verdicts = numbers[numbers.name == 'runs'], numbers[numbers.verdict.notna()]
     measures = numbers[(numbers.name != 'runs') & numbers.verdict.isna()]
-    text = f'\n## Arm {arm}: {ARMS[arm]}\n\n' + ''.join(
+    text = f'\n## Experiment {experiment}: {EXPERIMENTS[experiment]}\n\n' + ''.join(
         f'- {row.condition}: {row.value:.0f} of {row.n:.0f} runs\n' for row in counts.itertuples())
     so_far = ', if it were drawn while runs are missing' if (counts.value < counts.n).any() else ''
     text += ''.join(f'- **{row.name}**{so_far}: {row.verdict}\n' for row in verdicts.itertuples())
@@ -69,4 +69,5 @@ def arm_tables(arm, numbers):
 
 def all_tables(numbers):
     """study/why_tables.md."""
-    return f'{HEAD}\n{counted(numbers)}.\n' + ''.join(arm_tables(arm, numbers[numbers.arm == arm]) for arm in ARMS)
+    parts = [tables_of(experiment, numbers[numbers.experiment == experiment]) for experiment in EXPERIMENTS]
+    return f'{HEAD}\n{counted(numbers)}.\n' + ''.join(parts)

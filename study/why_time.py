@@ -1,5 +1,5 @@
 """
-Arm D of study/why.md: time and decay. Does held-out accuracy rise if training goes on for ten times as long?
+Experiment D of study/why.md: time and decay. Does held-out accuracy rise if training goes on for ten times as long?
 """
 
 from itertools import product
@@ -28,16 +28,16 @@ def accuracies(answers, width, decay, when, group='held out'):
 
 
 def time_numbers(answers):
-    """The rows of numbers.csv of arm D, from its runs' answers."""
+    """The rows of numbers.csv of experiment D, from its runs' answers."""
     numbers, tests = [], []
     for width, decay in product(WIDTHS, DECAYS):
         for name, group in (('held-out accuracy', 'held out'), ('training accuracy', 'seen')):
             by_time = {iters: accuracies(answers, width, decay, when, group) for when, iters in READ.items()}
-            numbers += [mean_row(f'{name}, decay {decay:g}', values, arm='D', condition=f'{iters:,} iterations',
+            numbers += [mean_row(f'{name}, decay {decay:g}', values, experiment='D', condition=f'{iters:,} iterations',
                                  n_embd=width, unit='%') for iters, values in by_time.items() if len(values)]
         gain = (accuracies(answers, width, decay, 'last') - accuracies(answers, width, decay, '30000')).dropna()
-        tests.append(mean_row('held-out accuracy at 300,000 minus 30,000', gain, arm='D', unit='%', p=sign_flips(gain),
-                              condition=f'width {width}, decay {decay:g}', test='sign flips'))
+        tests.append(mean_row('held-out accuracy at 300,000 minus 30,000', gain, experiment='D', unit='%',
+                              p=sign_flips(gain), condition=f'width {width}, decay {decay:g}', test='sign flips'))
     tests = family(tests)
     verdict = decide(*([test[key] for test in tests] for key in ('value', 'p_holm')))
-    return [dict(arm='D', name='verdict', verdict=verdict), *tests, *numbers]
+    return [dict(experiment='D', name='verdict', verdict=verdict), *tests, *numbers]

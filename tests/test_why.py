@@ -124,10 +124,10 @@ def write_sweep(folder, name, runs):
 
 
 # -----------------------------------------------------------------------------
-# arm A
+# experiment A
 
 def order_tables(gain, widths=(28, 56), splits=8, percent=20):
-    """The answers of arm A and those of the first study: held-out accuracies of 20 % and of 20 % plus the gain."""
+    """The answers of experiment A and of the first study: held-out accuracies of 20 % plus the gain, and of 20 %."""
     one, both = [], []
     for width, split in product(widths, range(splits)):
         run = dict(n_embd=width, split=split, when='last')
@@ -146,7 +146,7 @@ def order_tables(gain, widths=(28, 56), splits=8, percent=20):
 
 @pytest.mark.parametrize(('gain', 'verdict'), [
     (0.5, why_order.NEEDED), (0.3, why_order.NEEDED), (0.2, why_order.NOT_NEEDED), (0.0, why_order.NOT_NEEDED)])
-def test_arm_a_comes_out_each_way(gain, verdict):
+def test_experiment_a_comes_out_each_way(gain, verdict):
     numbers = why_order.order_numbers(*order_tables(gain))
     assert numbers[0]['verdict'] == verdict
     tests = [number for number in numbers if number['name'] == 'gain on additions' and number['n']]
@@ -156,14 +156,14 @@ def test_arm_a_comes_out_each_way(gain, verdict):
     assert [test['p_holm'] for test in tests] == pytest.approx([1, 1] if gain == 0 else [corrected] * 2)
 
 
-def test_arm_a_needs_both_wide_widths():
+def test_experiment_a_needs_both_wide_widths():
     one, both = order_tables(0.5)
     one.loc[(one.n_embd == 56) & (one.task == 'add'), 'right'] = False
     assert why_order.order_numbers(one, both)[0]['verdict'] == why_order.NOT_NEEDED
     assert why_order.order_numbers(one[one.n_embd == 28], both)[0]['verdict'] == why_order.UNDECIDED
 
 
-def test_arm_a_refuses_runs_that_ask_other_questions():
+def test_experiment_a_refuses_runs_that_ask_other_questions():
     one, both = order_tables(0.5)
     with pytest.raises(UserError, match='do not ask the questions of the first study'):
         why_order.order_numbers(one.assign(split=one.split + 1), both)
@@ -178,7 +178,7 @@ def test_the_answer_of_the_other_order_is_recognised():
 
 
 # -----------------------------------------------------------------------------
-# arm B
+# experiment B
 
 def base_runs(falls, noise=0.0, splits=8):
     """Held-out accuracies that are 0.8 at the narrowest width and come down to 0.4 at falls[base]."""
@@ -202,7 +202,7 @@ MEMORIES = dict(zip(BASES, (14, 16, 18, 21, 24)))
     (1, 0.05, why_base.CAPACITY), (0, 0.05, why_base.WIDTH), (0.5, 0.02, why_base.BETWEEN),
     (1.5, 0.02, why_base.BETWEEN),
     (-0.5, 0.02, why_base.AGAINST), (0.5, 0.5, why_base.UNDECIDED)])
-def test_arm_b_comes_out_each_way(slope, noise, verdict):
+def test_experiment_b_comes_out_each_way(slope, noise, verdict):
     falls = {base: 18 * (memory / 18) ** slope for base, memory in MEMORIES.items()}
     numbers = pd.DataFrame(why_base.primary(base_runs(falls, noise), shuffled_runs(MEMORIES))).set_index('name')
     assert numbers.verdict['verdict'] == verdict
@@ -215,7 +215,7 @@ def test_arm_b_comes_out_each_way(slope, noise, verdict):
             assert by_base['width of memory', f'base {base}'] == pytest.approx(MEMORIES[base], rel=1e-6)
 
 
-def test_arm_b_is_undecided_if_fewer_than_three_bases_have_a_fall():
+def test_experiment_b_is_undecided_if_fewer_than_three_bases_have_a_fall():
     falls = {base: 18.0 for base in BASES}
     runs = base_runs(falls)
     runs.loc[~runs.base.isin([8, 12]), 'held-out accuracy'] /= 8  # a maximum of a tenth
@@ -228,7 +228,7 @@ def test_arm_b_is_undecided_if_fewer_than_three_bases_have_a_fall():
 
 
 @pytest.mark.parametrize(('splits', 'seeds'), [(1, 4), (8, 1)])
-def test_arm_b_has_no_interval_and_no_verdict_from_a_single_split_or_seed(splits, seeds):
+def test_experiment_b_has_no_interval_and_no_verdict_from_a_single_split_or_seed(splits, seeds):
     runs, shuffled = base_runs(MEMORIES, splits=splits), shuffled_runs(MEMORIES, seeds)
     numbers = pd.DataFrame(why_base.primary(runs, shuffled)).set_index('name')
     assert numbers.verdict['verdict'] == why_base.UNDECIDED
@@ -240,7 +240,7 @@ def test_arm_b_has_no_interval_and_no_verdict_from_a_single_split_or_seed(splits
     (0.7, 1.2, 5, why_base.CAPACITY), (-0.1, 0.4, 5, why_base.WIDTH), (0.2, 0.8, 5, why_base.BETWEEN),
     (1.1, 1.8, 5, why_base.BETWEEN), (-0.1, 1.1, 5, why_base.UNDECIDED), (0.7, 1.2, 2, why_base.UNDECIDED),
     (-0.9, -0.1, 5, why_base.AGAINST), (np.nan, np.nan, 5, why_base.UNDECIDED)])
-def test_the_rule_of_arm_b(low, high, bases, verdict):
+def test_the_rule_of_experiment_b(low, high, bases, verdict):
     assert why_base.decide(low, high, bases) == verdict
 
 
@@ -313,10 +313,10 @@ def test_two_tables_are_drawn_cell_by_cell():
 
 
 # -----------------------------------------------------------------------------
-# arm C
+# experiment C
 
 def load_answers(effect, learnt=0.5, fitted=1.0, splits=16, widths=(20, 28)):
-    """{sweep: answers} of arm C in which the random load has so much more held-out accuracy than the regular one.
+    """{sweep: answers} of experiment C: the random load has so much more held-out accuracy than the regular one.
 
     learnt: of the shuffled lines; fitted: of the arithmetic with the random load.
     """
@@ -341,7 +341,7 @@ def load_answers(effect, learnt=0.5, fitted=1.0, splits=16, widths=(20, 28)):
     (-0.2, 0.5, 0.7, why_load.REFUTED, why_load.COMPETITION),
     (0.0, 0.9, 1.0, why_load.UNDECIDED, why_load.NO_COMPETITION),  # the check does not hold
     (0.1, 0.5, 1.0, why_load.UNDECIDED, why_load.NO_COMPETITION)])
-def test_arm_c_comes_out_each_way(effect, learnt, fitted, verdict, competition):
+def test_experiment_c_comes_out_each_way(effect, learnt, fitted, verdict, competition):
     numbers = pd.DataFrame(why_load.load_numbers(load_answers(effect, learnt, fitted))).set_index('name')
     assert numbers.verdict['verdict'] == verdict and numbers.verdict['competition'] == competition
     assert (numbers.verdict['check of the manipulation'] == 'holds') == (learnt <= 0.8)
@@ -368,21 +368,21 @@ def test_the_load_is_no_part_of_the_arithmetic():
     ([0.01, 0.0], [0.09, 0.1], [0.5, 0.5], True, why_load.UNDECIDED),
     ([0.01, 0.0], [0.09, 0.09], [0.5, 0.5], False, why_load.UNDECIDED),
     ([0.2], [0.3], [0.01], True, why_load.UNDECIDED)])
-def test_the_rule_of_arm_c(differences, highs, p_holm, check, verdict):
+def test_the_rule_of_experiment_c(differences, highs, p_holm, check, verdict):
     assert why_load.decide(differences, highs, p_holm, check) == verdict
 
 
-def test_arm_c_is_undecided_while_a_width_is_missing():
+def test_experiment_c_is_undecided_while_a_width_is_missing():
     numbers = pd.DataFrame(why_load.load_numbers(load_answers(0.3, widths=(20,)))).set_index('name')
     assert numbers.verdict['verdict'] == why_load.UNDECIDED
     assert why_load.load_numbers(load_answers(0.3, widths=())) == []
 
 
 # -----------------------------------------------------------------------------
-# arm D
+# experiment D
 
 def time_answers(gain_of, splits=8):
-    """Answers of arm D that are 20 % right at 30,000 and gain_of(width, decay) more at 300,000."""
+    """Answers of experiment D that are 20 % right at 30,000 and gain_of(width, decay) more at 300,000."""
     tables = []
     questions = [q for q in arithmetic_questions(round_robin_pairs(0)[:10]) if q.group == 'held out']
     for width, decay, when, split in product(why_time.WIDTHS, why_time.DECAYS, why_time.READ, range(splits)):
@@ -395,7 +395,7 @@ def time_answers(gain_of, splits=8):
 @pytest.mark.parametrize(('gain_of', 'verdict'), [
     (lambda width, decay: 0.5 * (decay == 1.0), why_time.FOUND), (lambda width, decay: 0.1, why_time.NOT_FOUND),
     (lambda width, decay: 0.0, why_time.NOT_FOUND)])
-def test_arm_d_comes_out_each_way(gain_of, verdict):
+def test_experiment_d_comes_out_each_way(gain_of, verdict):
     numbers = pd.DataFrame(why_time.time_numbers(time_answers(gain_of))).set_index('name')
     assert numbers.verdict['verdict'] == verdict
     tests = numbers.loc['held-out accuracy at 300,000 minus 30,000']
@@ -405,7 +405,7 @@ def test_arm_d_comes_out_each_way(gain_of, verdict):
         assert tests.p_holm.tolist() == pytest.approx([1, 1, 6 * 2 / 2 ** 8] * 2)  # six conditions
 
 
-def test_arm_d_is_undecided_while_a_condition_is_missing():
+def test_experiment_d_is_undecided_while_a_condition_is_missing():
     answers = time_answers(lambda width, decay: 0.0)
     verdict = why_time.time_numbers(answers[~((answers.n_embd == 28) & (answers.weight_decay == 0.1))])[0]['verdict']
     assert verdict == why_time.UNDECIDED
@@ -418,7 +418,7 @@ def test_arm_d_is_undecided_while_a_condition_is_missing():
 
 @pytest.fixture(scope='module')
 def results(tmp_path_factory):
-    """A folder of results with some of the runs of each arm, three quarters of what is held out being right."""
+    """A folder of results with some of the runs of each experiment, three quarters of what is held out being right."""
     folder = tmp_path_factory.mktemp('results')
     for name in ('study', 'study_random'):
         shutil.copytree(REPO / 'results' / name, folder / name)
