@@ -58,10 +58,11 @@ def draw_base(numbers):
         draw_means(axes[0], means.index, means, **style)
         both = means.index.intersection(memory.index)
         if len(both):
-            draw_means(axes[1], 100 * memory.value[both], means.loc[both], **style)
+            x, low, high = (100 * memory[column][both] for column in ('value', 'low', 'high'))
+            draw_means(axes[1], x, means.loc[both], xerr=[x - low, high - x], **style)
     log_axis(axes[0], sorted(numbers[numbers.name == 'held-out accuracy'].n_embd.dropna().unique().astype(int)))
-    axes[0].set(ylabel=f'held-out accuracy (%)\n{NOTE}', title='over the width')
-    axes[1].set(xlabel='accuracy on shuffled answers at this width (%)', title='over what this width can memorise')
+    axes[0].set(ylabel=f'held-out accuracy (%)\n{NOTE}', title='against the width')
+    axes[1].set(xlabel='accuracy on shuffled answers at this width (%)', title='against what this width memorises')
     figure.legend(*axes[0].get_legend_handles_labels(), title='base of\nthe table', loc='outside right center',
                   frameon=False)
     return figure
