@@ -40,7 +40,7 @@ TRAINING, HELD_OUT, LOSS = 'training accuracy', 'held-out accuracy', 'validation
 PROBABILITY = 'probability of the right answer, held-out questions'
 # colour, dashes and width of each curve, in the order of the legend: Okabe & Ito's colours, which colour-blind readers
 # tell apart. Wide and light ones lie below dark and narrow ones, so that one sees those that coincide, in grey as well.
-STYLES = {'arithmetic': ('#56B4E9', '-', 3.5), TRAINING: ('#56B4E9', '-', 3.5), 'addition': ('#56B4E9', '-', 3.5),
+STYLES = {'arithmetic': ('#56B4E9', '-', 3.5), TRAINING: ('#AAAAAA', '-', 4), 'addition': ('#56B4E9', '-', 3.5),
           'subtraction': ('#E69F00', (0, (3, 1.5)), 2.5), 'capitals': ('#009E73', (0, (2, 1)), 2.5),
           HELD_OUT: ('#D55E00', '', 0), PROBABILITY: ('#D55E00', '-', 1.3), LOSS: ('#444444', ':', 1.4)}
 OTHER_COLOURS = ['#0072B2', '#8C564B', '#CC79A7', '#999999']  # for tasks that are not the paper's
@@ -50,7 +50,7 @@ def curves_of(results, operation):
     """The curves of a run in per cent, and its loss: a DataFrame by iteration.
 
     Held-out questions are taken out of a task's curve if they can only be this task's; if not, the curve's name says
-    so, and there is one more, of all training questions.
+    so, and operation 'both' has one more curve, of all training questions.
     """
     results = results.set_index('iter')
 
@@ -69,7 +69,7 @@ def curves_of(results, operation):
         what = 'accuracy'
     elif held_out.any() and len(tasks) > 1:
         what = 'training and held-out accuracy'
-        curves = {TRAINING: everything - held_out} if others else {}
+        curves = {TRAINING: everything - held_out} if operation == 'both' else {}
     else:
         what, tasks = TRAINING, {task: samples - held_out for task, samples in tasks.items()}
     curves |= {f'{what}: {task}': samples for task, samples in tasks.items() if task in others or operation != 'facts'}

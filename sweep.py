@@ -278,7 +278,7 @@ def wait_for(futures, runs):
                     failed[folder] = f"failed ({code}): {last_line(folder)}"
                 if code or bar.disable:
                     with tqdm.external_write_mode():  # the bar makes room for the line
-                        say(f"{folder}: {failed.get(folder, 'done')} ({len(runs) - len(pending)} of {len(runs)})")
+                        say(f"{len(runs) - len(pending)} of {len(runs)}: {folder}: {failed.get(folder, 'done')}")
             bar.n = len(runs) - len(pending) + sum(fraction_done(folder, runs[folder][1]) for folder in pending)
             bar.refresh()
     return failed

@@ -5,10 +5,10 @@ $ python study/why.py
 $ python study/why.py results --markdown
 
 Reads results/why_order, why_base, why_shuffled, why_fewer_passes, why_more_passes, why_load_20, why_load_28 and
-why_time, as study/why.sh writes them, and results/study, with which arm A compares. Writes numbers.csv and a figure
-for each arm into results/why. --markdown only prints study/why_tables.md, from numbers.csv. Runs may be missing: it
-says how many are there, a mean is over those that are there, and what pairs splits or needs all widths is over
-complete splits.
+why_time, as study/why.sh writes them, and results/study, with which experiment A compares. Writes numbers.csv, a figure
+for each experiment and tables.png into results/why. --markdown only prints study/why_tables.md, from numbers.csv. Runs
+may be missing: it says how many are there, a mean is over those that are there, and what pairs splits or needs all
+widths is over complete splits.
 """
 
 import sys

@@ -48,7 +48,7 @@ def draw_order(numbers):
 
 
 def draw_base(numbers):
-    """Experiment B: held-out accuracy over the width, a line for each base; and over what this width can memorise."""
+    """Experiment B: held-out accuracy against the width, a line for each base, and against what it memorises."""
     figure, axes = plt.subplots(1, 2, figsize=(10.4, 4.4), sharey=True, layout='constrained')
     for i, base in enumerate(BASES):
         of_base = numbers[numbers.condition == f'base {base}'].set_index('n_embd').sort_index()

@@ -40,7 +40,7 @@ def test_every_evaluation_is_appended_and_read_as_it_was(tmp_path):
         expected = add_verdicts(graded(iter_num), '>').drop(columns='completions')
         rows = rows.drop(columns=['iter', 'terminator']).reset_index(drop=True)
         pd.testing.assert_frame_equal(rows, expected, check_dtype=False)
-    # what the README says: pandas reads it by itself
+    # pandas reads it by itself
     assert len(pd.read_csv(tmp_path / ANSWERS)) == 3 * len(SAID)
 
 

@@ -22,7 +22,7 @@ from common.gpt2 import save_gpt2
 from common.questions import Question, arithmetic_questions, short_names
 from common.results import CLASSIC_COLUMNS
 from plot_results import (HELD_OUT, LOSS, PROBABILITY, add_legend, curves_of, draw_capacity, draw_overlay, draw_panels,
-                          draw_seeds, read_panels, title_of)
+                          draw_seeds, read_curves, read_panels, title_of)
 
 MATH, FACTS, BOTH = ('math_mini_14', 'facts_mini_14', 'both_mini_14')
 
@@ -227,6 +227,12 @@ def test_a_curve_of_training_questions_has_no_held_out_ones_or_says_so():
     assert final_curves('math', held_out=(40, 40), add=(40, 1000), sub=(0, 1000)) == {
         'training and held-out accuracy: addition': 4, 'training and held-out accuracy: subtraction': 0,
         HELD_OUT: 100, PROBABILITY: 25}
+
+
+def test_no_two_curves_of_a_panel_look_alike():
+    results = results_of(held_out=(40, 40), add=(40, 1000), sub=(0, 1000), mul=(60, 80), facts=(30, 60))
+    _, styles = read_curves([('', [results], None)], 'both')
+    assert 'training accuracy' in styles and len({*styles.values()}) == len(styles) > 5
 
 
 def test_an_operation_leaves_the_papers_other_tasks_out_and_no_own_one():

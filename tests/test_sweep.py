@@ -4,6 +4,7 @@ import gzip
 import io
 import math
 import os
+import re
 import shutil
 import signal
 import sys
@@ -54,6 +55,7 @@ def swept(bare, tmp_path_factory):
     shutil.copytree(bare.folder, folder, dirs_exist_ok=True)
     project = Project(folder)
     out = project.check('sweep.py', *CONFIGS, '--seeds=2', *QUICK, '--name=whole')
+    assert re.search(r'^4 of 4: sweeps/whole/\S+: done$', out, re.MULTILINE)
     assert '4 runs in sweeps/whole, 0 finished already' in out and 'python plot_results.py --sweep sweeps/whole' in out
     return project
 

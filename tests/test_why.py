@@ -1,6 +1,7 @@
 """The second study: each decision of its plan comes out each way on planted data, and what is missing is said to be."""
 
 import gzip
+import re
 import shutil
 from itertools import product
 
@@ -303,11 +304,12 @@ def test_two_tables_are_drawn_cell_by_cell():
     tables = [answers_of([q for q in base_questions(base, [(0, 1), (2, 3)]) if q.task == 'a+b'], accuracy,
                          dataset=f'base_{base}') for base, accuracy in ((12, 0.5), (24, 1.0))]
     answers = pd.concat(tables)
-    figure = draw_tables(answers.assign(right=answers.said == answers.answer))
-    assert [ax.get_title() for ax in figure.axes] == ['base 12: 2 of 4 held-out additions right',
+    right = (answers.said == answers.answer) & ~((answers.prompt == '<b+a=') & (answers.dataset == 'base_12'))
+    figure = draw_tables(answers.assign(right=right))
+    assert [ax.get_title() for ax in figure.axes] == ['base 12: 1 of 4 held-out additions right',
                                                       'base 24: 4 of 4 held-out additions right']
     grid = figure.axes[0].images[0].get_array()
-    assert grid.shape == (12, 12) and (grid[0, 1], grid[1, 0], grid[2, 3], grid[3, 2], grid[0, 0]) == (1, 1, 2, 2, 0)
+    assert grid.shape == (12, 12) and (grid[0, 1], grid[1, 0], grid[2, 3], grid[3, 2], grid[0, 0]) == (1, 2, 2, 2, 0)
     assert [text.get_text() for text in figure.legends[0].texts] == [
         'in the training text, right', 'held out, right', 'held out, wrong']
 
@@ -344,7 +346,7 @@ def load_answers(effect, learnt=0.5, fitted=1.0, splits=16, widths=(20, 28)):
 def test_experiment_c_comes_out_each_way(effect, learnt, fitted, verdict, competition):
     numbers = pd.DataFrame(why_load.load_numbers(load_answers(effect, learnt, fitted))).set_index('name')
     assert numbers.verdict['verdict'] == verdict and numbers.verdict['competition'] == competition
-    assert (numbers.verdict['check of the manipulation'] == 'holds') == (learnt <= 0.8)
+    assert (numbers.verdict['manipulation check'] == 'holds') == (learnt <= 0.8)
     tests = numbers.loc['random minus regular, held-out accuracy']
     assert tests.value.tolist() == pytest.approx([effect] * 2) and tests.n.tolist() == [16, 16]
     if effect > 0:
@@ -428,10 +430,11 @@ def results(tmp_path_factory):
                                       for width, split in product((28, 56), range(2))])
     tables = {(base, split): base_questions(base, round_robin_pairs(split, base)[:base // 4 * base // 2])
               for base, split in product((8, 12, 16), range(2))}
+    large_table = ('math_mini,n_embd=20,dataset=base_24', 1337, 'last', answers_of(base_questions(24, [(0, 1)]), 1.0))
     write_sweep(folder, 'why_base', [
         (f'math_mini,n_embd={width},dataset=base_{base}', 1337 + split, 'last',
          answers_of(questions, 0.9 * (width <= 2 * base)))
-        for (base, split), questions in tables.items() for width in why_base.WIDTHS])
+        for (base, split), questions in tables.items() for width in why_base.WIDTHS] + [large_table])
     write_sweep(folder, 'why_shuffled', [
         (f'math_mini,n_embd={width},dataset=base_{base}_shuffled', 1337 + split, 'last',
          answers_of(training_part(questions), {'seen': 1.0 * (width > 2 * base)}))
@@ -451,13 +454,13 @@ def results(tmp_path_factory):
 def test_an_unfinished_study_says_how_many_runs_are_there_and_gives_the_rest(bare, results):
     process = bare.run('study/why.py', results)
     assert process.returncode == 0, process.stderr
-    assert 'Runs: A 4 of 64, B 98 of 528, C 6 of 96, D 8 of 48' in process.stdout
-    assert {path.name for path in (results / 'why').iterdir()} == {'numbers.csv', 'order.png', 'base.png', 'load.png',
-                                                                   'time.png'}
+    assert 'Runs: A 4 of 64, B 99 of 528, C 6 of 96, D 8 of 48' in process.stdout
+    assert {path.name for path in (results / 'why').iterdir()} == {'numbers.csv', 'order.png', 'base.png', 'tables.png',
+                                                                   'load.png', 'time.png'}
     numbers = pd.read_csv(results / 'why/numbers.csv').set_index(['name', 'condition']).value
     assert numbers['width of the fall', 'base 8'] == pytest.approx(14 * (20 / 14) ** 0.5, rel=1e-4)
     text = bare.check('study/why.py', results, '--markdown')
-    assert '- why_base: 48 of 320 runs' in text and '- why_load_28: 0 of 48 runs' in text and 'nan' not in text
+    assert '- why_base: 49 of 320 runs' in text and '- why_load_28: 0 of 48 runs' in text and 'nan' not in text
     assert f'**verdict**, if it were drawn while runs are missing: {why_order.NEEDED}' in text
 
 
@@ -500,3 +503,28 @@ def test_the_committed_numbers_are_those_of_the_committed_runs():
 def test_the_page_of_tables_is_what_is_printed():
     printed = Project(REPO).check('study/why.py', '--markdown', PYTHONPATH='')
     assert printed == (REPO / 'study/why_tables.md').read_text()
+
+
+def test_the_page_has_the_committed_numbers():
+    numbers, page = pd.read_csv(REPO / 'results/why/numbers.csv'), (REPO / 'study/why.md').read_text(encoding='utf-8')
+    text = ' '.join(page.split())
+    runs = numbers[numbers.name == 'runs'].groupby('experiment')[['value', 'n']].sum()
+    assert re.findall(r'\| ([A-D]): .*? \| (\d+ of \d+) \|', page) == [
+        (experiment, f'{row.value:.0f} of {row.n:.0f}') for experiment, row in runs.iterrows()]
+    widths = re.findall(r'^\| (\d+) \| \d+ \| ([^|]+) \| ([^|]+) \|$', page, re.MULTILINE)
+    assert [int(base) for base, *_ in widths] == BASES
+    by_base = numbers.set_index(['name', 'condition'])
+    for base, *cells in widths:
+        for name, cell in zip(('width of the fall', 'width of memory'), cells):
+            row = by_base.loc[name, f'base {base}']
+            assert cell == f'{row.value:.1f} ({row.low:.1f} to {row.high:.1f})' or (
+                np.isnan(row.value) and cell.startswith('undefined'))
+    slope, = numbers[numbers.name == 'slope'].itertuples()
+    assert f'is {slope.value:.2f} ({slope.low:.2f} to {slope.high:.2f})' in text
+    sentence = re.search(r'Width 20 answers (.*?)\. ', text)[1]
+    said = re.findall(r'(\d+)% \((\d+) to (\d+)\)(?: of the held-out questions)? in base (\d+)', sentence)
+    assert len(said) == 4
+    for *percents, base in said:
+        row, = numbers[(numbers.name == 'held-out accuracy') & (numbers.condition == f'base {base}')
+                       & (numbers.n_embd == 20)].itertuples()
+        assert [int(percent) for percent in percents] == [round(100 * x) for x in (row.value, row.low, row.high)]
