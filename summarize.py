@@ -24,6 +24,7 @@ from common.errors import UserError, explained, report_errors
 
 if __name__ == '__main__':
     report_errors()  # before the imports that fail without the environment
+import numpy as np
 import pandas as pd
 
 from common.answers import ANSWERS, COLUMNS, first_fit, read_answers
@@ -70,20 +71,39 @@ def by_run(sweep):
 
 
 def with_earlier(runs, answers, output, add):
-    """The runs and answers, and those that only the copy in `output` has. It must have none, unless add."""
+    """The runs and answers, and what only the copy in `output` has: no runs, unless add, but perhaps answers of one.
+
+    Raises UserError if runs of the copy would be lost, or if the copy could not be read again.
+    """
     if not (output / COPIED_RESULTS).exists():
         return runs, answers
     earlier = by_run(read_copy(output / COPIED_RESULTS))
-    lost = earlier.keys() - runs.keys()
-    if lost and not add:
-        config, seed = min(lost)
-        raise UserError(f"{output} has {config}, seed {seed}, which is no finished run of the sweep: keep it with "
-                        "--add, or choose another --output")
-    if lost and (output / ANSWERS).exists():
+    for run in sorted(earlier):
+        name = f"{run[0]}, seed {run[1]}"
+        if run not in runs and not add:
+            raise UserError(f"{output} has {name}, which is no finished run of the sweep: keep it with --add, or "
+                            "choose another --output")
+        if run in runs and add and not begins_with(runs[run], earlier[run]):
+            raise UserError(f"{output} has another run of {name}, or a longer one: choose another --output")
+    runs = earlier | runs
+    for config in {config for config, _ in runs}:
+        ends = {results.iter.iloc[-1] for (of, _), results in runs.items() if of == config}
+        if len(ends) > 1:
+            raise UserError(f"with those in {output}, the runs of {config} end at iterations {min(ends):,} and "
+                            f"{max(ends):,}: choose another --output")
+    if (output / ANSWERS).exists():
+        lacking = earlier.keys() - {key[:2] for key in answers}
         table = read_answers(output).astype({'seed': int})
         answers = answers | {key: rows.drop(columns=['config', 'seed', 'when'])
-                             for key, rows in table.groupby(['config', 'seed', 'when'], sort=False) if key[:2] in lost}
-    return runs | {run: earlier[run] for run in lost}, answers
+                             for key, rows in table.groupby(['config', 'seed', 'when'], sort=False)
+                             if key[:2] in lacking and begins_with(earlier[key[:2]], runs[key[:2]])}
+    return runs, answers
+
+
+def begins_with(results, earlier):
+    """Whether a run's rows begin with these earlier ones, but for the time that they took."""
+    losses = [table.set_index('iter').val_loss for table in (results, earlier)]
+    return losses[1].index.isin(losses[0].index).all() and np.allclose(losses[0][losses[1].index], losses[1])
 
 
 def write_copy(folder, sweep, output, whens, add):
@@ -185,6 +205,8 @@ if __name__ == '__main__':
     args = parser.parse_args()
     if not args.output and (args.add or args.when):
         parser.error("--add and --when say what a copy holds: name its folder with --output")
+    if args.output and args.compare:
+        parser.error("--compare writes nothing: omit --output")
     sweep = read_sweep(args.folder)
     if args.compare:
         print_comparison(sweep, args.compare)
@@ -195,3 +217,5 @@ if __name__ == '__main__':
         summary = summarize(sweep)
         write_file((args.output or args.folder) / 'summary.csv', summary.to_csv(index=False, float_format='%.6g'))
         print_table(summary, sweep)
+        if args.output:
+            print(f"wrote a copy of the sweep into {args.output}")

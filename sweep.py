@@ -293,6 +293,8 @@ if __name__ == '__main__':
         say(f"{len(planned) - len(runs)} of {len(planned)} runs are in {args.finished}")
     if not runs:
         sys.exit()
+    if os.path.exists(f'sweeps/{args.name}/results.csv.gz'):
+        raise UserError(f"sweeps/{args.name} is a copy that summarize.py --output wrote: choose another --name")
     with explained(f"cannot write in sweeps/{args.name}: {{}}", OSError):
         os.makedirs(f'sweeps/{args.name}', exist_ok=True)
         lock = lock_folder(f'sweeps/{args.name}', "another sweep is running in {}",

@@ -15,6 +15,7 @@ import tempfile
 import textwrap
 from functools import partial
 from pathlib import Path
+from string import ascii_lowercase
 
 from common.errors import UserError, explained, say
 
@@ -99,7 +100,8 @@ def draw_grid(ax, part, pairs):
     ax.imshow(probs, cmap=SHADES, vmin=0, vmax=1)
     ax.set_anchor('N')
     ticks = range(0, n, 1 if n <= MOST_CELLS else math.ceil(n / 10))
-    ax.set(xticks=ticks, yticks=ticks)
+    labels = [ascii_lowercase[i] for i in ticks] if re.match('<?[a-z]', part.prompt.iloc[0]) else ticks
+    ax.set(xticks=ticks, yticks=ticks, xticklabels=labels, yticklabels=labels)
     ax.set_xlabel('b', labelpad=2)
     ax.set_ylabel('a', rotation=0, labelpad=8)
     ax.tick_params(length=0, labelsize=min(10, 140 / n))

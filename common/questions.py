@@ -8,9 +8,12 @@ import os
 import random
 import re
 from functools import cache
+from string import ascii_lowercase
 from typing import NamedTuple
 
-EXPRESSION = re.compile(r'<?(\d+)[^\d=]+(\d+)=')  # prompts of two numbers and an operation, which make a grid
+# prompts of two operands and an operation, which make a grid, and which number an operand is
+EXPRESSIONS = {re.compile(r'<?(\d+)[^\d=]+(\d+)='): int,
+               re.compile(r'<?([a-z])[^\da-z=]+([a-z])='): ascii_lowercase.index}
 GROUPS = ('seen', 'held out', 'beyond')  # in the training text; kept out of it on purpose; simply not in it
 LABELS = {'add': 'addition', 'sub': 'subtraction'}  # what people read; any other task is called by its own name
 RESERVED = {'math', 'heldout', 'addition', 'subtraction', *GROUPS}  # names of other things in results.csv and reports
@@ -61,10 +64,16 @@ def kind_of(answer, terminator):
 
 
 def operands(prompts):
-    """(a, b) of each prompt like <3+4= or 3*4=, a list; None if there are others, or if two would share a cell."""
-    matches = [EXPRESSION.fullmatch(prompt) for prompt in prompts]
-    pairs = [tuple(map(int, match.groups())) for match in matches if match]
-    return pairs if len(set(pairs)) == len(matches) else None
+    """(a, b) of each prompt like <3+4= or 3*4=, a list; None if there are others, or if two would share a cell.
+
+    If all operands are single letters, as in <d+e=, then a is 0, b is 1, and so on.
+    """
+    for expression, number in EXPRESSIONS.items():
+        matches = [expression.fullmatch(prompt) for prompt in prompts]
+        pairs = [tuple(map(number, match.groups())) for match in matches if match]
+        if pairs and len(set(pairs)) == len(matches):
+            return pairs
+    return None
 
 
 def short_names(prompts):

@@ -60,6 +60,9 @@ def read_sweep(folder):
             for run in [run for seed, run in seed_folders(path).items() if seed not in runs]:
                 print(f"left out {run}: it stops before iteration {end:,}; resume it, or see {run}.log",
                       file=sys.stderr)
+        elif seed_folders(path):
+            print(f"left out {path}: none of its runs has finished; resume them, or see {path}/seed_*.log",
+                  file=sys.stderr)
     for config, end in ends.items():
         if end < max(ends.values()):
             print(f"{config} ends at iteration {end:,}, others at {max(ends.values()):,}", file=sys.stderr)

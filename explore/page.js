@@ -10,6 +10,7 @@ const iters = [...new Set(runs.flatMap(run => run.iters))].sort((a, b) => a - b)
 const state = {step: iters.length - 1, prompt: '', task: '', along: 'own', timer: 0};
 const axis = {iters, now: () => iters[state.step], go: step => { play(false); showStep(step); }};
 const part = id => document.getElementById(id);
+const LETTERS = 'abcdefghijklmnopqrstuvwxyz';  // operands, if they are no numbers: a is 0, b is 1, and so on
 const READABLE = 20;  // cells in a row of a grid, for a number to fit into one
 const DARK = 0.676;  // at this probability black and white are equally readable on the cell, on both screens
 
@@ -118,15 +119,15 @@ function buildTask(run, name) {
 
 // A table with a row for each a and a column for each b, as in the pictures of plot_results.py.
 function buildGrid(run, task) {
-  const numbers = [...Array(task.side).keys()], small = task.side > READABLE;
+  const numbers = [...Array(task.side).keys()], small = task.side > READABLE, letters = !/\d/.test(task.asked[0].prompt);
   task.rows = numbers.map(() => []);
   for (const {q, prompt} of task.asked) {
-    const [a, b] = prompt.match(/\d+/g).map(Number);
+    const [a, b] = letters ? prompt.match(/[a-z]/g).map(letter => LETTERS.indexOf(letter)) : prompt.match(/\d+/g);
     task.rows[a][b] = run.cells[q] = make('td', {role: 'gridcell', 'data-q': q, 'data-run': run.number});
   }
-  const header = (n, scope) => make('th', {scope}, small && n % 10 ? '' : n);
+  const header = (n, scope) => make('th', {scope}, small && n % 10 ? '' : letters ? LETTERS[n] : n);
   return make('table', {role: 'grid', class: small && 'small', '--side': task.side,
-                        'aria-label': `${task.label} of ${run.name}: the first number down, the second across`},
+                        'aria-label': `${task.label} of ${run.name}: the first operand down, the second across`},
     make('thead', {}, make('tr', {}, make('td'), numbers.map(b => header(b, 'col')))),
     make('tbody', {}, numbers.map(a => make('tr', {}, header(a, 'row'),
                                             numbers.map(b => task.rows[a][b] || make('td', {class: 'none'}))))));

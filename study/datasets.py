@@ -23,6 +23,7 @@ from io import StringIO
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).absolute().parents[1]))  # the repository, wherever this is run from
+from common.arguments import argument_parser
 from common.errors import report_errors
 
 if __name__ == '__main__':
@@ -117,6 +118,7 @@ def write_loads(split):
 
 
 if __name__ == '__main__':
+    argument_parser(__doc__).parse_args()
     for split in range(SPLITS):
         write_first_study(split)
         write_tables(split)

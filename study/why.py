@@ -17,7 +17,7 @@ from pathlib import Path
 REPO = Path(__file__).absolute().parents[1]
 sys.path.insert(0, str(REPO))
 from common.arguments import argument_parser
-from common.errors import explained, report_errors
+from common.errors import UserError, explained, report_errors
 
 if __name__ == '__main__':
     report_errors()  # before the imports that fail without the environment
@@ -54,10 +54,13 @@ if __name__ == '__main__':
     if args.markdown:
         with explained(f"{output}/numbers.csv cannot be read ({{}}): run study/why.py without --markdown first"):
             numbers = pd.read_csv(output / 'numbers.csv', dtype=dict.fromkeys(['condition', 'test', 'verdict'], object))
+            numbers = numbers[COLUMNS]  # raises if one is missing
         print(all_tables(numbers), end='')
     else:
         from study.why_figures import figures
         runs = {name: read_runs(args.folder, name) for name in SWEEPS}
+        if not any(answers is not None for answers in runs.values()):
+            raise UserError(f"no runs of the study in {args.folder}: it must hold why_order or another of its sweeps")
         numbers = all_numbers(runs, args.folder)
         output.mkdir(exist_ok=True)
         write_file(output / 'numbers.csv', numbers.to_csv(index=False, float_format='%.6g'))

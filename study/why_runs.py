@@ -50,7 +50,8 @@ def read_runs(folder, name):
                     for config in answers.config.unique()}
         columns = {key: [settings[config][key] for config in answers.config]
                    for key in ('n_embd', 'dataset', 'weight_decay')}
-    return answers.assign(split=answers.seed - FIRST_SEED, **columns).astype({'n_embd': int, 'weight_decay': float})
+        return answers.assign(split=answers.seed.astype(int) - FIRST_SEED, **columns).astype(
+            {'n_embd': int, 'weight_decay': float})
 
 
 def counts(runs):

@@ -97,7 +97,9 @@ def test_sums_have_a_place_in_a_grid_if_no_other_has_it():
     assert operands(['<3+4=', '<12-0=']) == [(3, 4), (12, 0)]
     assert operands(['<3*4=', '<12*0=']) == operands(['3 ^ 4=', '12 ^ 0=']) == [(3, 4), (12, 0)]
     assert operands(['<3+4=', '<3-4=']) is None and operands(['<3+4=', 'What is 3+4? ']) is None
-    assert operands(['<34=']) is None and operands(['<3=4=']) is None and operands(['<a+b=']) is None
+    assert operands(['<a-b=', '<d-a=']) == [(0, 1), (3, 0)] and operands(['<a+b=', '<0+1=']) is None
+    assert operands(['<a+b=', '<a*b=']) is None and operands(['<ab=']) is None and operands(['<ab+c=']) is None
+    assert operands(['<34=']) is None and operands(['<3=4=']) is None
 
 
 @pytest.mark.parametrize('answer, terminator', [

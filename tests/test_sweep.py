@@ -381,6 +381,63 @@ def test_a_sweep_that_cannot_be_written_to_can_be_copied(copied):
     assert files_of(copied.folder / 'results/of_read_only') == files_of(copied.folder / 'results/whole')
 
 
+@pytest.fixture
+def beside(copied, request):
+    """The project, a copy of the sweep in sweeps/TEST to change, and a copy of its copy in results/TEST."""
+    name = request.node.name.split('[')[0]
+    for folder in ('sweeps', 'results'):
+        shutil.copytree(copied.folder / folder / 'whole', copied.folder / folder / name)
+    yield copied, copied.folder / 'sweeps' / name, copied.folder / 'results' / name
+    for folder in ('sweeps', 'results'):
+        shutil.rmtree(copied.folder / folder / name)
+
+
+def cut_last_row(run):
+    rows = (run / 'results.csv').read_text().splitlines(keepends=True)
+    (run / 'results.csv').write_text(''.join(rows[:-1]))
+
+
+@pytest.mark.parametrize('seed, says', [(1337, 'has another run of both_mini_14, seed 1337, or a longer one'),
+                                        (9, 'the runs of both_mini_14 end at iterations')])
+def test_runs_that_do_not_fit_a_copy_are_not_added_to_it(beside, seed, says):
+    project, sweep, copy = beside
+    for run in (sweep / 'both_mini_14').glob('seed_*'):
+        if run.name == 'seed_1337':
+            cut_last_row(run)
+            run.rename(run.with_name('cut'))
+        elif run.is_dir():
+            shutil.rmtree(run)
+    (sweep / 'both_mini_14/cut').rename(sweep / f'both_mini_14/seed_{seed}')
+    before = files_of(copy)
+    project.fails('summarize.py', sweep, f'--output={copy}', '--add', says=says)
+    assert files_of(copy) == before
+
+
+def test_a_copy_keeps_the_answers_of_a_run_that_has_lost_its_own(beside):
+    project, sweep, copy = beside
+    before = files_of(copy)
+    path = sweep / 'both_mini_14/seed_1337/answers.csv.gz'
+    path.write_bytes(path.read_bytes()[:200])
+    process = project.run('summarize.py', sweep, f'--output={copy}')
+    assert process.returncode == 0 and 'left out of answers.csv.gz' in process.stderr
+    assert files_of(copy) == before
+
+
+def test_a_config_without_a_finished_run_is_named(beside):
+    project, sweep, _ = beside
+    for run in (sweep / 'both_mini_14').glob('seed_*/results.csv'):
+        run.rename(run.with_name('temp.csv'))
+    process = project.run('summarize.py', sweep)
+    assert process.returncode == 0 and 'both_mini_14: none of its runs has finished' in process.stderr
+
+
+def test_a_sweep_is_not_trained_in_a_copy(beside):
+    project, _, copy = beside
+    shutil.copytree(copy, project.folder / 'sweeps/a_copy')
+    project.fails('sweep.py', *CONFIGS, *QUICK, '--name=a_copy', says='is a copy that summarize.py --output wrote')
+    shutil.rmtree(project.folder / 'sweeps/a_copy')
+
+
 def test_two_configs_are_compared_from_a_copy_and_one_that_is_not_there_is_named(copied):
     compare = ['summarize.py', 'results/whole', '--compare', 'both_mini_14']
     assert 'held out, %' in copied.check(*compare, 'both_mini_28')

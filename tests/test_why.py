@@ -469,6 +469,15 @@ def test_without_any_run_there_is_a_table_of_what_is_missing(tmp_path):
     assert (numbers.name == 'runs').all() and (numbers.value == 0).all() and numbers.n.sum() == 736
 
 
+def test_a_folder_without_runs_is_refused(bare, tmp_path):
+    bare.fails('study/why.py', tmp_path / 'nowhere', says='no runs of the study in')
+    bare.fails('study/why.py', tmp_path, says='no runs of the study in')
+    assert not [*tmp_path.iterdir()]
+    (tmp_path / 'why').mkdir()
+    (tmp_path / 'why/numbers.csv').write_text('a,b\n1,2\n')
+    bare.fails('study/why.py', tmp_path, '--markdown', says='numbers.csv cannot be read')
+
+
 def test_runs_that_were_stopped_or_are_not_of_the_plan_are_refused(tmp_path):
     table = answers_of(one_order_questions(0), 1.0)
     write_sweep(tmp_path / 'stopped', 'why_order', [('math_mini,n_embd=14', 1337, 'last', table)])
