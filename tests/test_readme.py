@@ -71,14 +71,12 @@ def test_the_findings_are_in_the_numbers_of_the_study():
 def test_what_is_said_of_larger_tables_is_in_the_committed_numbers():
     numbers = pd.read_csv(REPO / 'results/why/numbers.csv').set_index(['name', 'condition', 'n_embd'])
     text = ' '.join(README.split())
-    number, *found = re.search(
-        r'In (\w+) of eight splits so far, width 20 answers (\d+)% of the held-out questions in base 12 \((\d+) to '
-        r'(\d+)\), and (\d+)% in base 24 \((\d+) to (\d+)\)', text).groups()
+    found = re.search(r'Width 20 answers (\d+)% of the held-out questions in base 12 \(95% interval (\d+) to (\d+)\), '
+                      r'and (\d+)% in base 24 \((\d+) to (\d+)\)', text).groups()
     rows = [numbers.loc['held-out accuracy', f'base {base}', 20] for base in (12, 24)]
     assert [int(x) for x in found] == [round(100 * x) for row in rows for x in (row.value, row.low, row.high)]
-    assert {row.n for row in rows} == {['one', 'two', 'three', 'four', 'five', 'six', 'seven'].index(number) + 1}
-    seen = re.search(r'answers ([\d.]+)% of its training questions in both', text)[1]
-    assert {seen} == {f"{100 * numbers.loc['training accuracy', f'base {base}', 20].value:.1f}" for base in (12, 24)}
+    least = float(re.search(r'answers ([\d.]+)% or more of its training questions in both', text)[1])
+    assert all(100 * numbers.loc['training accuracy', f'base {base}', 20].value >= least for base in (12, 24))
 
 
 def test_what_is_said_of_the_other_order_is_in_the_committed_numbers():
