@@ -73,11 +73,25 @@ def by_run(sweep):
 def with_earlier(runs, answers, output, add):
     """The runs and answers, and what only the copy in `output` has: no runs, unless add, but perhaps answers of one.
 
-    Raises UserError if runs of the copy would be lost, or if the copy could not be read again.
+    Raises what check_addition raises.
     """
     if not (output / COPIED_RESULTS).exists():
         return runs, answers
     earlier = by_run(read_copy(output / COPIED_RESULTS))
+    check_addition(runs, earlier, output, add)
+    runs = earlier | runs
+    lacking = {run for run in earlier.keys() - {key[:2] for key in answers}
+               if len(runs[run]) == len(earlier[run]) and begins_with(runs[run], earlier[run])}
+    if lacking and (output / ANSWERS).exists():
+        table = read_answers(output).astype({'seed': int})
+        answers = answers | {key: rows.drop(columns=['config', 'seed', 'when'])
+                             for key, rows in table.groupby(['config', 'seed', 'when'], sort=False)
+                             if key[:2] in lacking}
+    return runs, answers
+
+
+def check_addition(runs, earlier, output, add):
+    """Raise UserError if runs of the copy in `output`, the earlier ones, would be lost, or if it could not be read."""
     for run in sorted(earlier):
         name = f"{run[0]}, seed {run[1]}"
         if run not in runs and not add:
@@ -85,25 +99,17 @@ def with_earlier(runs, answers, output, add):
                             "choose another --output")
         if run in runs and add and not begins_with(runs[run], earlier[run]):
             raise UserError(f"{output} has another run of {name}, or a longer one: choose another --output")
-    runs = earlier | runs
     for config in {config for config, _ in runs}:
-        ends = {results.iter.iloc[-1] for (of, _), results in runs.items() if of == config}
+        ends = {results.iter.iloc[-1] for (of, _), results in (earlier | runs).items() if of == config}
         if len(ends) > 1:
             raise UserError(f"with those in {output}, the runs of {config} end at iterations {min(ends):,} and "
                             f"{max(ends):,}: choose another --output")
-    if (output / ANSWERS).exists():
-        lacking = earlier.keys() - {key[:2] for key in answers}
-        table = read_answers(output).astype({'seed': int})
-        answers = answers | {key: rows.drop(columns=['config', 'seed', 'when'])
-                             for key, rows in table.groupby(['config', 'seed', 'when'], sort=False)
-                             if key[:2] in lacking and begins_with(earlier[key[:2]], runs[key[:2]])}
-    return runs, answers
 
 
 def begins_with(results, earlier):
     """Whether a run's rows begin with these earlier ones, but for the time that they took."""
-    losses = [table.set_index('iter').val_loss for table in (results, earlier)]
-    return losses[1].index.isin(losses[0].index).all() and np.allclose(losses[0][losses[1].index], losses[1])
+    begin, kept = (table[['iter', 'val_loss']][:len(earlier)] for table in (results, earlier))
+    return begin.shape == kept.shape and np.allclose(begin, kept, equal_nan=True)
 
 
 def write_copy(folder, sweep, output, whens, add):

@@ -15,7 +15,6 @@ import tempfile
 import textwrap
 from functools import partial
 from pathlib import Path
-from string import ascii_lowercase
 
 from common.errors import UserError, explained, say
 
@@ -44,7 +43,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from PIL import Image
 
 from common.files import write_file
-from common.questions import LABELS, operands, short_names
+from common.questions import LABELS, operand_names, operands, short_names
 
 SHADES = LinearSegmentedColormap.from_list('shades', matplotlib.colormaps['Blues'](np.linspace(0, 0.85))).with_extremes(
     bad='#dddddd')  # from white to dark, so it lasts in grey
@@ -100,7 +99,7 @@ def draw_grid(ax, part, pairs):
     ax.imshow(probs, cmap=SHADES, vmin=0, vmax=1)
     ax.set_anchor('N')
     ticks = range(0, n, 1 if n <= MOST_CELLS else math.ceil(n / 10))
-    labels = [ascii_lowercase[i] for i in ticks] if re.match('<?[a-z]', part.prompt.iloc[0]) else ticks
+    labels = [operand_names(part.prompt, n)[i] for i in ticks]
     ax.set(xticks=ticks, yticks=ticks, xticklabels=labels, yticklabels=labels)
     ax.set_xlabel('b', labelpad=2)
     ax.set_ylabel('a', rotation=0, labelpad=8)

@@ -11,9 +11,8 @@ from functools import cache
 from string import ascii_lowercase
 from typing import NamedTuple
 
-# prompts of two operands and an operation, which make a grid, and which number an operand is
-EXPRESSIONS = {re.compile(r'<?(\d+)[^\d=]+(\d+)='): int,
-               re.compile(r'<?([a-z])[^\da-z=]+([a-z])='): ascii_lowercase.index}
+# prompts of two operands and an operation, which make a grid: the operands are numbers, or single letters
+EXPRESSION, LETTER_EXPRESSION = re.compile(r'<?(\d+)[^\d=]+(\d+)='), re.compile(r'<?([a-z])[^\da-z=]+([a-z])=')
 GROUPS = ('seen', 'held out', 'beyond')  # in the training text; kept out of it on purpose; simply not in it
 LABELS = {'add': 'addition', 'sub': 'subtraction'}  # what people read; any other task is called by its own name
 RESERVED = {'math', 'heldout', 'addition', 'subtraction', *GROUPS}  # names of other things in results.csv and reports
@@ -68,12 +67,17 @@ def operands(prompts):
 
     If all operands are single letters, as in <d+e=, then a is 0, b is 1, and so on.
     """
-    for expression, number in EXPRESSIONS.items():
+    for expression, number in ((EXPRESSION, int), (LETTER_EXPRESSION, ascii_lowercase.index)):
         matches = [expression.fullmatch(prompt) for prompt in prompts]
         pairs = [tuple(map(number, match.groups())) for match in matches if match]
         if pairs and len(set(pairs)) == len(matches):
             return pairs
     return None
+
+
+def operand_names(prompts, n):
+    """What the operands 0 to n - 1 of these prompts, which have operands, are called: letters, or the numbers."""
+    return ascii_lowercase[:n] if LETTER_EXPRESSION.fullmatch(next(iter(prompts))) else range(n)
 
 
 def short_names(prompts):

@@ -8,7 +8,8 @@ from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
 
 from common.pictures import WRONG, plt, log_axis
-from study.datasets import BASES, LETTERS
+from common.questions import operands
+from study.datasets import BASES
 from study.why_load import LOADS, MOST_LEARNT
 from study.why_time import DECAYS, READ
 from study.why_time import WIDTHS as TIME_WIDTHS
@@ -80,9 +81,8 @@ def draw_tables(answers):
     for ax, base in zip(axes, TABLES):
         table = answers[answers.dataset == f'base_{base}']
         grid = np.full((base, base), np.nan)
-        for prompt, *case in zip(table.prompt, table.group, table.right):
-            a, b = (LETTERS.index(prompt[i]) for i in (1, 3))  # of <a+b=
-            grid[a, b] = [*cases].index(tuple(case))
+        for pair, *case in zip(operands(table.prompt), table.group, table.right):
+            grid[pair] = [*cases].index(tuple(case))
         ax.imshow(grid, cmap=colours, vmin=-0.5, vmax=len(cases) - 0.5)
         ax.set_xticks(np.arange(-0.5, base), [])
         ax.set_yticks(np.arange(-0.5, base), [])

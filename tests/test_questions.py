@@ -13,6 +13,7 @@ from common.questions import (
     completion_of,
     facts_questions,
     is_right,
+    operand_names,
     operands,
     paper_questions,
     round_robin_pairs,
@@ -99,6 +100,7 @@ def test_sums_have_a_place_in_a_grid_if_no_other_has_it():
     assert operands(['<3+4=', '<3-4=']) is None and operands(['<3+4=', 'What is 3+4? ']) is None
     assert operands(['<a-b=', '<d-a=']) == [(0, 1), (3, 0)] and operands(['<a+b=', '<0+1=']) is None
     assert operands(['<a+b=', '<a*b=']) is None and operands(['<ab=']) is None and operands(['<ab+c=']) is None
+    assert operand_names(['<d-a='], 4) == 'abcd' and [*operand_names(['<3-0='], 4)] == [0, 1, 2, 3]
     assert operands(['<34=']) is None and operands(['<3=4=']) is None
 
 
