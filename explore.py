@@ -28,7 +28,7 @@ from common.answers import read_answers
 from common.checkpoint import load_model
 from common.evaluate import NEW_TOKENS
 from common.files import write_file
-from common.questions import LABELS, operands, short_names
+from common.questions import LABELS, operand_names, operands, short_names
 from common.results import accuracy, read_results
 from common.sweeps import tell_apart
 from common.weights import flat_weights, read_weights
@@ -69,13 +69,17 @@ def models_of(folder, checkpoint):
 
 
 def tasks_of(questions, meta):
-    """What each task is called, how its answers end, and how many cells a row of its grid has, or 0 if it is a list."""
+    """What each task is called, how its answers end, and its grid: the names of the operands, or none if it is a list,
+    and the cell (row, column) of each question.
+    """
     tasks = {}
     for task, of_task in questions.groupby('task', sort=False):
         known = [q for q in meta.questions if q.task == task]
-        side = 1 + np.max(operands(of_task.prompt) or LARGEST_GRID)
+        cells = operands(of_task.prompt)
+        side = 1 + int(np.max(cells or LARGEST_GRID))
+        names = [*operand_names(of_task.prompt, side)] if side <= LARGEST_GRID else []
         longest = [max(NEW_TOKENS[q.kind], len(q.answer + q.terminator)) for q in known]
-        tasks[task] = {'label': LABELS.get(task, task), 'side': int(side) if side <= LARGEST_GRID else 0,
+        tasks[task] = {'label': LABELS.get(task, task), 'operands': names, 'cells': cells,
                        'terminator': known[0].terminator if known else '\n',
                        'limit': max(longest, default=NEW_TOKENS['facts'])}
     return tasks
