@@ -22,25 +22,26 @@ def between(widths, curves, i, level):
         return np.exp(x[i - 1] + (x[i] - x[i - 1]) * (level - before) / (there - before))
 
 
-def width_of_fall(widths, curves, least_maximum=LEAST_MAXIMUM):
-    """Where held-out accuracy comes down to half of its maximum over the widths: the first place beyond that.
+def width_of_fall(widths, curves, least_maximum=LEAST_MAXIMUM, fraction=0.5):
+    """Where held-out accuracy comes down to a fraction of its maximum over the widths: the first place beyond that.
 
-    NaN, which means undefined, if the maximum is too low or the widest model is above half of it.
+    NaN, which means undefined, if the maximum is too low or the widest model is above that. fraction: a number, or an
+    array with one for each curve.
     """
     curves = np.asarray(curves, dtype=float)
-    maximum, half = curves.max(axis=-1), curves.max(axis=-1) / 2
+    maximum, level = curves.max(axis=-1), curves.max(axis=-1) * fraction
     beyond = np.arange(len(widths)) > curves.argmax(axis=-1)[..., None]
-    i = (beyond & (curves <= half[..., None])).argmax(axis=-1)  # the first of them
-    defined = (maximum >= least_maximum) & (maximum > 0) & (curves[..., -1] <= half)
-    return np.where(defined, between(widths, curves, i, half), np.nan)
+    i = (beyond & (curves <= level[..., None])).argmax(axis=-1)  # the first of them
+    defined = (maximum >= least_maximum) & (maximum > 0) & (curves[..., -1] <= level)
+    return np.where(defined, between(widths, curves, i, level), np.nan)
 
 
-def width_of_memory(widths, curves):
-    """Where the accuracy on shuffled answers reaches 80%; NaN, undefined, if never or from the start."""
+def width_of_memory(widths, curves, level=MEMORY):
+    """Where the accuracy on shuffled answers reaches a level; NaN, undefined, if never or from the start."""
     curves = np.asarray(curves, dtype=float)
-    reached = curves >= MEMORY
+    reached = curves >= level
     defined = reached.any(axis=-1) & ~reached[..., 0]
-    return np.where(defined, between(widths, curves, reached.argmax(axis=-1), MEMORY), np.nan)
+    return np.where(defined, between(widths, curves, reached.argmax(axis=-1), level), np.nan)
 
 
 def accuracy_at(width, widths, curve):

@@ -5,10 +5,10 @@ $ python study/why.py
 $ python study/why.py results --markdown
 
 Reads results/why_order, why_base, why_shuffled, why_fewer_passes, why_more_passes, why_load_20, why_load_28 and
-why_time, as study/why.sh writes them, and results/study, with which experiment A compares. Writes numbers.csv, a figure
-for each experiment and tables.png into results/why. --markdown only prints study/why_tables.md, from numbers.csv. Runs
-may be missing: it says how many are there, a mean is over those that are there, and what pairs splits or needs all
-widths is over complete splits.
+why_time, as study/why.sh writes them, and results/study, with which experiments A and C compare. Writes numbers.csv, a
+figure for each experiment and tables.png into results/why. --markdown only prints study/why_tables.md, from
+numbers.csv. Runs may be missing: it says how many are there, a mean is over those that are there, and what pairs splits
+or needs all widths is over complete splits.
 """
 
 import sys
@@ -32,16 +32,18 @@ from study.why_order import order_numbers
 from study.why_runs import COLUMNS, SWEEPS, counts, read_runs
 from study.why_tables import all_tables, counted
 from study.why_time import time_numbers
+from study.why_unplanned import unplanned_numbers
 
 
 def all_numbers(runs, folder):
     """numbers.csv as a DataFrame. runs: {sweep: read_runs}. folder: the one that holds the results of both studies."""
-    numbers = counts(runs)
+    numbers, first = counts(runs), read_study(folder / 'study')[0]
     if runs['why_order'] is not None:
-        numbers += order_numbers(runs['why_order'], read_study(folder / 'study')[0])
+        numbers += order_numbers(runs['why_order'], first)
     numbers += base_numbers(runs) + load_numbers(runs)
     if runs['why_time'] is not None:
         numbers += time_numbers(runs['why_time'])
+    numbers += unplanned_numbers(runs, first)
     return pd.DataFrame(numbers, columns=COLUMNS)
 
 

@@ -81,6 +81,19 @@ def slopes(falls, memories):
         return np.where(n >= LEAST_BASES, (x * y).sum(axis=-1) / (x * x).sum(axis=-1), np.nan)
 
 
+def slope_of(accuracy, memory, fall=width_of_fall, memorised=width_of_memory):
+    """The slope of the data and, after it, those of bootstrap samples: (array, how many bases have both widths).
+
+    accuracy, memory: bootstrapped_curves. fall, memorised: the definitions of their widths.
+    """
+    both = [base for base in accuracy if base in memory]
+    if not both:
+        return np.array([np.nan]), 0
+    falls, memories = (np.stack([width(WIDTHS, curves[base]) for base in both], axis=-1)
+                       for width, curves in ((fall, accuracy), (memorised, memory)))
+    return slopes(falls, memories), int(np.isfinite(falls[0] * memories[0]).sum())
+
+
 def decide(low, high, bases):
     """The verdict of the plan, from the interval of the slope and how many bases have both widths."""
     if bases < LEAST_BASES or not np.isfinite([low, high]).all() or low <= 0 <= 1 <= high:
@@ -115,7 +128,6 @@ def primary(runs, shuffled, ending=''):
     memory = bootstrapped_curves(shuffled, f'accuracy on shuffled answers{ending}', 1)
     falls = {base: width_of_fall(WIDTHS, curve) for base, curve in accuracy.items()}
     memories = {base: width_of_memory(WIDTHS, curve) for base, curve in memory.items()}
-    both = [base for base in falls if base in memories]
     numbers = [percentile_row(name + ending, values, condition=f'base {base}', unit='width',
                               n=len(table_of(*table, base)))
                for name, widths, table in (
@@ -125,11 +137,9 @@ def primary(runs, shuffled, ending=''):
     numbers += [percentile_row(f'maximum over the widths{ending}', curve.max(axis=1), condition=f'base {base}',
                                unit='%', n=len(table_of(runs, f'held-out accuracy{ending}', base)))
                 for base, curve in accuracy.items()]
-    if not both:
+    if accuracy.keys().isdisjoint(memory):
         return [dict(experiment='B', name=f'verdict{ending}', verdict=UNDECIDED), *numbers]
-    pairs = [np.stack([widths[base] for base in both], axis=-1) for widths in (falls, memories)]
-    values = slopes(*pairs)
-    bases = int(np.isfinite(pairs[0][0] * pairs[1][0]).sum())
+    values, bases = slope_of(accuracy, memory)
     slope = percentile_row(f'slope{ending}', values, unit='slope', n=bases, test='bootstrap')
     lost = dict(experiment='B', name=f'bootstrap samples without a slope{ending}', unit='%',
                 value=np.isnan(values[1:]).mean(), n=len(values) - 1)

@@ -6,7 +6,7 @@ memorise?
 import numpy as np
 import pandas as pd
 
-from study.inference import family, mean_row, sign_flips
+from study.inference import dealt_anew_within, family, mean_row, sign_flips
 from study.runs import add_numbers
 
 LOADS = {20: 200, 28: 400}  # width to lines of load
@@ -22,10 +22,14 @@ def measure_run(answers):
     """The measures of one run: dict of name to number, NaN where nothing was asked."""
     arithmetic = answers[answers.task != 'load']
     seen, held_out = arithmetic[arithmetic.group == 'seen'], arithmetic[arithmetic.group == 'held out']
-    return {'held-out accuracy': held_out.right.mean(), 'training accuracy, arithmetic': seen.right.mean(),
-            'accuracy on the load': answers.right[answers.task == 'load'].mean(),
-            'training accuracy, all lines': answers.right[answers.group == 'seen'].mean(),
-            'off by one': (held_out.error.abs() == 1).mean() if len(held_out) else np.nan}
+    measures = {'held-out accuracy': held_out.right.mean(), 'training accuracy, arithmetic': seen.right.mean(),
+                'accuracy on the load': answers.right[answers.task == 'load'].mean(),
+                'training accuracy, all lines': answers.right[answers.group == 'seen'].mean(),
+                'off by one': np.nan, 'off by one, answers dealt anew': np.nan}
+    if len(held_out):
+        measures |= {'off by one': (held_out.error.abs() == 1).mean(),
+                     'off by one, answers dealt anew': (np.abs(dealt_anew_within(held_out, 'task')) == 1).mean()}
+    return measures
 
 
 def measure_runs(answers):

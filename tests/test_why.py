@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from common.errors import UserError
 from common.questions import arithmetic_questions, round_robin_pairs
-from study import why_base, why_load, why_order, why_time
+from study import why_base, why_load, why_order, why_time, why_unplanned
 from study.curves import accuracy_at, resampled_means, width_of_fall, width_of_memory
 from study.datasets import BASES, base_questions, in_letters, load_questions, one_order_questions, training_part
 from study.inference import sign_flips
@@ -58,6 +58,14 @@ def test_the_width_of_memory_is_where_80_percent_are_reached():
     assert width_of_memory([8, 16, 32], [0.2, 0.8, 0.7]) == pytest.approx(16)
     for undefined in ([0.2, 0.5, 0.79], [0.85, 0.9, 1.0]):
         assert np.isnan(width_of_memory([8, 16, 32], undefined))
+
+
+def test_other_levels_of_the_fall_and_of_memory_move_their_widths():
+    curve = [0.8, 0.6, 0.2]
+    assert width_of_fall([8, 16, 32], curve, fraction=0.75) == pytest.approx(16)
+    assert why_unplanned.fall_to(0.6, [8, 16, 32], np.array(curve)) == pytest.approx(16)
+    assert np.isnan(why_unplanned.fall_to(0.9, [8, 16, 32], np.array(curve)))  # it was never there
+    assert width_of_memory([8, 16, 32], [0.2, 0.7, 0.9], level=0.7) == pytest.approx(16)
 
 
 def test_many_curves_go_through_the_same_rules_as_one():
@@ -237,6 +245,18 @@ def test_experiment_b_has_no_interval_and_no_verdict_from_a_single_split_or_seed
     assert numbers.low[['width of the fall', 'width of memory']].isna().sum() == 5
 
 
+def test_a_base_a_split_or_a_seed_that_makes_the_slope_is_seen_by_leaving_it_out():
+    falls = dict(zip(BASES, (18, 18, 18, 18, 30)))  # only the last base moves
+    runs, shuffled = base_runs(falls), shuffled_runs(MEMORIES)
+    shuffled.loc[shuffled.split == 2, 'accuracy on shuffled answers'] *= 0.9
+    rows = pd.DataFrame(why_unplanned.slope_rows(runs, shuffled)).set_index('condition').value
+    assert rows['without base 24'] == pytest.approx(0, abs=0.05) and rows['without base 8'] > 0.5
+    seeds = [rows[f'without seed {seed} of the shuffled answers'] for seed in range(4)]
+    assert seeds[0] == seeds[1] == seeds[3] != seeds[2]
+    assert rows['without split 0'] == pytest.approx(rows['without split 7'])  # they are alike
+    assert rows['fall to 40% right, bases 12 to 24'] == pytest.approx(rows['without base 8'])  # half of their maximum
+
+
 @pytest.mark.parametrize(('low', 'high', 'bases', 'verdict'), [
     (0.7, 1.2, 5, why_base.CAPACITY), (-0.1, 0.4, 5, why_base.WIDTH), (0.2, 0.8, 5, why_base.BETWEEN),
     (1.1, 1.8, 5, why_base.BETWEEN), (-0.1, 1.1, 5, why_base.UNDECIDED), (0.7, 1.2, 2, why_base.UNDECIDED),
@@ -360,6 +380,15 @@ def test_the_load_is_no_part_of_the_arithmetic():
     run = why_load.measure_run(table.assign(right=table.said == table.answer))
     assert run['training accuracy, arithmetic'] == 1 and run['accuracy on the load'] == 0
     assert run['held-out accuracy'] == 0.5 and run['training accuracy, all lines'] == 160 / 360
+
+
+def test_a_load_is_compared_with_none_in_the_splits_that_have_both():
+    first = pd.DataFrame([dict(n_embd=width, split=split, when=when, right=when == 'last')
+                          for width, split, when in product((20, 28), range(8), ('last', 'best'))])
+    first = first.assign(study='main', share=20, group='held out')
+    rows = pd.DataFrame(why_unplanned.load_rows(load_answers(0.2, widths=(28,)), first)).set_index('condition')
+    assert rows.value.to_dict() == pytest.approx({'random load, width 28': -0.5, 'regular load, width 28': -0.7})
+    assert (rows.n == 8).all()
 
 
 @pytest.mark.parametrize(('differences', 'highs', 'p_holm', 'check', 'verdict'), [
