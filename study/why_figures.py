@@ -101,8 +101,8 @@ def draw_tables(answers):
 
 def draw_load(numbers):
     """Experiment C: accuracies with a random and with a regular load, a panel for each width."""
-    measures = {'held-out accuracy': 'held-out\naccuracy', 'off by one': 'off\nby one',
-                'training accuracy, arithmetic': 'training\naccuracy', 'accuracy on the load': 'accuracy\non the load'}
+    measures = {'held-out accuracy': 'held out,\nright', 'off by one': 'held out,\noff by one',
+                'training accuracy, arithmetic': 'arithmetic,\ntraining', 'accuracy on the load': 'load'}
     figure, axes = plt.subplots(1, 2, figsize=(9.6, 4.2), sharey=True, layout='constrained')
     for ax, (width, lines) in zip(axes, LOADS.items()):
         for shift, kind, style in ((-0.1, 'random', dict(color=BLUE, marker='o')),
@@ -114,7 +114,7 @@ def draw_load(numbers):
         draw_means(ax, [len(measures)] * len(shuffled), shuffled, linestyle='', color=GREY, marker='s',
                    label='random load and shuffled answers')
         ax.plot([len(measures) - 0.3, len(measures) + 0.3], [100 * MOST_LEARNT] * 2, color=GREY, linestyle=':')
-        ax.set_xticks(range(len(measures) + 1), [*measures.values(), 'all lines\n(check)'], fontsize=9)
+        ax.set_xticks(range(len(measures) + 1), [*measures.values(), 'all lines,\nshuffled'], fontsize=9)
         ax.set(title=f'width {width}, {lines} lines of load')
     axes[0].set_ylabel(f'questions (%)\n{NOTE}')
     figure.legend(*axes[0].get_legend_handles_labels(), loc='outside lower center', ncols=3, frameon=False)

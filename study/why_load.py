@@ -12,7 +12,7 @@ from study.runs import add_numbers
 LOADS = {20: 200, 28: 400}  # width to lines of load
 EFFECT, NO_EFFECT, LEVEL = 0.15, 0.1, 0.05
 MOST_LEARNT, FITTED = 0.8, 0.99  # what the manipulation check asks of the shuffled and the regular runs
-HOLDS, HOLDS_NOT = 'holds', 'does not hold, or runs are missing'
+HOLDS, HOLDS_NOT, MISSING = 'holds', 'does not hold', 'runs are missing'
 CAUSES, REFUTED, UNDECIDED = 'capacity causes the fall', 'refuted in this form', 'undecided'
 COMPETITION = 'competition: with the random load the arithmetic training questions are not fitted'
 NO_COMPETITION = 'no competition: the arithmetic training questions are fitted with the random load, too'
@@ -71,6 +71,7 @@ def load_numbers(answers):
     tests = family(tests)
     check = len(checks) == len(LOADS) and all(checks)
     verdict = decide(*([test[key] for test in tests] for key in ('value', 'high', 'p_holm')), check)
-    verdicts = {'verdict': verdict, 'manipulation check': HOLDS if check else HOLDS_NOT,
+    verdicts = {'verdict': verdict,
+                'manipulation check': HOLDS if check else HOLDS_NOT if len(checks) == len(LOADS) else MISSING,
                 'competition': NO_COMPETITION if all(fitted) else COMPETITION}
     return [*(dict(experiment='C', name=name, verdict=text) for name, text in verdicts.items()), *tests, *numbers]

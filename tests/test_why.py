@@ -566,3 +566,11 @@ def test_the_page_has_the_committed_numbers():
         row, = numbers[(numbers.name == 'held-out accuracy') & (numbers.condition == f'base {base}')
                        & (numbers.n_embd == 20)].itertuples()
         assert [int(percent) for percent in percents] == [round(100 * x) for x in (row.value, row.low, row.high)]
+    loads = numbers[(numbers.experiment == 'C') & numbers.condition.isin(['random', 'regular'])]
+    for row in loads[loads.name == 'held-out accuracy'].itertuples():
+        assert f'{100 * row.value:.1f}% ({100 * row.low:.1f} to {100 * row.high:.1f})' in text
+    unplanned = numbers[numbers.name == 'slope (not planned)'].set_index('condition').value
+    without = unplanned[unplanned.index.str.startswith('without')]
+    assert f'is {without.min():.2f} to {without.max():.2f}' in text
+    row, = numbers[numbers.condition == 'fall to 20% right'].itertuples()
+    assert f'is {row.value:.2f} ({row.low:.2f} to {row.high:.2f})' in text
