@@ -37,7 +37,9 @@ from study.why_unplanned import unplanned_numbers
 
 def all_numbers(runs, folder):
     """numbers.csv as a DataFrame. runs: {sweep: read_runs}. folder: the one that holds the results of both studies."""
-    numbers, first = counts(runs), read_study(folder / 'study')[0]
+    numbers, first = counts(runs), None
+    if any(runs[name] is not None for name in ('why_order', 'why_load_20', 'why_load_28')):
+        first, _ = read_study(folder / 'study')
     if runs['why_order'] is not None:
         numbers += order_numbers(runs['why_order'], first)
     numbers += base_numbers(runs) + load_numbers(runs)

@@ -55,13 +55,12 @@ def load_rows(answers, first):
     answers: as load_numbers takes them. first: answers of read_study.
     """
     numbers = []
-    without = main_at(first, 20)
-    without = without[(without.when == 'last') & (without.group == 'held out')]
     for width in why_load.LOADS:
         if answers[f'why_load_{width}'] is None:
             continue
-        runs = why_load.measure_runs(answers[f'why_load_{width}'])
-        none = without[without.n_embd == width].groupby('split').right.mean()
+        runs, without = why_load.measure_runs(answers[f'why_load_{width}']), main_at(first, 20)
+        without = without[(without.n_embd == width) & (without.when == 'last') & (without.group == 'held out')]
+        none = without.groupby('split').right.mean()
         for kind in ('random', 'regular'):
             difference = (runs[runs.kind == kind].set_index('split')['held-out accuracy'] - none).dropna()
             numbers.append(mean_row('held-out accuracy minus that without a load (not planned)', difference,
@@ -70,7 +69,9 @@ def load_rows(answers, first):
 
 
 def unplanned_numbers(answers, first):
-    """The rows of numbers.csv that were not planned. answers: {sweep: read_runs}; first: answers of read_study."""
+    """The rows of numbers.csv that were not planned. answers: {sweep: read_runs}; first: answers of read_study,
+    which only experiment C needs.
+    """
     numbers = []
     if answers['why_base'] is not None and answers['why_shuffled'] is not None:
         numbers += slope_rows(*(why_base.measure_runs(answers[name]) for name in ('why_base', 'why_shuffled')))
