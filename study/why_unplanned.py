@@ -7,6 +7,8 @@ load of experiment C change, compared with no load?
 
 from functools import partial
 
+import numpy as np
+
 from study import why_base, why_load
 from study.curves import width_of_fall, width_of_memory
 from study.datasets import BASES
@@ -68,11 +70,34 @@ def load_rows(answers, first):
     return numbers
 
 
+def expected_rows(runs, shuffled, answers):
+    """What experiment B lets expect of experiment C: the held-out accuracy in each base where as much is memorised.
+
+    That is where models learn as large a fraction of the shuffled answers as with the load; interpolated linearly.
+    """
+    numbers = []
+    for width in why_load.LOADS:
+        if answers[f'why_load_{width}'] is None:
+            continue
+        loads = why_load.measure_runs(answers[f'why_load_{width}'])
+        learnt = loads.loc[loads.kind == 'shuffled', 'training accuracy, all lines'].mean()
+        for base in BASES:
+            accuracy = why_base.table_of(runs, 'held-out accuracy', base)
+            memory = why_base.table_of(shuffled, 'accuracy on shuffled answers', base)
+            if len(accuracy) and len(memory):
+                expected = np.interp(learnt, memory.mean(axis=0), accuracy.mean(axis=0))
+                numbers.append(dict(experiment='C', name='held-out accuracy where as much is memorised (not planned)',
+                                    condition=f'base {base}, as with the load of width {width}', unit='%',
+                                    value=expected, n=len(accuracy)))
+    return numbers
+
+
 def unplanned_numbers(answers, first):
     """The rows of numbers.csv that were not planned. answers: {sweep: read_runs}; first: answers of read_study,
     which only experiment C needs.
     """
     numbers = []
     if answers['why_base'] is not None and answers['why_shuffled'] is not None:
-        numbers += slope_rows(*(why_base.measure_runs(answers[name]) for name in ('why_base', 'why_shuffled')))
+        runs, shuffled = (why_base.measure_runs(answers[name]) for name in ('why_base', 'why_shuffled'))
+        numbers += slope_rows(runs, shuffled) + expected_rows(runs, shuffled, answers)
     return numbers + load_rows(answers, first)

@@ -77,7 +77,7 @@ def test_what_is_said_of_larger_tables_is_in_the_committed_numbers():
     assert [int(x) for x in found] == [round(100 * x) for row in rows for x in (row.value, row.low, row.high)]
     load = numbers.loc['held-out accuracy', 'random', 20]
     value, low, high = (100 * x for x in (load.value, load.low, load.high))
-    assert f'with them, width 20 answers {value:.1f}% ({low:.1f} to {high:.1f}) in base 10' in text
+    assert f'did not help ({value:.1f}% right in base 10, {low:.1f} to {high:.1f})' in text
     least = float(re.search(r'answers ([\d.]+)% or more of its training questions in both', text)[1])
     assert all(100 * numbers.loc['training accuracy', f'base {base}', 20].value >= least for base in (12, 24))
 

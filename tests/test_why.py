@@ -391,6 +391,14 @@ def test_a_load_is_compared_with_none_in_the_splits_that_have_both():
     assert (rows.n == 8).all()
 
 
+def test_what_experiment_b_lets_expect_is_its_accuracy_where_as_much_is_memorised():
+    runs, shuffled = base_runs({8: 24.0}), shuffled_runs({8: 24.0})
+    answers = load_answers(0.2, learnt=0.8, widths=(20,))  # which width 24 of base 8 learns, too
+    row, = why_unplanned.expected_rows(runs, shuffled, answers)
+    assert row['condition'] == 'base 8, as with the load of width 20'
+    assert row['value'] == pytest.approx(0.4, abs=0.01)
+
+
 @pytest.mark.parametrize(('differences', 'highs', 'p_holm', 'check', 'verdict'), [
     ([0.15, 0.2], [0.3, 0.3], [0.01, 0.04], True, why_load.CAUSES),
     ([0.15, 0.14], [0.3, 0.3], [0.01, 0.01], True, why_load.UNDECIDED),
@@ -569,6 +577,11 @@ def test_the_page_has_the_committed_numbers():
     loads = numbers[(numbers.experiment == 'C') & numbers.condition.isin(['random', 'regular'])]
     for row in loads[loads.name == 'held-out accuracy'].itertuples():
         assert f'{100 * row.value:.1f}% ({100 * row.low:.1f} to {100 * row.high:.1f})' in text
+    expected = numbers[numbers.name == 'held-out accuracy where as much is memorised (not planned)']
+    expected = expected[~expected.condition.str.startswith('base 8')]
+    for width in (20, 28):
+        values = 100 * expected[expected.condition.str.endswith(f'width {width}')].value
+        assert f'{values.min():.0f} to {values.max():.0f}%' in text
     unplanned = numbers[numbers.name == 'slope (not planned)'].set_index('condition').value
     without = unplanned[unplanned.index.str.startswith('without')]
     assert f'is {without.min():.2f} to {without.max():.2f}' in text
