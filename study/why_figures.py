@@ -125,10 +125,10 @@ def draw_time(numbers):
     """Experiment D: held-out accuracy at three iterations, a panel for each width and a line for each weight decay."""
     figure, axes = plt.subplots(1, 2, figsize=(9.6, 4.2), sharey=True, layout='constrained')
     for ax, width in zip(axes, TIME_WIDTHS):
-        for decay, colour, marker in zip(DECAYS, (BLUE, ORANGE, GREY), 'o^s'):
+        for decay, aside, colour, marker in zip(DECAYS, (0.96, 1, 1.04), (BLUE, ORANGE, GREY), 'o^s'):
             means = numbers[(numbers.name == f'held-out accuracy, decay {decay:g}') & (numbers.n_embd == width)]
             iters = means.condition.str.replace(',', '').str.split().str[0].astype(int)
-            draw_means(ax, iters, means, color=colour, marker=marker, label=f'{decay:g}')
+            draw_means(ax, aside * iters, means, color=colour, marker=marker, label=f'{decay:g}')  # side by side
         ax.set(title=f'width {width}')
         log_axis(ax, [*READ.values()], xlabel='iteration')
     axes[0].set_ylabel(f'held-out accuracy (%)\n{NOTE}')
