@@ -81,16 +81,15 @@ def slopes(falls, memories):
         return np.where(n >= LEAST_BASES, (x * y).sum(axis=-1) / (x * x).sum(axis=-1), np.nan)
 
 
-def slope_of(accuracy, memory, fall=width_of_fall, memorised=width_of_memory):
+def slope_of(falls, memories):
     """The slope of the data and, after it, those of bootstrap samples: (array, how many bases have both widths).
 
-    accuracy, memory: bootstrapped_curves. fall, memorised: the definitions of their widths.
+    falls, memories: {base: width of the data and, after it, of bootstrap samples}; no base in both gives no samples.
     """
-    both = [base for base in accuracy if base in memory]
+    both = [base for base in falls if base in memories]
     if not both:
         return np.array([np.nan]), 0
-    falls, memories = (np.stack([width(WIDTHS, curves[base]) for base in both], axis=-1)
-                       for width, curves in ((fall, accuracy), (memorised, memory)))
+    falls, memories = (np.stack([widths[base] for base in both], axis=-1) for widths in (falls, memories))
     return slopes(falls, memories), int(np.isfinite(falls[0] * memories[0]).sum())
 
 
@@ -137,9 +136,9 @@ def primary(runs, shuffled, ending=''):
     numbers += [percentile_row(f'maximum over the widths{ending}', curve.max(axis=1), condition=f'base {base}',
                                unit='%', n=len(table_of(runs, f'held-out accuracy{ending}', base)))
                 for base, curve in accuracy.items()]
-    if accuracy.keys().isdisjoint(memory):
+    values, bases = slope_of(falls, memories)
+    if len(values) == 1:
         return [dict(experiment='B', name=f'verdict{ending}', verdict=UNDECIDED), *numbers]
-    values, bases = slope_of(accuracy, memory)
     slope = percentile_row(f'slope{ending}', values, unit='slope', n=bases, test='bootstrap')
     lost = dict(experiment='B', name=f'bootstrap samples without a slope{ending}', unit='%',
                 value=np.isnan(values[1:]).mean(), n=len(values) - 1)

@@ -35,20 +35,26 @@ def slope_rows(runs, shuffled):
 
     runs, shuffled: why_base.measure_runs of both.
     """
-    def row(condition, runs, shuffled, **definitions):
-        curves = [why_base.bootstrapped_curves(runs, 'held-out accuracy', 0),
-                  why_base.bootstrapped_curves(shuffled, 'accuracy on shuffled answers', 1)]
-        values, bases = why_base.slope_of(*curves, **definitions)
-        return why_base.percentile_row('slope (not planned)', values, condition=condition, unit='slope', n=bases,
-                              test='bootstrap')
+    def curves_of(runs, shuffled):
+        return (why_base.bootstrapped_curves(runs, 'held-out accuracy', 0),
+                why_base.bootstrapped_curves(shuffled, 'accuracy on shuffled answers', 1))
 
-    from_12 = runs[runs.base > min(BASES)], shuffled[shuffled.base > min(BASES)]
-    return [*(row(f'without base {base}', runs[runs.base != base], shuffled) for base in BASES),
-            *(row(f'without split {split}', runs[runs.split != split], shuffled) for split in sorted({*runs.split})),
-            *(row(f'without seed {seed} of the shuffled answers', runs, shuffled[shuffled.split != seed])
-              for seed in sorted({*shuffled.split})),
-            *(row(name, runs, shuffled, **definitions) for name, definitions in DEFINITIONS.items()),
-            *(row(name, *from_12, **definitions) for name, definitions in DEFINITIONS_FROM_12.items())]
+    def row(condition, curves, fall=width_of_fall, memorised=width_of_memory):
+        widths = ({base: width(why_base.WIDTHS, curve) for base, curve in of_bases.items()}
+                  for width, of_bases in zip((fall, memorised), curves))
+        values, bases = why_base.slope_of(*widths)
+        return why_base.percentile_row('slope (not planned)', values, condition=condition, unit='slope', n=bases,
+                                       test='bootstrap')
+
+    whole, smallest = curves_of(runs, shuffled), min(BASES)
+    from_12 = curves_of(runs[runs.base > smallest], shuffled[shuffled.base > smallest])
+    without = {f'without base {base}': (runs[runs.base != base], shuffled) for base in BASES}
+    without |= {f'without split {split}': (runs[runs.split != split], shuffled) for split in sorted({*runs.split})}
+    without |= {f'without seed {seed} of the shuffled answers': (runs, shuffled[shuffled.split != seed])
+                for seed in sorted({*shuffled.split})}
+    return [*(row(condition, curves_of(*tables)) for condition, tables in without.items()),
+            *(row(condition, whole, **definitions) for condition, definitions in DEFINITIONS.items()),
+            *(row(condition, from_12, **definitions) for condition, definitions in DEFINITIONS_FROM_12.items())]
 
 
 def load_rows(answers, first):
