@@ -69,17 +69,17 @@ def models_of(folder, checkpoint):
 
 
 def tasks_of(questions, meta):
-    """What each task is called, how its answers end, and its grid: the names of the operands, or none if it is a list,
-    and the cell (row, column) of each question.
+    """What each task is called, how its answers end, and, if its questions make a grid, the names of the operands and
+    the place (row, column) of each question. Both are empty if they make a list.
     """
     tasks = {}
     for task, of_task in questions.groupby('task', sort=False):
         known = [q for q in meta.questions if q.task == task]
-        cells = operands(of_task.prompt)
-        side = 1 + int(np.max(cells or LARGEST_GRID))
+        places = operands(of_task.prompt)
+        side = 1 + int(np.max(places or LARGEST_GRID))
         names = [*operand_names(of_task.prompt, side)] if side <= LARGEST_GRID else []
         longest = [max(NEW_TOKENS[q.kind], len(q.answer + q.terminator)) for q in known]
-        tasks[task] = {'label': LABELS.get(task, task), 'operands': names, 'cells': cells,
+        tasks[task] = {'label': LABELS.get(task, task), 'names': names, 'places': places if names else [],
                        'terminator': known[0].terminator if known else '\n',
                        'limit': max(longest, default=NEW_TOKENS['facts'])}
     return tasks

@@ -107,10 +107,10 @@ function buildTask(run, name) {
   const task = run.tasks[name];
   task.asked = run.questions.map((question, q) => ({...question, q})).filter(question => question.task === name);
   task.scores = make('p', {class: 'scores'});
-  const box = task.operands.length ? buildGrid(run, task) : buildList(run, task);
+  const box = task.names.length ? buildGrid(run, task) : buildList(run, task);
   box.addEventListener('click', event => pick(event.target.closest('[data-q]'), true));
   box.addEventListener('keydown', event => move(event, task.rows));
-  for (const wanted of task.operands.length > READABLE ? ['focusin', 'pointerover'] : []) {
+  for (const wanted of task.names.length > READABLE ? ['focusin', 'pointerover'] : []) {
     box.addEventListener(wanted, event => event.target.dataset.q && describe(run, +event.target.dataset.q));
   }
   return make('div', {class: 'task'}, make('h3', {}, task.label), task.scores, box, buildOrder(run, task));
@@ -118,14 +118,14 @@ function buildTask(run, name) {
 
 // A table with a row for each a and a column for each b, as in the pictures of plot_results.py.
 function buildGrid(run, task) {
-  const {cells, operands} = task, numbers = [...operands.keys()], small = operands.length > READABLE;
+  const {places, names} = task, numbers = [...names.keys()], small = names.length > READABLE;
   task.rows = numbers.map(() => []);
   for (const [i, {q}] of task.asked.entries()) {
-    const [a, b] = cells[i];
+    const [a, b] = places[i];
     task.rows[a][b] = run.cells[q] = make('td', {role: 'gridcell', 'data-q': q, 'data-run': run.number});
   }
-  const header = (n, scope) => make('th', {scope}, small && n % 10 ? '' : operands[n]);
-  return make('table', {role: 'grid', class: small && 'small', '--side': operands.length,
+  const header = (n, scope) => make('th', {scope}, small && n % 10 ? '' : names[n]);
+  return make('table', {role: 'grid', class: small && 'small', '--side': names.length,
                         'aria-label': `${task.label} of ${run.name}: the first operand down, the second across`},
     make('thead', {}, make('tr', {}, make('td'), numbers.map(b => header(b, 'col')))),
     make('tbody', {}, numbers.map(a => make('tr', {}, header(a, 'row'),
@@ -175,7 +175,7 @@ function scores(run, t, asked) {
 }
 
 function showCell(run, q, entry) {
-  const cell = run.cells[q], {name, answer, group, task} = run.questions[q], side = run.tasks[task].operands.length;
+  const cell = run.cells[q], {name, answer, group, task} = run.questions[q], side = run.tasks[task].names.length;
   cell.className = [group === 'seen' ? '' : 'framed', entry ? entry.right ? '' : 'wrong' : 'none',
                     entry && entry.prob > DARK ? 'sure' : ''].filter(Boolean).join(' ');
   cell.style.setProperty('--p', entry ? entry.prob : 0);
@@ -496,7 +496,7 @@ const vocabularies = new Set(runs.map(vocabularyText));
 const first = runs[0].questions.find(question => question.group !== 'seen') || runs[0].questions[0];
 fill(part('hint'), 'e.g. ', make('code', {}, visible(first.prompt)), '; Shift+Enter begins a new line (↵). ',
      vocabularies.size > 1 ? 'Each model has its own characters, see below.' : `Characters: ${[...vocabularies][0]}`);
-part('dot').hidden = !runs.some(run => Object.values(run.tasks).some(({operands}) => operands.length > READABLE));
+part('dot').hidden = !runs.some(run => Object.values(run.tasks).some(({names}) => names.length > READABLE));
 document.title = `${runs.map(run => run.name).join(', ')}: ${document.title}`;
 part('runs').append(...runs.map(buildRun));
 choose(first.task, first.prompt, false);

@@ -5,10 +5,10 @@ $ python study/why.py
 $ python study/why.py results --markdown
 
 Reads results/why_order, why_base, why_shuffled, why_fewer_passes, why_more_passes, why_load_20, why_load_28 and
-why_time, as study/why.sh writes them, and results/study, with which experiments A and C compare. Writes numbers.csv, a
-figure for each experiment and tables.png into results/why. --markdown only prints study/why_tables.md, from
-numbers.csv. Runs may be missing: it says how many are there, a mean is over those that are there, and what pairs splits
-or needs all widths is over complete splits.
+why_time, as study/why.sh writes them, and results/study, with which experiment A is compared, and C if it is there.
+Writes numbers.csv, a figure for each experiment and tables.png into results/why. --markdown only prints
+study/why_tables.md, from numbers.csv. Runs may be missing: it says how many are there, a mean is over those that are
+there, and what pairs splits or needs all widths is over complete splits.
 """
 
 import sys
@@ -25,27 +25,31 @@ import pandas as pd
 
 from common.files import write_file
 from common.pictures import save
+from study import why_base, why_load
 from study.runs import read_study
-from study.why_base import base_numbers
-from study.why_load import load_numbers
 from study.why_order import order_numbers
-from study.why_runs import COLUMNS, SWEEPS, counts, read_runs
+from study.why_runs import COLUMNS, SWEEPS, counts, read_results, read_runs
 from study.why_tables import all_tables, counted
 from study.why_time import time_numbers
 from study.why_unplanned import unplanned_numbers
+
+MEASURE = dict.fromkeys(['why_base', 'why_shuffled', 'why_fewer_passes', 'why_more_passes'], why_base.measure_runs)
+MEASURE |= dict.fromkeys(['why_load_20', 'why_load_28'], why_load.measure_runs)
 
 
 def all_numbers(runs, folder):
     """numbers.csv as a DataFrame. runs: {sweep: read_runs}. folder: the one that holds the results of both studies."""
     numbers, first = counts(runs), None
-    if any(runs[name] is not None for name in ('why_order', 'why_load_20', 'why_load_28')):
+    if runs['why_order'] is not None or (folder / 'study').exists():
         first, _ = read_study(folder / 'study')
     if runs['why_order'] is not None:
         numbers += order_numbers(runs['why_order'], first)
-    numbers += base_numbers(runs) + load_numbers(runs)
+    measured = {name: None if runs[name] is None else measure(runs[name]) for name, measure in MEASURE.items()}
+    numbers += why_base.base_numbers(measured) + why_load.load_numbers(measured)
     if runs['why_time'] is not None:
         numbers += time_numbers(runs['why_time'])
-    numbers += unplanned_numbers(runs, first)
+    results = {name: read_results(folder, name) for name in ('why_base', 'why_shuffled')}
+    numbers += unplanned_numbers(measured, results, first)
     return pd.DataFrame(numbers, columns=COLUMNS)
 
 

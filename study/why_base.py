@@ -185,11 +185,11 @@ def control_numbers(runs, controls, name, base, others):
     return numbers
 
 
-def base_numbers(answers):
-    """The rows of numbers.csv of experiment B. answers: {sweep: read_runs} of its four sweeps, None for no runs."""
-    main, shuffled, fewer, more = (pd.DataFrame(columns=['base', 'n_embd', 'split']) if answers[name] is None
-                                   else measure_runs(answers[name])
-                                   for name in ('why_base', 'why_shuffled', 'why_fewer_passes', 'why_more_passes'))
+def base_numbers(measured):
+    """The rows of numbers.csv of experiment B. measured: {sweep: measure_runs} of its four sweeps, None for no runs."""
+    none = pd.DataFrame(columns=['base', 'n_embd', 'split'])
+    main, shuffled, fewer, more = (none if measured[name] is None else measured[name] for name in (
+        'why_base', 'why_shuffled', 'why_fewer_passes', 'why_more_passes'))
     numbers = []
     if len(main) and len(shuffled):
         numbers += [number for ending in PARTS for number in primary(main, shuffled, ending)]

@@ -49,13 +49,25 @@ def decide(differences, highs, p_holm, check):
     return REFUTED if check and all(round(high, 9) < NO_EFFECT for high in highs) else UNDECIDED
 
 
-def load_numbers(answers):
-    """The rows of numbers.csv of experiment C. answers: {sweep: read_runs} of its two sweeps, None for no runs."""
+def at_least(value, limit):
+    """Whether a mean reaches a limit, None if it is NaN because its runs are missing."""
+    return None if np.isnan(value) else bool(value >= limit)
+
+
+def of_all(checks, yes, no):
+    """What at_least says of the means of both widths: `no` if one does not reach its limit, else MISSING if one is."""
+    return no if False in checks else MISSING if None in checks else yes
+
+
+def load_numbers(measured):
+    """The rows of numbers.csv of experiment C. measured: {sweep: measure_runs} of its two sweeps, None for no runs."""
     tests, numbers, checks, fitted = [], [], [], []
     for width in LOADS:
-        if answers[f'why_load_{width}'] is None:
+        runs = measured[f'why_load_{width}']
+        if runs is None:
+            checks.append(None)
+            fitted.append(None)
             continue
-        runs = measure_runs(answers[f'why_load_{width}'])
         numbers += [mean_row(name, values.dropna(), experiment='C', condition=kind, n_embd=width, unit='%')
                     for name in runs.columns[2:] for kind, values in runs.groupby('kind')[name] if values.notna().any()]
         by_kind = {kind: runs[runs.kind == kind].set_index('split') for kind in ('random', 'regular', 'shuffled')}
@@ -63,15 +75,14 @@ def load_numbers(answers):
         tests.append(mean_row('random minus regular, held-out accuracy', difference, experiment='C', unit='%',
                               condition=f'width {width}', p=sign_flips(difference, 'greater'),
                               test='sign flips, one-sided'))
-        checks.append(by_kind['shuffled']['training accuracy, all lines'].mean() <= MOST_LEARNT
-                      and by_kind['regular']['training accuracy, arithmetic'].mean() >= FITTED)
-        fitted.append(by_kind['random']['training accuracy, arithmetic'].mean() >= FITTED)
+        checks += [at_least(-by_kind['shuffled']['training accuracy, all lines'].mean(), -MOST_LEARNT),
+                   at_least(by_kind['regular']['training accuracy, arithmetic'].mean(), FITTED)]
+        fitted.append(at_least(by_kind['random']['training accuracy, arithmetic'].mean(), FITTED))
     if not tests:
         return []
     tests = family(tests)
-    check = len(checks) == len(LOADS) and all(checks)
-    verdict = decide(*([test[key] for test in tests] for key in ('value', 'high', 'p_holm')), check)
-    verdicts = {'verdict': verdict,
-                'manipulation check': HOLDS if check else HOLDS_NOT if len(checks) == len(LOADS) else MISSING,
-                'competition': NO_COMPETITION if all(fitted) else COMPETITION}
+    check = of_all(checks, HOLDS, HOLDS_NOT)
+    verdict = decide(*([test[key] for test in tests] for key in ('value', 'high', 'p_holm')), check == HOLDS)
+    verdicts = {'verdict': verdict, 'manipulation check': check,
+                'competition': of_all(fitted, NO_COMPETITION, COMPETITION)}
     return [*(dict(experiment='C', name=name, verdict=text) for name, text in verdicts.items()), *tests, *numbers]

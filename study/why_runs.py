@@ -5,6 +5,8 @@ The runs of the second study (study/why.md): which were planned, and what the co
 from pathlib import Path
 from typing import NamedTuple
 
+import pandas as pd
+
 from common.answers import read_answers
 from common.errors import UserError, explained
 from study.runs import FIRST_SEED, varied_settings
@@ -52,6 +54,15 @@ def read_runs(folder, name):
                    for key in ('n_embd', 'dataset', 'weight_decay')}
         return answers.assign(split=answers.seed.astype(int) - FIRST_SEED, **columns).astype(
             {'n_embd': int, 'weight_decay': float})
+
+
+def read_results(folder, name):
+    """The rows of the results.csv of a sweep's runs, with config and seed: a DataFrame, None if there are none."""
+    path = Path(folder) / name / 'results.csv.gz'
+    if not path.exists():
+        return None
+    with explained(f"{path} cannot be read ({{}}): write it again with study/why.sh save"):
+        return pd.read_csv(path)
 
 
 def counts(runs):

@@ -12,8 +12,8 @@ HEAD = """# Tables of the second study
 
 `python study/why.py --markdown` prints this file from [numbers.csv](../results/why/numbers.csv); [the page](why.md)
 says what the words mean. A cell is the mean over splits or seeds with its 95% interval, in per cent unless stated
-otherwise; *n* is the number of splits or seeds. *Answers dealt anew* is a baseline: how many would be right or off by
-one if each prediction had been given to another held-out question of the operation.
+otherwise; *n* is the number of splits or seeds. *Answers dealt anew* is a baseline: how many predictions would be off
+by one, or right or off by one, if each had been given to another held-out question of the operation.
 """
 SCALES = {'%': (100, 1), 'width': (1, 1), 'slope': (1, 2), 'rank correlation': (1, 2)}  # unit to factor and decimals
 

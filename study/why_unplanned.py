@@ -10,15 +10,20 @@ from functools import partial
 import numpy as np
 
 from study import why_base, why_load
-from study.curves import width_of_fall, width_of_memory
+from study.curves import accuracy_at, width_of_fall, width_of_memory
 from study.datasets import BASES
 from study.families import main_at
 from study.inference import mean_row
+from study.runs import FIRST_SEED, varied_settings
+
+ITERATIONS, EVALUATED_EVERY = 30_000, 1_000  # of the runs of experiment B
+WHERE = 'held-out accuracy where as much is memorised (not planned)'
 
 
 def fall_to(level, widths, curves):
     """Where held-out accuracy comes down to a level, instead of a fraction of its maximum: a width for each curve."""
-    return width_of_fall(widths, curves, least_maximum=level, fraction=level / curves.max(axis=-1))
+    maximum = np.max(curves, axis=-1)
+    return width_of_fall(widths, curves, least_maximum=level, fraction=level / np.maximum(maximum, level))
 
 
 DEFINITIONS = {f'fall to {percent}% of the maximum': dict(fall=partial(width_of_fall, fraction=percent / 100))
@@ -30,43 +35,61 @@ DEFINITIONS_FROM_12 = {f'fall to {percent}% right, bases 12 to 24': dict(fall=pa
                        for percent in (20, 30, 40, 50)}  # base 8 never has more than 27%
 
 
+def curves_of(runs, shuffled):
+    """The bootstrapped curves of both. runs, shuffled: as why_base.measure_runs gives them."""
+    return (why_base.bootstrapped_curves(runs, 'held-out accuracy', 0),
+            why_base.bootstrapped_curves(shuffled, 'accuracy on shuffled answers', 1))
+
+
+def slope_row(condition, curves, fall=width_of_fall, memorised=width_of_memory):
+    """The row of numbers.csv of the slope of some curves. fall, memorised: how their two widths are defined."""
+    widths = ({base: width(why_base.WIDTHS, curve) for base, curve in of_bases.items()}
+              for width, of_bases in zip((fall, memorised), curves))
+    values, bases = why_base.slope_of(*widths)
+    return why_base.percentile_row('slope (not planned)', values, condition=condition, unit='slope', n=bases,
+                                   test='bootstrap')
+
+
 def slope_rows(runs, shuffled):
-    """The slope without each base, split and seed, and with other definitions of its widths: rows of numbers.csv.
-
-    runs, shuffled: why_base.measure_runs of both.
-    """
-    def curves_of(runs, shuffled):
-        return (why_base.bootstrapped_curves(runs, 'held-out accuracy', 0),
-                why_base.bootstrapped_curves(shuffled, 'accuracy on shuffled answers', 1))
-
-    def row(condition, curves, fall=width_of_fall, memorised=width_of_memory):
-        widths = ({base: width(why_base.WIDTHS, curve) for base, curve in of_bases.items()}
-                  for width, of_bases in zip((fall, memorised), curves))
-        values, bases = why_base.slope_of(*widths)
-        return why_base.percentile_row('slope (not planned)', values, condition=condition, unit='slope', n=bases,
-                                       test='bootstrap')
-
+    """Rows of numbers.csv: the slope without each base, split and seed, and with other definitions of its widths."""
     whole, smallest = curves_of(runs, shuffled), min(BASES)
     from_12 = curves_of(runs[runs.base > smallest], shuffled[shuffled.base > smallest])
     without = {f'without base {base}': (runs[runs.base != base], shuffled) for base in BASES}
     without |= {f'without split {split}': (runs[runs.split != split], shuffled) for split in sorted({*runs.split})}
     without |= {f'without seed {seed} of the shuffled answers': (runs, shuffled[shuffled.split != seed])
                 for seed in sorted({*shuffled.split})}
-    return [*(row(condition, curves_of(*tables)) for condition, tables in without.items()),
-            *(row(condition, whole, **definitions) for condition, definitions in DEFINITIONS.items()),
-            *(row(condition, from_12, **definitions) for condition, definitions in DEFINITIONS_FROM_12.items())]
+    return [*(slope_row(condition, curves_of(*tables)) for condition, tables in without.items()),
+            *(slope_row(condition, whole, **definitions) for condition, definitions in DEFINITIONS.items()),
+            *(slope_row(condition, from_12, **definitions) for condition, definitions in DEFINITIONS_FROM_12.items())]
 
 
-def load_rows(answers, first):
-    """Held-out accuracy with each load minus that of the first study's runs without any, in the splits of both.
+def at_equal_passes(results):
+    """A row for each run, as of why_base.measure_runs, when its lines were trained on as often as the largest base's.
 
-    answers: as load_numbers takes them. first: answers of read_study.
+    results: read_results. The accuracies are those of the evaluation that is nearest to this, and of single samples.
+    """
+    settings = {config: varied_settings(config) for config in results.config.unique()}
+    base = results.config.map({config: int(of['dataset'].split('_')[1]) for config, of in settings.items()})
+    wanted = ITERATIONS * (base / max(BASES)) ** 2  # a table has as many lines as its base squared, times a constant
+    return results.assign(
+        base=base, n_embd=results.config.map({config: int(of['n_embd']) for config, of in settings.items()}),
+        split=results.seed - FIRST_SEED,
+        **{'held-out accuracy': results.heldout_acc, 'accuracy on shuffled answers': results.seen_acc},
+    )[results.iter == (wanted / EVALUATED_EVERY).round() * EVALUATED_EVERY]
+
+
+def load_rows(measured, first):
+    """Rows of numbers.csv: held-out accuracy with each load minus that of the first study's runs without any.
+
+    The splits are those of both. measured: {sweep: why_load.measure_runs}, None for no runs. first: answers of
+    read_study, or None.
     """
     numbers = []
     for width in why_load.LOADS:
-        if answers[f'why_load_{width}'] is None:
+        runs = measured[f'why_load_{width}']
+        if runs is None or first is None:
             continue
-        runs, without = why_load.measure_runs(answers[f'why_load_{width}']), main_at(first, 20)
+        without = main_at(first, 20)
         without = without[(without.n_embd == width) & (without.when == 'last') & (without.group == 'held out')]
         none = without.groupby('split').right.mean()
         for kind in ('random', 'regular'):
@@ -76,34 +99,40 @@ def load_rows(answers, first):
     return numbers
 
 
-def expected_rows(runs, shuffled, answers):
-    """What experiment B lets expect of experiment C: the held-out accuracy in each base where as much is memorised.
+def expected_rows(measured):
+    """Rows of numbers.csv: what experiment B lets expect of experiment C, its held-out accuracy where as much is
+    memorised.
 
-    That is where models learn as large a fraction of the shuffled answers as with the load; interpolated linearly.
+    That is at the width at which models of a base learn as large a fraction of the shuffled answers as with the load.
     """
     numbers = []
     for width in why_load.LOADS:
-        if answers[f'why_load_{width}'] is None:
+        loads = measured[f'why_load_{width}']
+        if loads is None:
             continue
-        loads = why_load.measure_runs(answers[f'why_load_{width}'])
         learnt = loads.loc[loads.kind == 'shuffled', 'training accuracy, all lines'].mean()
         for base in BASES:
-            accuracy = why_base.table_of(runs, 'held-out accuracy', base)
-            memory = why_base.table_of(shuffled, 'accuracy on shuffled answers', base)
+            accuracy = why_base.table_of(measured['why_base'], 'held-out accuracy', base)
+            memory = why_base.table_of(measured['why_shuffled'], 'accuracy on shuffled answers', base)
             if len(accuracy) and len(memory):
-                expected = np.interp(learnt, memory.mean(axis=0), accuracy.mean(axis=0))
-                numbers.append(dict(experiment='C', name='held-out accuracy where as much is memorised (not planned)',
-                                    condition=f'base {base}, as with the load of width {width}', unit='%',
-                                    value=expected, n=len(accuracy)))
+                as_much = width_of_memory(why_base.WIDTHS, memory.mean(axis=0), learnt)
+                numbers.append(dict(experiment='C', name=WHERE, unit='%', n=len(accuracy),
+                                    condition=f'base {base}, as with the load of width {width}',
+                                    value=accuracy_at(as_much, why_base.WIDTHS, accuracy.mean(axis=0))))
     return numbers
 
 
-def unplanned_numbers(answers, first):
-    """The rows of numbers.csv that were not planned. answers: {sweep: read_runs}; first: answers of read_study,
-    which only experiment C needs.
+def unplanned_numbers(measured, results, first):
+    """The rows of numbers.csv that were not planned.
+
+    measured: {sweep: measure_runs} of experiments B and C; results: {sweep: read_results}; None for no runs. first: as
+    load_rows takes it.
     """
     numbers = []
-    if answers['why_base'] is not None and answers['why_shuffled'] is not None:
-        runs, shuffled = (why_base.measure_runs(answers[name]) for name in ('why_base', 'why_shuffled'))
-        numbers += slope_rows(runs, shuffled) + expected_rows(runs, shuffled, answers)
-    return numbers + load_rows(answers, first)
+    if measured['why_base'] is not None and measured['why_shuffled'] is not None:
+        numbers += slope_rows(measured['why_base'], measured['why_shuffled'])
+        if all(table is not None for table in results.values()):
+            curves = curves_of(*(at_equal_passes(results[name]) for name in ('why_base', 'why_shuffled')))
+            numbers.append(slope_row('at equal passes', curves))
+        numbers += expected_rows(measured)
+    return numbers + load_rows(measured, first)

@@ -71,14 +71,14 @@ def test_the_findings_are_in_the_numbers_of_the_study():
 def test_what_is_said_of_larger_tables_is_in_the_committed_numbers():
     numbers = pd.read_csv(REPO / 'results/why/numbers.csv').set_index(['name', 'condition', 'n_embd'])
     text = ' '.join(README.split())
-    found = re.search(r'Width 20 answers (\d+)% of the held-out questions in base 12 \(95% interval (\d+) to (\d+)\), '
-                      r'and (\d+)% in base 24 \((\d+) to (\d+)\)', text).groups()
+    found = re.search(r'It answers (\d+)% of the held-out questions in base 12 \(95% interval (\d+) to (\d+)\), '
+                      r'(\d+)% in base 24 \((\d+) to (\d+)\)', text).groups()
     rows = [numbers.loc['held-out accuracy', f'base {base}', 20] for base in (12, 24)]
     assert [int(x) for x in found] == [round(100 * x) for row in rows for x in (row.value, row.low, row.high)]
     load = numbers.loc['held-out accuracy', 'random', 20]
     value, low, high = (100 * x for x in (load.value, load.low, load.high))
-    assert f'did not help ({value:.1f}% right in base 10, {low:.1f} to {high:.1f})' in text
-    least = float(re.search(r'answers ([\d.]+)% or more of its training questions in both', text)[1])
+    assert f'in base 10, it answers {value:.1f}% ({low:.1f} to {high:.1f})' in text
+    least = float(re.search(r'and ([\d.]+)% or more of its training questions in both', text)[1])
     assert all(100 * numbers.loc['training accuracy', f'base {base}', 20].value >= least for base in (12, 24))
 
 

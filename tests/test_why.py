@@ -248,13 +248,25 @@ def test_experiment_b_has_no_interval_and_no_verdict_from_a_single_split_or_seed
 def test_a_base_a_split_or_a_seed_that_makes_the_slope_is_seen_by_leaving_it_out():
     falls = dict(zip(BASES, (18, 18, 18, 18, 30)))  # only the last base moves
     runs, shuffled = base_runs(falls), shuffled_runs(MEMORIES)
+    runs.loc[(runs.split == 5) & (runs.base == 16) & (runs.n_embd > 10), 'held-out accuracy'] = 0
     shuffled.loc[shuffled.split == 2, 'accuracy on shuffled answers'] *= 0.9
     rows = pd.DataFrame(why_unplanned.slope_rows(runs, shuffled)).set_index('condition').value
     assert rows['without base 24'] == pytest.approx(0, abs=0.05) and rows['without base 8'] > 0.5
     seeds = [rows[f'without seed {seed} of the shuffled answers'] for seed in range(4)]
     assert seeds[0] == seeds[1] == seeds[3] != seeds[2]
-    assert rows['without split 0'] == pytest.approx(rows['without split 7'])  # they are alike
+    assert rows['without split 0'] == pytest.approx(rows['without split 7']) != pytest.approx(rows['without split 5'])
     assert rows['fall to 40% right, bases 12 to 24'] == pytest.approx(rows['without base 8'])  # half of their maximum
+
+
+def test_at_equal_passes_a_small_table_is_read_earlier():
+    results = pd.DataFrame([dict(config=f'math_mini,n_embd=14,dataset=base_{base}_shuffled', seed=1339, iter=iteration,
+                                 heldout_acc=iteration / 1e6, seen_acc=iteration / 1e5)
+                            for base, iteration in product((8, 20, 24), range(0, 30_001, 1000))])
+    rows = why_unplanned.at_equal_passes(results)
+    assert rows[['base', 'n_embd', 'split']].to_numpy().tolist() == [[8, 14, 2], [20, 14, 2], [24, 14, 2]]
+    for column, once in (('held-out accuracy', 1e6), ('accuracy on shuffled answers', 1e5)):
+        # 96 and 600 training questions, and 864: 3,333 and 20,833 iterations
+        assert (once * rows[column]).tolist() == pytest.approx([3000, 21_000, 30_000])
 
 
 @pytest.mark.parametrize(('low', 'high', 'bases', 'verdict'), [
@@ -356,6 +368,14 @@ def load_answers(effect, learnt=0.5, fitted=1.0, splits=16, widths=(20, 28)):
     return answers
 
 
+def measured(answers):
+    return {sweep: None if table is None else why_load.measure_runs(table) for sweep, table in answers.items()}
+
+
+def load_numbers(answers):
+    return pd.DataFrame(why_load.load_numbers(measured(answers))).set_index('name')
+
+
 @pytest.mark.parametrize(('effect', 'learnt', 'fitted', 'verdict', 'competition'), [
     (0.3, 0.5, 1.0, why_load.CAUSES, why_load.NO_COMPETITION),
     (0.3, 0.5, 0.7, why_load.CAUSES, why_load.COMPETITION),
@@ -364,9 +384,9 @@ def load_answers(effect, learnt=0.5, fitted=1.0, splits=16, widths=(20, 28)):
     (0.0, 0.9, 1.0, why_load.UNDECIDED, why_load.NO_COMPETITION),  # the check does not hold
     (0.1, 0.5, 1.0, why_load.UNDECIDED, why_load.NO_COMPETITION)])
 def test_experiment_c_comes_out_each_way(effect, learnt, fitted, verdict, competition):
-    numbers = pd.DataFrame(why_load.load_numbers(load_answers(effect, learnt, fitted))).set_index('name')
+    numbers = load_numbers(load_answers(effect, learnt, fitted))
     assert numbers.verdict['verdict'] == verdict and numbers.verdict['competition'] == competition
-    assert (numbers.verdict['manipulation check'] == 'holds') == (learnt <= 0.8)
+    assert numbers.verdict['manipulation check'] == (why_load.HOLDS if learnt <= 0.8 else why_load.HOLDS_NOT)
     tests = numbers.loc['random minus regular, held-out accuracy']
     assert tests.value.tolist() == pytest.approx([effect] * 2) and tests.n.tolist() == [16, 16]
     if effect > 0:
@@ -383,20 +403,27 @@ def test_the_load_is_no_part_of_the_arithmetic():
 
 
 def test_a_load_is_compared_with_none_in_the_splits_that_have_both():
-    first = pd.DataFrame([dict(n_embd=width, split=split, when=when, right=when == 'last')
-                          for width, split, when in product((20, 28), range(8), ('last', 'best'))])
-    first = first.assign(study='main', share=20, group='held out')
-    rows = pd.DataFrame(why_unplanned.load_rows(load_answers(0.2, widths=(28,)), first)).set_index('condition')
+    wanted = dict(n_embd=28, when='last', study='main', share=20, group='held out')
+    decoys = [dict(n_embd=20), dict(when='best'), dict(study='orders'), dict(share=10), dict(group='seen')]
+    first = pd.DataFrame([dict(split=split, right=not decoy, **wanted | decoy)
+                          for split, decoy in product(range(8), [{}, *decoys])])
+    loads = measured(load_answers(0.2, widths=(28,)))
+    rows = pd.DataFrame(why_unplanned.load_rows(loads, first)).set_index('condition')
     assert rows.value.to_dict() == pytest.approx({'random load, width 28': -0.5, 'regular load, width 28': -0.7})
     assert (rows.n == 8).all()
+    assert why_unplanned.load_rows(loads, None) == []
 
 
 def test_what_experiment_b_lets_expect_is_its_accuracy_where_as_much_is_memorised():
     runs, shuffled = base_runs({8: 24.0}), shuffled_runs({8: 24.0})
-    answers = load_answers(0.2, learnt=0.8, widths=(20,))  # which width 24 of base 8 learns, too
-    row, = why_unplanned.expected_rows(runs, shuffled, answers)
+    tables = {'why_base': runs, 'why_shuffled': shuffled}
+    loads = measured(load_answers(0.2, learnt=0.8, widths=(20,)))  # which width 24 of base 8 learns, too
+    row, = why_unplanned.expected_rows(tables | loads)
     assert row['condition'] == 'base 8, as with the load of width 20'
     assert row['value'] == pytest.approx(0.4, abs=0.01)
+    easier = {'why_shuffled': shuffled.assign(**{'accuracy on shuffled answers': 0.9})}
+    row, = why_unplanned.expected_rows(tables | loads | easier)  # no width learns as little
+    assert np.isnan(row['value'])
 
 
 @pytest.mark.parametrize(('differences', 'highs', 'p_holm', 'check', 'verdict'), [
@@ -412,9 +439,26 @@ def test_the_rule_of_experiment_c(differences, highs, p_holm, check, verdict):
 
 
 def test_experiment_c_is_undecided_while_a_width_is_missing():
-    numbers = pd.DataFrame(why_load.load_numbers(load_answers(0.3, widths=(20,)))).set_index('name')
+    numbers = load_numbers(load_answers(0.3, widths=(20,)))
     assert numbers.verdict['verdict'] == why_load.UNDECIDED
-    assert why_load.load_numbers(load_answers(0.3, widths=())) == []
+    assert numbers.verdict[['manipulation check', 'competition']].tolist() == [why_load.MISSING] * 2
+    assert why_load.load_numbers(measured(load_answers(0.3, widths=()))) == []
+
+
+@pytest.mark.parametrize(('missing', 'check', 'competition'), [
+    ('shuffled', why_load.MISSING, why_load.NO_COMPETITION), ('regular', why_load.MISSING, why_load.NO_COMPETITION),
+    ('random', why_load.HOLDS, why_load.MISSING)])
+def test_experiment_c_says_what_it_lacks_while_a_kind_of_load_is_missing(missing, check, competition):
+    answers = load_answers(0.0)
+    answers['why_load_28'] = answers['why_load_28'][~answers['why_load_28'].dataset.str.contains(missing)]
+    verdicts = load_numbers(answers).verdict
+    assert verdicts['manipulation check'] == check and verdicts['competition'] == competition
+    assert verdicts['verdict'] == why_load.UNDECIDED
+
+
+def test_one_width_that_fails_the_check_is_enough_while_the_other_is_missing():
+    verdicts = load_numbers(load_answers(0.0, learnt=0.9, fitted=0.7, widths=(28,))).verdict
+    assert verdicts['manipulation check'] == why_load.HOLDS_NOT and verdicts['competition'] == why_load.COMPETITION
 
 
 # -----------------------------------------------------------------------------
@@ -485,6 +529,13 @@ def results(tmp_path_factory):
     write_sweep(folder, 'why_time', [(f'math_mini,n_embd={width},weight_decay={decay}', 1337 + split, when, answers_of(
         arithmetic, accuracy)) for width, decay, when, split in product((20, 28), (0, 0.1), why_time.READ, range(2))])
     return folder
+
+
+def test_the_loads_need_no_first_study(results, tmp_path):
+    shutil.copytree(results / 'why_load_20', tmp_path / 'why_load_20')
+    numbers = all_numbers({name: read_runs(tmp_path, name) for name in SWEEPS}, tmp_path)
+    assert 'random minus regular, held-out accuracy' in {*numbers.name}
+    assert not numbers.name.str.contains('without a load').any()
 
 
 @pytest.mark.slow
@@ -578,10 +629,11 @@ def test_the_page_has_the_committed_numbers():
     for row in loads[loads.name == 'held-out accuracy'].itertuples():
         assert f'{100 * row.value:.1f}% ({100 * row.low:.1f} to {100 * row.high:.1f})' in text
     expected = numbers[numbers.name == 'held-out accuracy where as much is memorised (not planned)']
-    expected = expected[~expected.condition.str.startswith('base 8')]
+    is_base_8 = expected.condition.str.startswith('base 8')
     for width in (20, 28):
-        values = 100 * expected[expected.condition.str.endswith(f'width {width}')].value
-        assert f'{values.min():.0f} to {values.max():.0f}%' in text
+        of_width = expected.condition.str.endswith(f'width {width}')
+        (base_8,), others = 100 * expected[of_width & is_base_8].value, 100 * expected[of_width & ~is_base_8].value
+        assert re.search(rf'{base_8:.0f}%[^.;]*{others.min():.0f} to {others.max():.0f}%', text)
     unplanned = numbers[numbers.name == 'slope (not planned)'].set_index('condition').value
     without = unplanned[unplanned.index.str.startswith('without')]
     assert f'is {without.min():.2f} to {without.max():.2f}' in text
