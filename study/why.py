@@ -49,7 +49,7 @@ def all_numbers(runs, folder):
     if runs['why_time'] is not None:
         numbers += time_numbers(runs['why_time'])
     results = {name: read_results(folder, name) for name in ('why_base', 'why_shuffled')}
-    numbers += unplanned_numbers(measured, results, first)
+    numbers += unplanned_numbers(measured, results, first, runs['why_time'])
     return pd.DataFrame(numbers, columns=COLUMNS)
 
 

@@ -1,11 +1,12 @@
 """
 What was looked for in the data of the second study (study/why.md) and not planned: more rows of numbers.csv.
 
-Does the slope of experiment B depend on one base, split or seed, or on how its two widths are defined? And what does a
-load of experiment C change, compared with no load?
+Does the slope of experiment B depend on one base, split or seed, on how its two widths are defined, or on passes? What
+does a load of experiment C change, compared with no load? And do runs of both studies with the same settings agree?
 """
 
 from functools import partial
+from itertools import product
 
 import numpy as np
 
@@ -78,25 +79,47 @@ def at_equal_passes(results):
     )[results.iter == (wanted / EVALUATED_EVERY).round() * EVALUATED_EVERY]
 
 
-def load_rows(measured, first):
-    """Rows of numbers.csv: held-out accuracy with each load minus that of the first study's runs without any.
+def without_load(first, time_runs):
+    """Held-out accuracy at widths 20 and 28 without a load, in the settings of experiment C after 30,000 iterations.
 
-    The splits are those of both. measured: {sweep: why_load.measure_runs}, None for no runs. first: answers of
-    read_study, or None.
+    Returns {where the runs are from: a Series over width and split}. first: answers of read_study; time_runs: of
+    experiment D's runs, of which those without weight decay are meant; None for no runs.
+    """
+    found = {}
+    if first is not None:
+        last = main_at(first, 20)
+        found['the first study'] = last[(last.when == 'last') & (last.group == 'held out')]
+    if time_runs is not None:
+        found['experiment D'] = time_runs[(time_runs.weight_decay == 0) & (time_runs.when == '30000')
+                                          & (time_runs.group == 'held out')]
+    return {source: answers.groupby(['n_embd', 'split']).right.mean() for source, answers in found.items()}
+
+
+def load_rows(measured, without):
+    """Rows of numbers.csv: held-out accuracy with each load minus that without any, in the splits of both.
+
+    measured: {sweep: why_load.measure_runs}, None for no runs. without: as without_load gives it.
     """
     numbers = []
-    for width in why_load.LOADS:
+    for (source, none), width in product(without.items(), why_load.LOADS):
         runs = measured[f'why_load_{width}']
-        if runs is None or first is None:
-            continue
-        without = main_at(first, 20)
-        without = without[(without.n_embd == width) & (without.when == 'last') & (without.group == 'held out')]
-        none = without.groupby('split').right.mean()
-        for kind in ('random', 'regular'):
-            difference = (runs[runs.kind == kind].set_index('split')['held-out accuracy'] - none).dropna()
-            numbers.append(mean_row('held-out accuracy minus that without a load (not planned)', difference,
-                                    experiment='C', condition=f'{kind} load, width {width}', unit='%'))
+        for kind in () if runs is None or width not in none.index else ('random', 'regular'):
+            difference = (runs[runs.kind == kind].set_index('split')['held-out accuracy'] - none[width]).dropna()
+            numbers.append(mean_row(f'held-out accuracy minus that without a load in {source} (not planned)',
+                                    difference, experiment='C', condition=f'{kind} load, width {width}', unit='%'))
     return numbers
+
+
+def repeated_rows(without):
+    """Rows of numbers.csv: experiment D's runs without weight decay at 30,000 iterations minus the first study's.
+
+    Their settings are the same, but the training step has been rewritten in between. without: as of without_load.
+    """
+    if len(without) < 2:
+        return []
+    difference = (without['experiment D'] - without['the first study']).dropna()
+    return [mean_row('held-out accuracy at 30,000 minus that of the first study (not planned)', values, experiment='D',
+                     condition=f'width {width}, decay 0', unit='%') for width, values in difference.groupby('n_embd')]
 
 
 def expected_rows(measured):
@@ -122,17 +145,17 @@ def expected_rows(measured):
     return numbers
 
 
-def unplanned_numbers(measured, results, first):
+def unplanned_numbers(measured, results, first, time_runs):
     """The rows of numbers.csv that were not planned.
 
-    measured: {sweep: measure_runs} of experiments B and C; results: {sweep: read_results}; None for no runs. first: as
-    load_rows takes it.
+    measured: {sweep: measure_runs} of experiments B and C; results: {sweep: read_results}; None for no runs. first,
+    time_runs: as without_load takes them.
     """
-    numbers = []
+    numbers, without = [], without_load(first, time_runs)
     if measured['why_base'] is not None and measured['why_shuffled'] is not None:
         numbers += slope_rows(measured['why_base'], measured['why_shuffled'])
         if all(table is not None for table in results.values()):
             curves = curves_of(*(at_equal_passes(results[name]) for name in ('why_base', 'why_shuffled')))
             numbers.append(slope_row('at equal passes', curves))
         numbers += expected_rows(measured)
-    return numbers + load_rows(measured, first)
+    return numbers + load_rows(measured, without) + repeated_rows(without)

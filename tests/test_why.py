@@ -402,16 +402,32 @@ def test_the_load_is_no_part_of_the_arithmetic():
     assert run['held-out accuracy'] == 0.5 and run['training accuracy, all lines'] == 160 / 360
 
 
-def test_a_load_is_compared_with_none_in_the_splits_that_have_both():
+def test_a_load_is_compared_with_no_load_in_the_splits_that_have_both():
     wanted = dict(n_embd=28, when='last', study='main', share=20, group='held out')
     decoys = [dict(n_embd=20), dict(when='best'), dict(study='orders'), dict(share=10), dict(group='seen')]
     first = pd.DataFrame([dict(split=split, right=not decoy, **wanted | decoy)
                           for split, decoy in product(range(8), [{}, *decoys])])
     loads = measured(load_answers(0.2, widths=(28,)))
-    rows = pd.DataFrame(why_unplanned.load_rows(loads, first)).set_index('condition')
-    assert rows.value.to_dict() == pytest.approx({'random load, width 28': -0.5, 'regular load, width 28': -0.7})
-    assert (rows.n == 8).all()
-    assert why_unplanned.load_rows(loads, None) == []
+    time_runs = time_answers(lambda width, decay: 0.3, splits=4)  # 20% are right at 30,000
+    time_runs.loc[time_runs.weight_decay != 0, 'right'] = True
+    without = why_unplanned.without_load(first, time_runs)
+    rows = pd.DataFrame(why_unplanned.load_rows(loads, without)).set_index('condition')
+    for source, splits, (random, regular) in (('the first study', 8, (-0.5, -0.7)), ('experiment D', 4, (0.3, 0.1))):
+        those = rows[rows.name == f'held-out accuracy minus that without a load in {source} (not planned)']
+        wanted = {'random load, width 28': random, 'regular load, width 28': regular}
+        assert those.value.to_dict() == pytest.approx(wanted)
+        assert (those.n == splits).all()
+    assert why_unplanned.load_rows(loads, why_unplanned.without_load(None, None)) == []
+
+
+def test_runs_of_both_studies_with_the_same_settings_are_compared_split_by_split():
+    first = pd.DataFrame([dict(n_embd=width, split=split, when='last', study='main', share=20, group='held out',
+                               right=width == 28) for width, split in product((14, 20, 28), range(8))])
+    time_runs = time_answers(lambda width, decay: 0.3, splits=4)
+    rows = why_unplanned.repeated_rows(why_unplanned.without_load(first, time_runs))
+    assert [(row['condition'], row['n']) for row in rows] == [('width 20, decay 0', 4), ('width 28, decay 0', 4)]
+    assert [row['value'] for row in rows] == pytest.approx([0.2, -0.8])
+    assert why_unplanned.repeated_rows(why_unplanned.without_load(first, None)) == []
 
 
 def test_what_experiment_b_lets_expect_is_its_accuracy_where_as_much_is_memorised():
