@@ -5,10 +5,10 @@ $ python study/why.py
 $ python study/why.py results --markdown
 
 Reads results/why_order, why_base, why_shuffled, why_fewer_passes, why_more_passes, why_load_20, why_load_28 and
-why_time, as study/why.sh writes them, and results/study, with which experiment A is compared, and C if it is there.
-Writes numbers.csv, a figure for each experiment and tables.png into results/why. --markdown only prints
+why_time, as study/why.sh writes them, and results/study, with which experiment A is compared, and C and D if it is
+there. Writes numbers.csv, a figure for each experiment and tables.png into results/why. --markdown only prints
 study/why_tables.md, from numbers.csv. Runs may be missing: it says how many are there, a mean is over those that are
-there, and what pairs splits or needs all widths is over complete splits.
+there, what pairs splits or needs all widths is over complete splits, and no verdict is drawn.
 """
 
 import sys
@@ -17,7 +17,7 @@ from pathlib import Path
 REPO = Path(__file__).absolute().parents[1]
 sys.path.insert(0, str(REPO))
 from common.arguments import argument_parser
-from common.errors import UserError, explained, report_errors
+from common.errors import UserError, explained, report_errors, say
 
 if __name__ == '__main__':
     report_errors()  # before the imports that fail without the environment
@@ -38,10 +38,16 @@ MEASURE |= dict.fromkeys(['why_load_20', 'why_load_28'], why_load.measure_runs)
 
 
 def all_numbers(runs, folder):
-    """numbers.csv as a DataFrame. runs: {sweep: read_runs}. folder: the one that holds the results of both studies."""
+    """numbers.csv as a DataFrame, without the verdicts of experiments that lack runs.
+
+    runs: {sweep: read_runs}. folder: the one that holds the results of both studies.
+    """
     numbers, first = counts(runs), None
+    missing = {row['experiment'] for row in numbers if row['value'] < row['n']}
     if runs['why_order'] is not None or (folder / 'study').exists():
         first, _ = read_study(folder / 'study')
+    else:
+        say(f"{folder}/study is not there, so experiments C and D are not compared with the first study")
     if runs['why_order'] is not None:
         numbers += order_numbers(runs['why_order'], first)
     measured = {name: None if runs[name] is None else measure(runs[name]) for name, measure in MEASURE.items()}
@@ -50,7 +56,8 @@ def all_numbers(runs, folder):
         numbers += time_numbers(runs['why_time'])
     results = {name: read_results(folder, name) for name in ('why_base', 'why_shuffled')}
     numbers += unplanned_numbers(measured, results, first, runs['why_time'])
-    return pd.DataFrame(numbers, columns=COLUMNS)
+    numbers = pd.DataFrame(numbers, columns=COLUMNS)
+    return numbers[numbers.verdict.isna() | ~numbers.experiment.isin(missing)].reset_index(drop=True)
 
 
 if __name__ == '__main__':

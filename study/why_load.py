@@ -12,7 +12,7 @@ from study.runs import add_numbers
 LOADS = {20: 200, 28: 400}  # width to lines of load
 EFFECT, NO_EFFECT, LEVEL = 0.15, 0.1, 0.05
 MOST_LEARNT, FITTED = 0.8, 0.99  # what the manipulation check asks of the shuffled and the regular runs
-HOLDS, HOLDS_NOT, MISSING = 'holds', 'does not hold', 'runs are missing'
+HOLDS, HOLDS_NOT = 'holds', 'does not hold'
 CAUSES, REFUTED, UNDECIDED = 'capacity causes the fall', 'refuted in this form', 'undecided'
 COMPETITION = 'competition: with the random load the arithmetic training questions are not fitted'
 NO_COMPETITION = 'no competition: the arithmetic training questions are fitted with the random load, too'
@@ -42,21 +42,9 @@ def measure_runs(answers):
 
 def decide(differences, highs, p_holm, check):
     """The verdict of the plan. All but check are lists, one of each width; check: whether the manipulation worked."""
-    if len(differences) < len(LOADS) or not np.isfinite([*differences, *highs, *p_holm]).all():
-        return UNDECIDED
     if all(round(value, 9) >= EFFECT for value in differences) and all(p < LEVEL for p in p_holm):
         return CAUSES
     return REFUTED if check and all(round(high, 9) < NO_EFFECT for high in highs) else UNDECIDED
-
-
-def at_least(value, limit):
-    """Whether a mean reaches a limit, None if it is NaN because its runs are missing."""
-    return None if np.isnan(value) else bool(value >= limit)
-
-
-def of_all(checks, yes, no):
-    """What at_least says of the means of both widths: `no` if one does not reach its limit, else MISSING if one is."""
-    return no if False in checks else MISSING if None in checks else yes
 
 
 def load_numbers(measured):
@@ -65,8 +53,6 @@ def load_numbers(measured):
     for width in LOADS:
         runs = measured[f'why_load_{width}']
         if runs is None:
-            checks.append(None)
-            fitted.append(None)
             continue
         numbers += [mean_row(name, values.dropna(), experiment='C', condition=kind, n_embd=width, unit='%')
                     for name in runs.columns[2:] for kind, values in runs.groupby('kind')[name] if values.notna().any()]
@@ -75,14 +61,13 @@ def load_numbers(measured):
         tests.append(mean_row('random minus regular, held-out accuracy', difference, experiment='C', unit='%',
                               condition=f'width {width}', p=sign_flips(difference, 'greater'),
                               test='sign flips, one-sided'))
-        checks += [at_least(-by_kind['shuffled']['training accuracy, all lines'].mean(), -MOST_LEARNT),
-                   at_least(by_kind['regular']['training accuracy, arithmetic'].mean(), FITTED)]
-        fitted.append(at_least(by_kind['random']['training accuracy, arithmetic'].mean(), FITTED))
+        checks.append(by_kind['shuffled']['training accuracy, all lines'].mean() <= MOST_LEARNT
+                      and by_kind['regular']['training accuracy, arithmetic'].mean() >= FITTED)
+        fitted.append(by_kind['random']['training accuracy, arithmetic'].mean() >= FITTED)
     if not tests:
         return []
     tests = family(tests)
-    check = of_all(checks, HOLDS, HOLDS_NOT)
-    verdict = decide(*([test[key] for test in tests] for key in ('value', 'high', 'p_holm')), check == HOLDS)
-    verdicts = {'verdict': verdict, 'manipulation check': check,
-                'competition': of_all(fitted, NO_COMPETITION, COMPETITION)}
+    verdict = decide(*([test[key] for test in tests] for key in ('value', 'high', 'p_holm')), all(checks))
+    verdicts = {'verdict': verdict, 'manipulation check': HOLDS if all(checks) else HOLDS_NOT,
+                'competition': NO_COMPETITION if all(fitted) else COMPETITION}
     return [*(dict(experiment='C', name=name, verdict=text) for name, text in verdicts.items()), *tests, *numbers]

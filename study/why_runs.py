@@ -47,22 +47,28 @@ def read_runs(folder, name):
     if ends != [sweep.iters]:
         raise UserError(f"the runs in {path} end at {ends}, not at {sweep.iters}: write it with summarize.py --output "
                         "when they are finished")
+    return with_settings(answers, path, sweep)
+
+
+def with_settings(table, path, sweep):
+    """A table of runs with the columns n_embd, dataset, weight_decay and split, from its columns config and seed."""
     with explained(f"{path} holds a run that is not of the plan ({{}}): write it again with study/why.sh save"):
         settings = {config: {'weight_decay': '0', **sweep.settings, **varied_settings(config)}
-                    for config in answers.config.unique()}
-        columns = {key: [settings[config][key] for config in answers.config]
+                    for config in table.config.unique()}
+        columns = {key: [settings[config][key] for config in table.config]
                    for key in ('n_embd', 'dataset', 'weight_decay')}
-        return answers.assign(split=answers.seed.astype(int) - FIRST_SEED, **columns).astype(
+        return table.assign(split=table.seed.astype(int) - FIRST_SEED, **columns).astype(
             {'n_embd': int, 'weight_decay': float})
 
 
 def read_results(folder, name):
-    """The rows of the results.csv of a sweep's runs, with config and seed: a DataFrame, None if there are none."""
-    path = Path(folder) / name / 'results.csv.gz'
+    """The rows of the results.csv of a sweep's runs, with the columns that read_runs adds; None for no runs."""
+    path = Path(folder) / name
     if not path.exists():
         return None
-    with explained(f"{path} cannot be read ({{}}): write it again with study/why.sh save"):
-        return pd.read_csv(path)
+    with explained(f"{path}/results.csv.gz cannot be read ({{}}): write it again with study/why.sh save"):
+        results = pd.read_csv(path / 'results.csv.gz')[['config', 'seed', 'iter', 'heldout_acc', 'seen_acc']]
+    return with_settings(results, path, SWEEPS[name])
 
 
 def counts(runs):

@@ -12,8 +12,9 @@ HEAD = """# Tables of the second study
 
 `python study/why.py --markdown` prints this file from [numbers.csv](../results/why/numbers.csv); [the page](why.md)
 says what the words mean. A cell is the mean over splits or seeds with its 95% interval, in per cent unless stated
-otherwise; *n* is the number of splits or seeds. *Answers dealt anew* is a baseline: how many predictions would be off
-by one, or right or off by one, if each had been given to another held-out question of the operation.
+otherwise; *n* is the number of splits or seeds (of a slope, of bases). *Answers dealt anew* is a baseline: how many
+predictions would be off by one, or right or off by one, if each had been given to another held-out question of the
+operation.
 """
 SCALES = {'%': (100, 1), 'width': (1, 1), 'slope': (1, 2), 'rank correlation': (1, 2)}  # unit to factor and decimals
 
@@ -55,13 +56,13 @@ def counted(numbers):
 
 
 def tables_of(experiment, numbers):
-    """All of one experiment, beginning with its verdicts."""
+    """All of one experiment, beginning with its verdicts, if it is whole."""
     counts, verdicts = numbers[numbers.name == 'runs'], numbers[numbers.verdict.notna()]
     measures = numbers[(numbers.name != 'runs') & numbers.verdict.isna()]
     text = f'\n## Experiment {experiment}: {EXPERIMENTS[experiment]}\n\n' + ''.join(
         f'- {row.condition}: {row.value:.0f} of {row.n:.0f} runs\n' for row in counts.itertuples())
-    so_far = ', if it were drawn while runs are missing' if (counts.value < counts.n).any() else ''
-    text += ''.join(f'- **{row.name}**{so_far}: {row.verdict}\n' for row in verdicts.itertuples())
+    text += ''.join(f'- **{row.name}**: {row.verdict}\n' for row in verdicts.itertuples())
+    text += '- no verdict is drawn while runs are missing\n' if (counts.value < counts.n).any() else ''
     others, by_width = measures[measures.n_embd.isna()], measures[measures.n_embd.notna()]
     text += other_table(others) if len(others) else ''
     return text + ''.join(width_table(name, table) for name, table in by_width.groupby('name', sort=False))

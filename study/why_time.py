@@ -4,21 +4,17 @@ Experiment D of study/why.md: time and decay. Does held-out accuracy rise if tra
 
 from itertools import product
 
-import numpy as np
-
 from study.inference import family, mean_row, sign_flips
 
 READ = {'30000': 30_000, '100000': 100_000, 'last': 300_000}  # the evaluations that are read
 WIDTHS, DECAYS = (20, 28), (0.0, 0.1, 1.0)
 EFFECT, LEVEL = 0.15, 0.05
-FOUND, NOT_FOUND, UNDECIDED = 'delayed generalisation', 'ten times as long does not help', 'undecided: runs are missing'
+FOUND, NOT_FOUND = 'delayed generalisation', 'ten times as long does not help'
 
 
 def decide(gains, p_holm):
     """The verdict of the plan, from the gains of the six conditions and their corrected p-values."""
-    if any(round(gain, 9) >= EFFECT and p < LEVEL for gain, p in zip(gains, p_holm)):
-        return FOUND
-    return NOT_FOUND if len(gains) == len(WIDTHS) * len(DECAYS) and np.isfinite([*gains, *p_holm]).all() else UNDECIDED
+    return FOUND if any(round(gain, 9) >= EFFECT and p < LEVEL for gain, p in zip(gains, p_holm)) else NOT_FOUND
 
 
 def accuracies(answers, width, decay, when, group='held out'):

@@ -9,15 +9,16 @@ from functools import partial
 from itertools import product
 
 import numpy as np
+import pandas as pd
 
 from study import why_base, why_load
 from study.curves import accuracy_at, width_of_fall, width_of_memory
 from study.datasets import BASES
 from study.families import main_at
 from study.inference import mean_row
-from study.runs import FIRST_SEED, varied_settings
+from study.why_runs import SWEEPS
+from study.why_time import accuracies
 
-ITERATIONS, EVALUATED_EVERY = 30_000, 1_000  # of the runs of experiment B
 WHERE = 'held-out accuracy where as much is memorised (not planned)'
 
 
@@ -55,44 +56,58 @@ def slope_rows(runs, shuffled):
     """Rows of numbers.csv: the slope without each base, split and seed, and with other definitions of its widths."""
     whole, smallest = curves_of(runs, shuffled), min(BASES)
     from_12 = curves_of(runs[runs.base > smallest], shuffled[shuffled.base > smallest])
-    without = {f'without base {base}': (runs[runs.base != base], shuffled) for base in BASES}
-    without |= {f'without split {split}': (runs[runs.split != split], shuffled) for split in sorted({*runs.split})}
-    without |= {f'without seed {seed} of the shuffled answers': (runs, shuffled[shuffled.split != seed])
+    parts = {f'without base {base}': (runs[runs.base != base], shuffled) for base in BASES}
+    parts |= {f'without split {split}': (runs[runs.split != split], shuffled) for split in sorted({*runs.split})}
+    parts |= {f'without seed {seed} of the shuffled answers': (runs, shuffled[shuffled.split != seed])
                 for seed in sorted({*shuffled.split})}
-    return [*(slope_row(condition, curves_of(*tables)) for condition, tables in without.items()),
+    return [*(slope_row(condition, curves_of(*tables)) for condition, tables in parts.items()),
             *(slope_row(condition, whole, **definitions) for condition, definitions in DEFINITIONS.items()),
             *(slope_row(condition, from_12, **definitions) for condition, definitions in DEFINITIONS_FROM_12.items())]
 
 
 def at_equal_passes(results):
-    """A row for each run, as of why_base.measure_runs, when its lines were trained on as often as the largest base's.
+    """When the lines of a run have been trained on as often as those of the largest base in the end: its accuracies.
 
-    results: read_results. The accuracies are those of the evaluation that is nearest to this, and of single samples.
+    results: read_results. Returns a row for each run, with the columns base, n_embd, split and those two measures of
+    why_base.measure_runs of which slopes are made; here, they are the fractions of samples that are right,
+    interpolated linearly between evaluations.
     """
-    settings = {config: varied_settings(config) for config in results.config.unique()}
-    base = results.config.map({config: int(of['dataset'].split('_')[1]) for config, of in settings.items()})
-    wanted = ITERATIONS * (base / max(BASES)) ** 2  # a table has as many lines as its base squared, times a constant
-    return results.assign(
-        base=base, n_embd=results.config.map({config: int(of['n_embd']) for config, of in settings.items()}),
-        split=results.seed - FIRST_SEED,
-        **{'held-out accuracy': results.heldout_acc, 'accuracy on shuffled answers': results.seen_acc},
-    )[results.iter == (wanted / EVALUATED_EVERY).round() * EVALUATED_EVERY]
+    rows = []
+    for (dataset, n_embd, split), run in results.groupby(['dataset', 'n_embd', 'split']):
+        base = int(dataset.split('_')[1])
+        iters = SWEEPS['why_base'].iters * (base / max(BASES)) ** 2  # a table has its base squared times as many lines
+        rows.append(dict(base=base, n_embd=n_embd, split=split) | {
+            measure: np.interp(iters, run.iter, run[column]) for measure, column in (
+                ('held-out accuracy', 'heldout_acc'), ('accuracy on shuffled answers', 'seen_acc'))})
+    return pd.DataFrame(rows)
+
+
+def equal_passes_rows(results):
+    """Rows of numbers.csv: the slope at equal passes, and the maximum over the widths there. results: {sweep: rows}."""
+    runs, shuffled = (at_equal_passes(results[name]) for name in ('why_base', 'why_shuffled'))
+    curves = curves_of(runs, shuffled)
+    return [slope_row('at equal passes', curves),
+            *(why_base.percentile_row('maximum over the widths at equal passes (not planned)', curve.max(axis=1),
+                                      condition=f'base {base}', unit='%',
+                                      n=len(why_base.table_of(runs, 'held-out accuracy', base)))
+              for base, curve in curves[0].items())]
 
 
 def without_load(first, time_runs):
-    """Held-out accuracy at widths 20 and 28 without a load, in the settings of experiment C after 30,000 iterations.
+    """Held-out accuracy after 30,000 iterations without a load, of experiment C's split and otherwise its settings.
 
     Returns {where the runs are from: a Series over width and split}. first: answers of read_study; time_runs: of
     experiment D's runs, of which those without weight decay are meant; None for no runs.
     """
-    found = {}
+    sources = {}
     if first is not None:
         last = main_at(first, 20)
-        found['the first study'] = last[(last.when == 'last') & (last.group == 'held out')]
+        last = last[(last.when == 'last') & (last.group == 'held out')]
+        sources['the first study'] = last.groupby(['n_embd', 'split']).right.mean()
     if time_runs is not None:
-        found['experiment D'] = time_runs[(time_runs.weight_decay == 0) & (time_runs.when == '30000')
-                                          & (time_runs.group == 'held out')]
-    return {source: answers.groupby(['n_embd', 'split']).right.mean() for source, answers in found.items()}
+        by_width = {width: accuracies(time_runs, width, 0, '30000') for width in why_load.LOADS}
+        sources['experiment D'] = pd.concat(by_width, names=['n_embd'])
+    return sources
 
 
 def load_rows(measured, without):
@@ -101,10 +116,11 @@ def load_rows(measured, without):
     measured: {sweep: why_load.measure_runs}, None for no runs. without: as without_load gives it.
     """
     numbers = []
-    for (source, none), width in product(without.items(), why_load.LOADS):
+    for (source, none_of_all), width in product(without.items(), why_load.LOADS):
         runs = measured[f'why_load_{width}']
-        for kind in () if runs is None or width not in none.index else ('random', 'regular'):
-            difference = (runs[runs.kind == kind].set_index('split')['held-out accuracy'] - none[width]).dropna()
+        none = none_of_all[none_of_all.index.get_level_values('n_embd') == width].droplevel('n_embd')
+        for kind in () if runs is None else ('random', 'regular'):
+            difference = (runs[runs.kind == kind].set_index('split')['held-out accuracy'] - none).dropna()
             numbers.append(mean_row(f'held-out accuracy minus that without a load in {source} (not planned)',
                                     difference, experiment='C', condition=f'{kind} load, width {width}', unit='%'))
     return numbers
@@ -115,7 +131,7 @@ def repeated_rows(without):
 
     Their settings are the same, but the training step has been rewritten in between. without: as of without_load.
     """
-    if len(without) < 2:
+    if not {'experiment D', 'the first study'} <= without.keys():
         return []
     difference = (without['experiment D'] - without['the first study']).dropna()
     return [mean_row('held-out accuracy at 30,000 minus that of the first study (not planned)', values, experiment='D',
@@ -154,8 +170,6 @@ def unplanned_numbers(measured, results, first, time_runs):
     numbers, without = [], without_load(first, time_runs)
     if measured['why_base'] is not None and measured['why_shuffled'] is not None:
         numbers += slope_rows(measured['why_base'], measured['why_shuffled'])
-        if all(table is not None for table in results.values()):
-            curves = curves_of(*(at_equal_passes(results[name]) for name in ('why_base', 'why_shuffled')))
-            numbers.append(slope_row('at equal passes', curves))
+        numbers += equal_passes_rows(results)
         numbers += expected_rows(measured)
     return numbers + load_rows(measured, without) + repeated_rows(without)
