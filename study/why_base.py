@@ -33,9 +33,9 @@ def add_letter_numbers(answers):
     base = answers.dataset.str.extract(r'^base_(\d+)')[0].astype(int)
     numbers = {}
     for column in ('answer', 'said'):
-        pairs = {*zip(answers[column].str.strip(), base)}
-        known = {pair: from_letters(*pair) for pair in pairs}
-        numbers[column] = np.array([known[pair] for pair in zip(answers[column].str.strip(), base)])
+        pairs = [*zip(answers[column].str.partition('\n')[0].str.strip(), base)]  # a newline ends an answer, too
+        known = {pair: from_letters(*pair) for pair in {*pairs}}
+        numbers[column] = np.array([known[pair] for pair in pairs])
     return answers.assign(base=base, right_number=numbers['answer'], error=numbers['said'] - numbers['answer'])
 
 

@@ -314,7 +314,7 @@ def test_letters_are_the_numbers_that_the_datasets_wrote():
 def test_errors_of_letters_are_those_of_their_numbers():
     table = add_dataset(base_questions(8, [(1, 2)]), 8)
     table.loc[table.prompt == '<b+c=', 'said'] = 'e'  # 1 + 2 is 4
-    table.loc[table.prompt == '<b-c=', 'said'] = 'b'  # 1 - 2 is 1
+    table.loc[table.prompt == '<b-c=', 'said'] = 'b\n<h+h'  # 1 - 2 is 1, and a newline ends an answer
     table = why_base.add_letter_numbers(table)
     assert table.error[table.prompt == '<b+c='].tolist() == [1] and table.error[table.prompt == '<b-c='].tolist() == [2]
     run = why_base.measure_run(table.assign(right=table.error == 0))
