@@ -116,9 +116,8 @@ from fused.fused_step import load_fused_step
 
 def draw_starts(n_tokens, iter_num, rank=0, world_size=1):
     """Where a process's windows of an iteration begin. Only seed and iteration decide, so no random state is kept."""
-    n_windows = gradient_accumulation_steps * batch_size
-    starts = np.random.default_rng([seed, iter_num]).integers(n_tokens - block_size, size=n_windows)
-    return starts.reshape(world_size, -1)[rank]
+    n_windows, rng = gradient_accumulation_steps * batch_size, np.random.default_rng([seed, iter_num])
+    return rng.integers(n_tokens - block_size, size=n_windows).reshape(world_size, -1)[rank]
 
 
 def get_batch(ids, starts):
@@ -272,7 +271,7 @@ if __name__ == '__main__':
         return row
 
     # training loop
-    loss = None
+    loss, ahead = None, {}
     try:
         while True:
             on_beat = iter_num % eval_interval == 0 or (full_eval and iter_num % full_eval_interval == 0)
@@ -288,11 +287,12 @@ if __name__ == '__main__':
             # forward and backward: afterwards every p.grad is the gradient of the batch's mean loss
             if dropout > 0.0:
                 torch.manual_seed(int(np.random.SeedSequence([seed, rank, iter_num]).generate_state(1)[0]))
-            starts = draw_starts(len(train_ids), iter_num, rank, world_size)
+            if iter_num not in ahead:  # several at once, because a step pushes what this needs out of the cache
+                ahead = {i: draw_starts(len(train_ids), i, rank, world_size) for i in range(iter_num, iter_num + 16)}
             if fused_step:
-                loss = fused_step.gradients(train_ids, starts)
+                loss = fused_step.gradients(train_ids, ahead[iter_num])
             else:
-                loss = forward_backward(model, get_batch(train_ids, starts).to(device), micro_steps, autocast)
+                loss = forward_backward(model, get_batch(train_ids, ahead[iter_num]).to(device), micro_steps, autocast)
             if ddp:
                 all_reduce_gradients(params, world_size)
 

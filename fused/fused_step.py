@@ -69,6 +69,15 @@ def sort_windows(text, size):
     return first_starts.astype(np.int64), ranks.astype(np.int64)
 
 
+def count_windows(ranks, n):
+    """Which of the n windows of a text a batch has, in order, and how often. ranks: of its windows, int64."""
+    if n > 16 * len(ranks):  # so many that to go through all of them would take longer than to sort the batch
+        return np.unique(ranks, return_counts=True)
+    counts = np.bincount(ranks)
+    different = counts.nonzero()[0]
+    return different, counts[different]
+
+
 def read_text(ids, config):
     """A checked copy of a text, as int64, and what sort_windows makes of its windows, which have their targets."""
     text = np.array(np.asarray(ids))
@@ -138,7 +147,7 @@ class FusedStep:
             raise ValueError("starts must be an int64 vector that is not empty")
         if starts.min() < 0 or starts.max() >= len(ranks):
             raise ValueError(f"windows must lie in the text, but they start at {starts.min()} to {starts.max()}")
-        different, counts = np.unique(ranks[starts], return_counts=True)
+        different, counts = count_windows(ranks[starts], len(first_starts))
         windows, weights = first_starts[different], (counts / len(starts)).astype(np.float32)
         for p in self.params:
             if p.grad is None:

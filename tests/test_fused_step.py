@@ -20,7 +20,7 @@ from common.checkpoint import load_model
 from common.questions import arithmetic_questions, arithmetic_text
 from fused import compile_cpp
 from fused.compile_cpp import build
-from fused.fused_step import FusedStep, load_fused_step, sort_windows, supports
+from fused.fused_step import FusedStep, count_windows, load_fused_step, sort_windows, supports
 from model import GPT, GPTConfig
 
 EPS = float(np.finfo(np.float32).eps)  # how much a float can change by rounding, relative to itself
@@ -259,6 +259,14 @@ def test_a_text_that_is_too_long_to_be_sorted_gives_the_same_gradients(monkeypat
     model, ids, starts = make()
     assert [list(places) for places in sort_windows(ids.numpy(), 10)] == [list(range(491))] * 2
     assert_exact_but_for_rounding(model, ids, starts)
+
+
+@pytest.mark.parametrize('n', [5, 40, 641, 10_000])  # few windows in the text, and many
+def test_windows_are_counted_alike_in_short_and_in_long_texts(n):
+    ranks = np.random.default_rng(0).integers(n, size=40)
+    different, counts = count_windows(ranks, n)
+    assert different.tolist() == sorted({*ranks.tolist()})
+    assert counts.tolist() == [ranks.tolist().count(rank) for rank in different]
 
 
 @pytest.mark.parametrize('n_layer', [1, 2])
