@@ -121,10 +121,21 @@ def bootstrapped_curves(runs, measure, seed):
             for base, table in tables.items() if len(table)}
 
 
+def curves_of(runs, shuffled, ending=''):
+    """The bootstrapped curves of held-out accuracy and of accuracy on shuffled answers."""
+    return (bootstrapped_curves(runs, f'held-out accuracy{ending}', 0),
+            bootstrapped_curves(shuffled, f'accuracy on shuffled answers{ending}', 1))
+
+
+def maximum_rows(name, runs, curves, ending=''):
+    """Rows of numbers.csv: the maximum over the widths of held-out accuracy in each base. curves: those of the runs."""
+    return [percentile_row(name, curve.max(axis=1), condition=f'base {base}', unit='%',
+                           n=len(table_of(runs, f'held-out accuracy{ending}', base))) for base, curve in curves.items()]
+
+
 def primary(runs, shuffled, ending=''):
     """The widths of the fall and of memory of each base, the slope and the verdict: rows of numbers.csv."""
-    accuracy = bootstrapped_curves(runs, f'held-out accuracy{ending}', 0)
-    memory = bootstrapped_curves(shuffled, f'accuracy on shuffled answers{ending}', 1)
+    accuracy, memory = curves_of(runs, shuffled, ending)
     falls = {base: width_of_fall(WIDTHS, curve) for base, curve in accuracy.items()}
     memories = {base: width_of_memory(WIDTHS, curve) for base, curve in memory.items()}
     numbers = [percentile_row(name + ending, values, condition=f'base {base}', unit='width',
@@ -133,9 +144,7 @@ def primary(runs, shuffled, ending=''):
                    ('width of the fall', falls, (runs, f'held-out accuracy{ending}')),
                    ('width of memory', memories, (shuffled, f'accuracy on shuffled answers{ending}')))
                for base, values in widths.items()]
-    numbers += [percentile_row(f'maximum over the widths{ending}', curve.max(axis=1), condition=f'base {base}',
-                               unit='%', n=len(table_of(runs, f'held-out accuracy{ending}', base)))
-                for base, curve in accuracy.items()]
+    numbers += maximum_rows(f'maximum over the widths{ending}', runs, accuracy, ending)
     values, bases = slope_of(falls, memories)
     if len(values) == 1:
         return [dict(experiment='B', name=f'verdict{ending}', verdict=UNDECIDED), *numbers]

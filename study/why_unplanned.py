@@ -19,9 +19,6 @@ from study.inference import mean_row
 from study.why_runs import SWEEPS
 from study.why_time import accuracies
 
-WHERE = 'held-out accuracy where as much is memorised (not planned)'
-
-
 def fall_to(level, widths, curves):
     """Where held-out accuracy comes down to a level, instead of a fraction of its maximum: a width for each curve."""
     maximum = np.max(curves, axis=-1)
@@ -37,14 +34,8 @@ DEFINITIONS_FROM_12 = {f'fall to {percent}% right, bases 12 to 24': dict(fall=pa
                        for percent in (20, 30, 40, 50)}  # base 8 never has more than 27%
 
 
-def curves_of(runs, shuffled):
-    """The bootstrapped curves of both. runs, shuffled: as why_base.measure_runs gives them."""
-    return (why_base.bootstrapped_curves(runs, 'held-out accuracy', 0),
-            why_base.bootstrapped_curves(shuffled, 'accuracy on shuffled answers', 1))
-
-
 def slope_row(condition, curves, fall=width_of_fall, memorised=width_of_memory):
-    """The row of numbers.csv of the slope of some curves. fall, memorised: how their two widths are defined."""
+    """The row of numbers.csv of a slope. curves: of why_base.curves_of; fall, memorised: how the widths are defined."""
     widths = ({base: width(why_base.WIDTHS, curve) for base, curve in of_bases.items()}
               for width, of_bases in zip((fall, memorised), curves))
     values, bases = why_base.slope_of(*widths)
@@ -54,13 +45,13 @@ def slope_row(condition, curves, fall=width_of_fall, memorised=width_of_memory):
 
 def slope_rows(runs, shuffled):
     """Rows of numbers.csv: the slope without each base, split and seed, and with other definitions of its widths."""
-    whole, smallest = curves_of(runs, shuffled), min(BASES)
-    from_12 = curves_of(runs[runs.base > smallest], shuffled[shuffled.base > smallest])
+    whole, smallest = why_base.curves_of(runs, shuffled), min(BASES)
+    from_12 = why_base.curves_of(runs[runs.base > smallest], shuffled[shuffled.base > smallest])
     parts = {f'without base {base}': (runs[runs.base != base], shuffled) for base in BASES}
     parts |= {f'without split {split}': (runs[runs.split != split], shuffled) for split in sorted({*runs.split})}
     parts |= {f'without seed {seed} of the shuffled answers': (runs, shuffled[shuffled.split != seed])
                 for seed in sorted({*shuffled.split})}
-    return [*(slope_row(condition, curves_of(*tables)) for condition, tables in parts.items()),
+    return [*(slope_row(condition, why_base.curves_of(*tables)) for condition, tables in parts.items()),
             *(slope_row(condition, whole, **definitions) for condition, definitions in DEFINITIONS.items()),
             *(slope_row(condition, from_12, **definitions) for condition, definitions in DEFINITIONS_FROM_12.items())]
 
@@ -85,28 +76,25 @@ def at_equal_passes(results):
 def equal_passes_rows(results):
     """Rows of numbers.csv: the slope at equal passes, and the maximum over the widths there. results: {sweep: rows}."""
     runs, shuffled = (at_equal_passes(results[name]) for name in ('why_base', 'why_shuffled'))
-    curves = curves_of(runs, shuffled)
+    curves = why_base.curves_of(runs, shuffled)
     return [slope_row('at equal passes', curves),
-            *(why_base.percentile_row('maximum over the widths at equal passes (not planned)', curve.max(axis=1),
-                                      condition=f'base {base}', unit='%',
-                                      n=len(why_base.table_of(runs, 'held-out accuracy', base)))
-              for base, curve in curves[0].items())]
+            *why_base.maximum_rows('maximum over the widths at equal passes (not planned)', runs, curves[0])]
 
 
 def without_load(first, time_runs):
     """Held-out accuracy after 30,000 iterations without a load, of experiment C's split and otherwise its settings.
 
-    Returns {where the runs are from: a Series over width and split}. first: answers of read_study; time_runs: of
+    Returns {where the runs are from: {width: a Series over the splits}}. first: answers of read_study; time_runs: of
     experiment D's runs, of which those without weight decay are meant; None for no runs.
     """
     sources = {}
     if first is not None:
         last = main_at(first, 20)
         last = last[(last.when == 'last') & (last.group == 'held out')]
-        sources['the first study'] = last.groupby(['n_embd', 'split']).right.mean()
+        sources['the first study'] = {width: last[last.n_embd == width].groupby('split').right.mean()
+                                      for width in why_load.LOADS}
     if time_runs is not None:
-        by_width = {width: accuracies(time_runs, width, 0, '30000') for width in why_load.LOADS}
-        sources['experiment D'] = pd.concat(by_width, names=['n_embd'])
+        sources['experiment D'] = {width: accuracies(time_runs, width, 0, '30000') for width in why_load.LOADS}
     return sources
 
 
@@ -116,11 +104,10 @@ def load_rows(measured, without):
     measured: {sweep: why_load.measure_runs}, None for no runs. without: as without_load gives it.
     """
     numbers = []
-    for (source, none_of_all), width in product(without.items(), why_load.LOADS):
+    for (source, none), width in product(without.items(), why_load.LOADS):
         runs = measured[f'why_load_{width}']
-        none = none_of_all[none_of_all.index.get_level_values('n_embd') == width].droplevel('n_embd')
         for kind in () if runs is None else ('random', 'regular'):
-            difference = (runs[runs.kind == kind].set_index('split')['held-out accuracy'] - none).dropna()
+            difference = (runs[runs.kind == kind].set_index('split')['held-out accuracy'] - none[width]).dropna()
             numbers.append(mean_row(f'held-out accuracy minus that without a load in {source} (not planned)',
                                     difference, experiment='C', condition=f'{kind} load, width {width}', unit='%'))
     return numbers
@@ -133,9 +120,11 @@ def repeated_rows(without):
     """
     if not {'experiment D', 'the first study'} <= without.keys():
         return []
-    difference = (without['experiment D'] - without['the first study']).dropna()
+    differences = {width: (without['experiment D'][width] - without['the first study'][width]).dropna()
+                   for width in why_load.LOADS}
     return [mean_row('held-out accuracy at 30,000 minus that of the first study (not planned)', values, experiment='D',
-                     condition=f'width {width}, decay 0', unit='%') for width, values in difference.groupby('n_embd')]
+                     condition=f'width {width}, decay 0', unit='%') for width, values in differences.items()
+            if len(values)]
 
 
 def expected_rows(measured):
@@ -155,7 +144,8 @@ def expected_rows(measured):
             memory = why_base.table_of(measured['why_shuffled'], 'accuracy on shuffled answers', base)
             if len(accuracy) and len(memory):
                 as_much = width_of_memory(why_base.WIDTHS, memory.mean(axis=0), learnt)
-                numbers.append(dict(experiment='C', name=WHERE, unit='%', n=len(accuracy),
+                numbers.append(dict(experiment='C', name='held-out accuracy where as much is memorised (not planned)',
+                                    unit='%', n=len(accuracy),
                                     condition=f'base {base}, as with the load of width {width}',
                                     value=accuracy_at(as_much, why_base.WIDTHS, accuracy.mean(axis=0))))
     return numbers

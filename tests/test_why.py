@@ -538,6 +538,7 @@ def test_the_loads_need_no_first_study(results, tmp_path, capsys):
     shutil.copytree(results / 'why_load_20', tmp_path / 'why_load_20')
     numbers = all_numbers({name: read_runs(tmp_path, name) for name in SWEEPS}, tmp_path)
     assert 'random minus regular, held-out accuracy' in {*numbers.name}
+    assert numbers.verdict.isna().all()  # runs are missing
     assert not numbers.name.str.contains('without a load').any() and 'study is not there' in capsys.readouterr().out
 
 
@@ -629,6 +630,9 @@ def test_the_page_has_the_committed_numbers():
         row, = numbers[(numbers.name == 'held-out accuracy') & (numbers.condition == f'base {base}')
                        & (numbers.n_embd == 20)].itertuples()
         assert [int(percent) for percent in percents] == [round(100 * x) for x in (row.value, row.low, row.high)]
+    loads = numbers[(numbers.experiment == 'C') & numbers.condition.isin(['random', 'regular'])]
+    for row in loads[loads.name == 'held-out accuracy'].itertuples():
+        assert f'{100 * row.value:.1f}% ({100 * row.low:.1f} to {100 * row.high:.1f})' in text
     expected = numbers[numbers.name == 'held-out accuracy where as much is memorised (not planned)']
     is_base_8 = expected.condition.str.startswith('base 8')
     for width in (20, 28):
