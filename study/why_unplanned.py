@@ -19,6 +19,7 @@ from study.inference import mean_row
 from study.why_runs import SWEEPS
 from study.why_time import accuracies
 
+
 def fall_to(level, widths, curves):
     """Where held-out accuracy comes down to a level, instead of a fraction of its maximum: a width for each curve."""
     maximum = np.max(curves, axis=-1)
