@@ -2,7 +2,8 @@
 What was looked for in the data of the second study (study/why.md) and not planned: more rows of numbers.csv.
 
 Does the slope of experiment B depend on one base, split or seed, on how its two widths are defined, or on passes? What
-does a load of experiment C change, compared with no load? And do runs of both studies with the same settings agree?
+does a load of experiment C change, compared with no load? Do runs of both studies with the same settings agree? And
+does weight decay help in experiment D?
 """
 
 from functools import partial
@@ -17,7 +18,7 @@ from study.datasets import BASES
 from study.families import main_at
 from study.inference import mean_row
 from study.why_runs import SWEEPS
-from study.why_time import accuracies
+from study.why_time import DECAYS, WIDTHS, accuracies
 
 
 def fall_to(level, widths, curves):
@@ -128,6 +129,17 @@ def repeated_rows(without):
             if len(values)]
 
 
+def decay_rows(time_runs):
+    """Rows of numbers.csv: experiment D's held-out accuracy with each weight decay minus that without, at the end."""
+    numbers = []
+    for width, decay in product(WIDTHS, DECAYS[1:]):
+        difference = accuracies(time_runs, width, decay, 'last') - accuracies(time_runs, width, 0, 'last')
+        numbers.append(mean_row('held-out accuracy minus that without weight decay (not planned)', difference.dropna(),
+                                experiment='D', condition=f'width {width}, decay {decay:g}, 300,000 iterations',
+                                unit='%'))
+    return numbers
+
+
 def expected_rows(measured):
     """Rows of numbers.csv: what experiment B lets expect of experiment C, its held-out accuracy where as much is
     memorised.
@@ -163,4 +175,5 @@ def unplanned_numbers(measured, results, first, time_runs):
         numbers += slope_rows(measured['why_base'], measured['why_shuffled'])
         numbers += equal_passes_rows(results)
         numbers += expected_rows(measured)
-    return numbers + load_rows(measured, without) + repeated_rows(without)
+    numbers += load_rows(measured, without) + repeated_rows(without)
+    return numbers + ([] if time_runs is None else decay_rows(time_runs))

@@ -436,6 +436,15 @@ def test_runs_of_both_studies_with_the_same_settings_are_compared_split_by_split
     assert why_unplanned.repeated_rows(why_unplanned.without_load(first, None)) == []
 
 
+def test_weight_decay_is_compared_with_none_at_the_end():
+    time_runs = time_answers(lambda width, decay: {0: 0.1, 0.1: 0.2, 1.0: width / 40}[decay], splits=4)
+    rows = why_unplanned.decay_rows(time_runs)
+    assert [row['condition'].split(', 300')[0] for row in rows] == [
+        'width 20, decay 0.1', 'width 20, decay 1', 'width 28, decay 0.1', 'width 28, decay 1']
+    assert [row['value'] for row in rows] == pytest.approx([0.1, 0.4, 0.1, 0.6])
+    assert {row['n'] for row in rows} == {4}
+
+
 def test_what_experiment_b_lets_expect_is_its_accuracy_where_as_much_is_memorised():
     runs, shuffled = base_runs({8: 24.0}), shuffled_runs({8: 24.0})
     tables = {'why_base': runs, 'why_shuffled': shuffled}
