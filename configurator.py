@@ -22,7 +22,7 @@ from pathlib import Path
 from types import ModuleType
 
 from common.arguments import wrapped
-from common.errors import UserError, explained
+from common.errors import UserError, did_you_mean, explained
 
 TYPES = {bool: 'True or False', int: 'a whole number', float: 'a number', str: 'a string'}
 PATHS = {'out_dir', 'init_from', 'checkpoint', 'output', 'json'}  # no shell replaces the ~ of --out_dir=~/x, so we do
@@ -94,6 +94,9 @@ def parse_argument(arg, argv, defaults):
 
 def run_config_file(path, settings):
     """Execute a config file on a copy of the settings; returns those that it sets, and refuses what looks misspelt."""
+    if not os.path.exists(path):
+        hint = did_you_mean(path, [file.as_posix() for file in Path('config').glob('*.py')]) or "check its name"
+        raise UserError(f"{path} is neither a config file nor a model folder: {hint}")
     with explained(f"{path} cannot be read as a config file or a model folder: {{}}", OSError, UnicodeDecodeError):
         source = Path(path).read_text(encoding='utf-8-sig')  # -sig: Windows' Notepad writes a byte-order mark
     scope = {**settings, '__file__': path}
@@ -114,10 +117,9 @@ def run_config_file(path, settings):
 
 
 def unknown(key, settings, where, advice=""):
-    near = difflib.get_close_matches(key, settings)
+    hint = did_you_mean(key, settings) or "--help lists all settings"
     if key in ELSEWHERE and 'max_iters' in settings:
-        near = [ELSEWHERE[key]]
-    hint = f"did you mean {near[0]}?" if near else "--help lists all settings"
+        hint = f"did you mean {ELSEWHERE[key]}?"
     return UserError(f"unknown setting {key!r} {where}: {hint}{advice}")
 
 

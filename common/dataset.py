@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common.errors import UserError, explained, say
+from common.errors import UserError, did_you_mean, explained, say
 from common.files import write_file
 from common.questions import FACT_END, Question, check_questions, paper_questions
 from common.tokenizer import Tokenizer, char_tokenizer, gpt2_tokenizer
@@ -157,12 +157,14 @@ def read_ids(dataset, name, vocab_size, block_size):
 def load_dataset(dataset, block_size=None, gpt2_folder=None):
     """(Meta, train ids, val ids) of data/`dataset`; the ids are 1-D uint16, memory-mapped.
 
-    A sentence is printed if block_size is too small for the questions. Without questions of its own, the dataset gets
+    A warning is printed if block_size is too small for the questions. Without questions of its own, the dataset gets
     those of the paper's that its text can answer. gpt2_folder: see load_meta.
     """
     if not dataset or not os.path.isdir(DATA / dataset):
-        known = {path.parent.name for path in [*DATA.glob('*/train.bin'), *DATA.glob('*/prepare.py')]}
-        raise UserError(f"no dataset data/{dataset}: there are {', '.join(sorted(known))}")
+        made, known = ({path.parent.name for path in DATA.glob(f'*/{name}')} for name in ('prepare.py', 'train.bin'))
+        hint = did_you_mean(dataset, made | known) or (
+            f"there are {', '.join(sorted(made))}, and `python study/datasets.py` writes those of the studies")
+        raise UserError(f"no dataset data/{dataset}: {hint}")
     meta = load_meta(find_meta(dataset), gpt2_folder)
     train_ids, val_ids = (read_ids(dataset, name, meta.tokenizer.vocab_size, block_size)
                           for name in ('train.bin', 'val.bin'))
@@ -175,8 +177,8 @@ def load_dataset(dataset, block_size=None, gpt2_folder=None):
     check_text(text, meta.questions, f'data/{dataset}')  # evaluation must never disagree with the data
     needed = block_size_for(meta.questions)
     if block_size and block_size < needed:
-        say(f"block_size {block_size} is too small for the questions of data/{dataset}, whose lines do not fit into "
-            f"it: train with --block_size={needed} or more")
+        say(f"warning: block_size {block_size} is too small for whole lines of data/{dataset}, so the model may not "
+            f"see all of a question: train with --block_size={needed} or more")
     return meta, train_ids, val_ids
 
 

@@ -6,6 +6,7 @@ calls report_errors() first. Then such an error ends it as `error: sentence` on 
 traceback.
 """
 
+import difflib
 import errno
 import os
 import re
@@ -54,6 +55,12 @@ def explained(sentence, *kinds):
         raise
     except (kinds or (Exception,)) as e:  # noqa: B030
         raise UserError(sentence.replace('{}', one_line(e)))
+
+
+def did_you_mean(name, known):
+    """'did you mean math?' if that is a known name that is like this one, else ''."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]}?" if near else ""
 
 
 def one_line(error):

@@ -43,7 +43,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from PIL import Image
 
 from common.files import write_file
-from common.questions import LABELS, operand_names, operands, short_names
+from common.questions import LABELS, has_letters, operand_names, operands, short_names
 
 SHADES = LinearSegmentedColormap.from_list('shades', matplotlib.colormaps['Blues'](np.linspace(0, 0.85))).with_extremes(
     bad='#dddddd')  # from white to dark, so it lasts in grey
@@ -101,8 +101,9 @@ def draw_grid(ax, part, pairs):
     ticks = range(0, n, 1 if n <= MOST_CELLS else math.ceil(n / 10))
     labels = [operand_names(part.prompt, n)[i] for i in ticks]
     ax.set(xticks=ticks, yticks=ticks, xticklabels=labels, yticklabels=labels)
-    ax.set_xlabel('b', labelpad=2)
-    ax.set_ylabel('a', rotation=0, labelpad=8)
+    letters = has_letters(part.prompt)  # then a is a digit
+    ax.set_xlabel('second' if letters else 'b', labelpad=2)
+    ax.set_ylabel('first' if letters else 'a', rotation=90 if letters else 0, labelpad=8)
     ax.tick_params(length=0, labelsize=min(10, 140 / n))
     frames = [Rectangle((b - 0.43, a - 0.43), 0.86, 0.86) for a, b in pairs[(part.group == 'held out').to_numpy()]]
     for width, colour in ((3.5, 'white'), (1.8, 'black')):  # they show on light and on dark cells
@@ -169,8 +170,10 @@ def model_figure(models, words=WORDS):
     grids = everything[everything.task.isin([task for task, _, is_grid in panels if is_grid])]
     if len(grids):
         marks = []
-        if any(is_grid and np.max(operands(prompts)) < MOST_CELLS for _, prompts, is_grid in panels):
-            marks.append(f"number: {words['number']}")
+        named = [prompts for _, table in models for _, prompts, is_grid in split_panels(table)
+                 if is_grid and np.max(operands(prompts)) < MOST_CELLS]
+        if named:
+            marks.append(f"{'letters' if has_letters(named[0]) else 'number'}: {words['number']}")
         if not grids.right.all():
             marks.append(f"orange: {words['wrong']}")
         if (grids.group == 'held out').any():

@@ -75,9 +75,14 @@ def operands(prompts):
     return None
 
 
+def has_letters(prompts):
+    """Whether the operands of these prompts, which have operands, are letters."""
+    return LETTER_EXPRESSION.fullmatch(next(iter(prompts))) is not None
+
+
 def operand_names(prompts, n):
     """What the operands 0 to n - 1 of these prompts, which have operands, are called: letters, or the numbers."""
-    return ascii_lowercase[:n] if LETTER_EXPRESSION.fullmatch(next(iter(prompts))) else range(n)
+    return ascii_lowercase[:n] if has_letters(prompts) else range(n)
 
 
 def short_names(prompts):

@@ -16,7 +16,9 @@ def read_results(folder):
     """The rows of a model folder as a DataFrame of float: of temp.csv while the run goes on, else of results.csv."""
     path = Path(folder, 'temp.csv' if Path(folder, 'temp.csv').exists() else 'results.csv')
     if not path.exists():
-        raise UserError(f"no results.csv in {folder}: check its name, or train it with train_with_eval.py first")
+        remedy = ("it is a sweep, which plot_results.py --sweep draws" if any(Path(folder).glob('*/seed_*')) else
+                  "check its name, or train it with train_with_eval.py first")
+        raise UserError(f"no results.csv in {folder}: {remedy}")
     with explained(f"{path} cannot be read ({{}}): train again, or wait for the first evaluation"):
         return check_rows(pd.read_csv(path))
 

@@ -67,7 +67,9 @@ def read_sweep(folder):
         if end < max(ends.values()):
             print(f"{config} ends at iteration {end:,}, others at {max(ends.values()):,}", file=sys.stderr)
     if not sweep:
-        raise UserError(f"no runs in {folder}: it must hold CONFIG/seed_N/results.csv, as sweep.py makes them, or "
+        is_run = any(Path(folder, name).exists() for name in ('results.csv', 'temp.csv'))
+        raise UserError(f"{folder} is a model folder, which plot_results.py --model_folder draws" if is_run else
+                        f"no runs in {folder}: it must hold CONFIG/seed_N/results.csv, as sweep.py makes them, or "
                         f"{COPIED_RESULTS}")
     return sweep
 

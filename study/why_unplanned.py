@@ -17,6 +17,7 @@ from study.curves import accuracy_at, width_of_fall, width_of_memory
 from study.datasets import BASES
 from study.families import main_at
 from study.inference import mean_row
+from study.runs import add_numbers
 from study.why_runs import SWEEPS
 from study.why_time import DECAYS, WIDTHS, accuracies
 
@@ -130,13 +131,21 @@ def repeated_rows(without):
 
 
 def decay_rows(time_runs):
-    """Rows of numbers.csv: experiment D's held-out accuracy with each weight decay minus that without, at the end."""
-    numbers = []
-    for width, decay in product(WIDTHS, DECAYS[1:]):
-        difference = accuracies(time_runs, width, decay, 'last') - accuracies(time_runs, width, 0, 'last')
-        numbers.append(mean_row('held-out accuracy minus that without weight decay (not planned)', difference.dropna(),
-                                experiment='D', condition=f'width {width}, decay {decay:g}, 300,000 iterations',
-                                unit='%'))
+    """Rows of numbers.csv: what weight decay changes in experiment D's held-out predictions, at the end.
+
+    The accuracy with each weight decay minus that without, and how many predictions are off by one.
+    """
+    numbers, last = [], add_numbers(time_runs[time_runs.when == 'last'])
+    for width, decay in product(WIDTHS, DECAYS):
+        same = dict(experiment='D', condition=f'width {width}, decay {decay:g}, 300,000 iterations', unit='%')
+        if decay:
+            difference = accuracies(last, width, decay, 'last') - accuracies(last, width, 0, 'last')
+            numbers.append(mean_row('held-out accuracy minus that without weight decay (not planned)',
+                                    difference.dropna(), **same))
+        runs = last[(last.n_embd == width) & (last.weight_decay == decay)].groupby('split')
+        measures = pd.DataFrame([why_load.measure_run(run) for _, run in runs])
+        numbers += [mean_row(f'{name} (not planned)', measures[name], **same)
+                    for name in ('off by one', 'off by one, answers dealt anew') if len(measures)]
     return numbers
 
 

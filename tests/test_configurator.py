@@ -115,7 +115,8 @@ def test_values_take_the_type_of_the_default(args, key, value):
     (['--compile=2'], 'True or False'),
     (['--learning_rate=fast'], 'a number'), (['--learning_rate=1e999'], 'a number'), (['missing.py'], 'missing.py'),
     (['--_private=1'], '_private'), (['--function=1'], 'function'), (['--learning_rate=None'], 'a number'),
-    (['--learning_rate=nan'], 'a number'), (['nowhere'], 'nowhere cannot be read as a config file or a model folder'),
+    (['--learning_rate=nan'], 'a number'), (['nowhere'], 'nowhere is neither a config file nor a model folder'),
+    (['config/train_maths_mini_14.py'], 'did you mean config/train_math_mini_14.py?'),
     (['--compile=no'], 'True or False'), (['--batch_size=1e20'], 'too large'), (['--batch_size=inf'], 'a whole number'),
 ])
 def test_what_cannot_be_meant_is_refused_with_a_hint(args, says):

@@ -272,10 +272,12 @@ def test_a_context_too_short_for_the_questions_is_said_and_one_longer_than_the_t
 
 
 def test_what_is_not_there_is_named_with_the_command_that_makes_it(bare, data):
-    with pytest.raises(UserError, match='no dataset data/nonsense'):
-        load_dataset('nonsense')
     (data / 'as_math').mkdir()
     shutil.copy(bare.folder / 'data/as_math/prepare.py', data / 'as_math')
+    with pytest.raises(UserError, match=r'no dataset data/as_maths: did you mean as_math\?'):
+        load_dataset('as_maths')
+    with pytest.raises(UserError, match='no dataset data/nonsense: there are as_math, and .python study/datasets.py'):
+        load_dataset('nonsense')
     for act in (lambda: load_dataset('as_math'), lambda: find_meta('as_math')):
         with pytest.raises(UserError, match='run python data/as_math/prepare.py first'):
             act()

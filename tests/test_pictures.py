@@ -23,6 +23,7 @@ from common.questions import Question, arithmetic_questions, short_names
 from common.results import CLASSIC_COLUMNS
 from plot_results import (HELD_OUT, LOSS, PROBABILITY, add_legend, curves_of, draw_capacity, draw_overlay, draw_panels,
                           draw_seeds, read_curves, read_panels, title_of)
+from study.datasets import base_questions
 
 MATH, FACTS, BOTH = ('math_mini_14', 'facts_mini_14', 'both_mini_14')
 
@@ -117,6 +118,16 @@ def test_a_caption_explains_what_is_drawn_and_nothing_else(held_out, said, max_o
     expected = words + (['frame: held out'] if held_out else [])
     marks = figure.axes[-1].get_xlabel().removeprefix('colour: probability of the right answer').strip()
     assert marks == '; '.join(expected)
+
+
+def test_where_digits_are_letters_no_axis_is_called_by_one_of_them():
+    small, large = (table_of(questions, [q.answer for q in questions])
+                    for questions in (base_questions(base, []) for base in (12, 24)))
+    figure, draw_both = pictures.model_figure([('base 12', small), ('base 24', large)])
+    draw_both([small, large], ['base 12', 'base 24'])
+    *grids, bar = figure.axes
+    assert {ax.get_ylabel() for ax in grids} == {'first'} and {ax.get_xlabel() for ax in grids} == {'second'}
+    assert bar.get_xlabel().endswith('\nletters: prediction')  # those of base 12; base 24's cells are too small
 
 
 def test_a_legend_stays_inside_its_figure():

@@ -494,9 +494,13 @@ def test_what_a_changed_copy_lacks_is_named(copied, change, args, says):
 
 @pytest.mark.parametrize('args, says', [
     (['plot_results.py', '--model_folder=going_on'], 'no seed of going_on has finished'),
-    (['summarize.py', 'config'], 'no runs in config'), (['plot_results.py', '--sweep=nowhere'], 'no runs in nowhere')])
+    (['summarize.py', 'config'], 'no runs in config'), (['plot_results.py', '--sweep=nowhere'], 'no runs in nowhere'),
+    (['plot_results.py', '--sweep=going_on/seed_1'], 'a model folder, which plot_results.py --model_folder draws'),
+    (['plot_results.py', '--model_folder=a_sweep'], 'a_sweep: it is a sweep, which plot_results.py --sweep draws')])
 def test_a_folder_without_a_finished_run_is_named(copied, args, says):
-    (copied.folder / 'going_on/seed_1').mkdir(parents=True, exist_ok=True)
+    for folder in ('going_on/seed_1', 'a_sweep/math_mini_14/seed_1'):
+        (copied.folder / folder).mkdir(parents=True, exist_ok=True)
+    (copied.folder / 'going_on/seed_1/temp.csv').touch()
     copied.fails(*args, says=says)
 
 

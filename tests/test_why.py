@@ -438,11 +438,16 @@ def test_runs_of_both_studies_with_the_same_settings_are_compared_split_by_split
 
 def test_weight_decay_is_compared_with_none_at_the_end():
     time_runs = time_answers(lambda width, decay: {0: 0.1, 0.1: 0.2, 1.0: width / 40}[decay], splits=4)
-    rows = why_unplanned.decay_rows(time_runs)
+    answer, wrong = time_runs.answer.astype(int), time_runs.said != time_runs.answer
+    near = (answer + np.where(time_runs.n_embd == 20, 1, 2)).astype(str)  # width 28's wrong ones are off by two
+    all_rows = why_unplanned.decay_rows(time_runs.assign(said=time_runs.said.where(~wrong, near)))
+    rows = [row for row in all_rows if 'minus' in row['name']]
     assert [row['condition'].split(', 300')[0] for row in rows] == [
         'width 20, decay 0.1', 'width 20, decay 1', 'width 28, decay 0.1', 'width 28, decay 1']
     assert [row['value'] for row in rows] == pytest.approx([0.1, 0.4, 0.1, 0.6])
-    assert {row['n'] for row in rows} == {4}
+    off_by_one = [row['value'] for row in all_rows if row['name'] == 'off by one (not planned)']
+    assert off_by_one == pytest.approx([0.6875, 0.5875, 0.2875, 0, 0, 0])
+    assert {row['n'] for row in all_rows} == {4}
 
 
 def test_what_experiment_b_lets_expect_is_its_accuracy_where_as_much_is_memorised():
