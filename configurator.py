@@ -10,7 +10,6 @@ itself, or begin with an underscore. Config files are Python and run with your r
 """
 
 import ast
-import difflib
 import math
 import os
 import re
@@ -94,10 +93,11 @@ def parse_argument(arg, argv, defaults):
 
 def run_config_file(path, settings):
     """Execute a config file on a copy of the settings; returns those that it sets, and refuses what looks misspelt."""
-    if not os.path.exists(path):
-        hint = did_you_mean(path, [file.as_posix() for file in Path('config').glob('*.py')]) or "check its name"
+    if not os.path.lexists(path):
+        configs = [str(file) for file in Path(path).parent.glob('*.py')] if path.endswith('.py') else []
+        hint = did_you_mean(path, configs) or "check its name"
         raise UserError(f"{path} is neither a config file nor a model folder: {hint}")
-    with explained(f"{path} cannot be read as a config file or a model folder: {{}}", OSError, UnicodeDecodeError):
+    with explained(f"{path} cannot be read as a config file: {{}}", OSError, UnicodeDecodeError):
         source = Path(path).read_text(encoding='utf-8-sig')  # -sig: Windows' Notepad writes a byte-order mark
     scope = {**settings, '__file__': path}
     try:
@@ -111,7 +111,7 @@ def run_config_file(path, settings):
     for key, value in scope.items():
         if key in settings or key.startswith('_') or callable(value) or isinstance(value, ModuleType):
             continue
-        if key not in read or difflib.get_close_matches(key, settings):
+        if key not in read or did_you_mean(key, settings):
             raise unknown(key, settings, f"in {path}", " (a name of your own may begin with an underscore)")
     return {key: scope[key] for key in settings if key in scope and (key in stored or scope[key] is not settings[key])}
 

@@ -29,10 +29,10 @@ import pandas as pd
 
 from common.answers import ANSWERS, COLUMNS, first_fit, read_answers
 from common.files import write_file
-from common.results import other_tasks
+from common.results import COPIED_RESULTS, other_tasks
 from common.run_folder import contents
 from common.statistics import difference
-from common.sweeps import COPIED_RESULTS, measure, paper_order, read_copy, read_sweep, summarize
+from common.sweeps import measure, paper_order, read_copy, read_sweep, summarize
 
 COMPARED = {'final_seen_acc': 'training, %', 'final_heldout_acc': 'held out, %', 'final_all_heldout': 'all held out, %',
             'final_facts_acc': 'facts, %', 'final_train_loss': 'loss'}

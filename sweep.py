@@ -35,7 +35,7 @@ import numpy as np
 from tqdm import tqdm
 
 from common.cores import usable_cores
-from common.dataset import DATA, text_sha256
+from common.dataset import DATA, hint_of_dataset, text_sha256
 from common.run_folder import lock_folder
 from common.signals import stop_by_signal, was_stopped
 from configurator import settings_of
@@ -134,7 +134,8 @@ def check_run(folder, config, settings):
         raise UserError(f"{config} sets init_from or eval_only, but a sweep trains from scratch: remove them")
     text = DATA / settings['dataset'] / 'train.bin'
     if not text.exists():
-        raise UserError(f"data/{settings['dataset']} is not prepared: run its prepare.py first, perhaps with --name")
+        hint = "run its prepare.py first" if text.parent.is_dir() else hint_of_dataset(settings['dataset'])
+        raise UserError(f"data/{settings['dataset']} is not prepared: {hint}")
     if not (folder / 'ckpt_last.pt').exists():
         return
     from common.checkpoint import check_resumable, load_checkpoint  # they need torch, which takes seconds to import
@@ -149,7 +150,8 @@ def without_finished(runs, copy):
     """The runs that are not in a copy of the sweep, or are shorter there. copy: a folder, or None."""
     if not copy:
         return runs
-    from common.sweeps import COPIED_RESULTS, read_copy  # it needs pandas, which takes a second to import
+    from common.results import COPIED_RESULTS  # they need pandas, which takes a second to import
+    from common.sweeps import read_copy
     if not (copy / COPIED_RESULTS).exists():
         say(f"{copy / COPIED_RESULTS} does not exist yet: training all runs")
         return runs

@@ -154,17 +154,23 @@ def read_ids(dataset, name, vocab_size, block_size):
     return ids
 
 
+def hint_of_dataset(dataset):
+    """What to do if there is no dataset of this name: which one may be meant, and how others are made."""
+    scripted, prepared = ({path.parent.name for path in DATA.glob(f'*/{name}')} for name in ('prepare.py', 'train.bin'))
+    names = [*sorted(scripted), *sorted(prepared - scripted)]
+    some = f"there are {', '.join(names[:10])}{', ...' * (len(names) > 10)}."
+    return (f"{did_you_mean(dataset, names) or some} A prepare.py writes others with --name, and study/datasets.py "
+            "those of the studies")
+
+
 def load_dataset(dataset, block_size=None, gpt2_folder=None):
     """(Meta, train ids, val ids) of data/`dataset`; the ids are 1-D uint16, memory-mapped.
 
-    A warning is printed if block_size is too small for the questions. Without questions of its own, the dataset gets
+    A sentence is printed if block_size is too small for the questions. Without questions of its own, the dataset gets
     those of the paper's that its text can answer. gpt2_folder: see load_meta.
     """
     if not dataset or not os.path.isdir(DATA / dataset):
-        made, known = ({path.parent.name for path in DATA.glob(f'*/{name}')} for name in ('prepare.py', 'train.bin'))
-        hint = did_you_mean(dataset, made | known) or (
-            f"there are {', '.join(sorted(made))}, and `python study/datasets.py` writes those of the studies")
-        raise UserError(f"no dataset data/{dataset}: {hint}")
+        raise UserError(f"no dataset data/{dataset}: {hint_of_dataset(dataset)}")
     meta = load_meta(find_meta(dataset), gpt2_folder)
     train_ids, val_ids = (read_ids(dataset, name, meta.tokenizer.vocab_size, block_size)
                           for name in ('train.bin', 'val.bin'))
@@ -177,8 +183,8 @@ def load_dataset(dataset, block_size=None, gpt2_folder=None):
     check_text(text, meta.questions, f'data/{dataset}')  # evaluation must never disagree with the data
     needed = block_size_for(meta.questions)
     if block_size and block_size < needed:
-        say(f"warning: block_size {block_size} is too small for whole lines of data/{dataset}, so the model may not "
-            f"see all of a question: train with --block_size={needed} or more")
+        say(f"block_size {block_size} is too small for the questions of data/{dataset}, of which the model may not see "
+            f"all: train with --block_size={needed} or more")
     return meta, train_ids, val_ids
 
 

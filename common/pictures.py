@@ -170,10 +170,10 @@ def model_figure(models, words=WORDS):
     grids = everything[everything.task.isin([task for task, _, is_grid in panels if is_grid])]
     if len(grids):
         marks = []
-        named = [prompts for _, table in models for _, prompts, is_grid in split_panels(table)
-                 if is_grid and np.max(operands(prompts)) < MOST_CELLS]
-        if named:
-            marks.append(f"{'letters' if has_letters(named[0]) else 'number'}: {words['number']}")
+        numbers = grids.answer.str.fullmatch('-?[0-9]+').all()
+        if any(np.max(operands(part.prompt)) < MOST_CELLS for _, table in models for _, part in
+               table[table.task.isin(grids.task)].drop_duplicates(['task', 'prompt']).groupby('task')):
+            marks.append(f"{'number' if numbers else 'letters'}: {words['number']}")
         if not grids.right.all():
             marks.append(f"orange: {words['wrong']}")
         if (grids.group == 'held out').any():

@@ -7,6 +7,7 @@ import pandas as pd
 
 from common.errors import UserError, explained
 
+COPIED_RESULTS = 'results.csv.gz'  # of all runs of a sweep, as summarize.py --output writes it
 # the columns of the authors' own results.csv, which are all that a file needs
 CLASSIC_COLUMNS = ('iter add_correct add_total sub_correct sub_total math_acc facts_correct facts_total facts_acc '
                    'train_loss val_loss').split()
@@ -16,7 +17,8 @@ def read_results(folder):
     """The rows of a model folder as a DataFrame of float: of temp.csv while the run goes on, else of results.csv."""
     path = Path(folder, 'temp.csv' if Path(folder, 'temp.csv').exists() else 'results.csv')
     if not path.exists():
-        remedy = ("it is a sweep, which plot_results.py --sweep draws" if any(Path(folder).glob('*/seed_*')) else
+        is_sweep = any(Path(folder).glob('*/seed_*')) or Path(folder, COPIED_RESULTS).exists()
+        remedy = ("it is a sweep, which plot_results.py --sweep draws" if is_sweep else
                   "check its name, or train it with train_with_eval.py first")
         raise UserError(f"no results.csv in {folder}: {remedy}")
     with explained(f"{path} cannot be read ({{}}): train again, or wait for the first evaluation"):

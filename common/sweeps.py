@@ -12,10 +12,8 @@ from pathlib import Path
 import pandas as pd
 
 from common.errors import UserError, explained
-from common.results import (CLASSIC_COLUMNS, accuracy, check_rows, other_tasks, read_results, samples_drawn,
-                            samples_right)
-
-COPIED_RESULTS = 'results.csv.gz'
+from common.results import (CLASSIC_COLUMNS, COPIED_RESULTS, accuracy, check_rows, other_tasks, read_results,
+                            samples_drawn, samples_right)
 
 
 def seed_folders(folder):

@@ -57,6 +57,8 @@ def all_numbers(runs, folder):
     results = {name: read_results(folder, name) for name in ('why_base', 'why_shuffled')}
     numbers += unplanned_numbers(measured, results, first, runs['why_time'])
     numbers = pd.DataFrame(numbers, columns=COLUMNS)
+    sizes = ['value', 'low', 'high']
+    numbers[sizes] = numbers[sizes].astype(float).round(9) + 0.0  # a mean of 0 is no -9e-19 and no -0
     return numbers[numbers.verdict.isna() | ~numbers.experiment.isin(missing)].reset_index(drop=True)
 
 

@@ -19,7 +19,7 @@ from study.families import main_at
 from study.inference import mean_row
 from study.runs import add_numbers
 from study.why_runs import SWEEPS
-from study.why_time import DECAYS, WIDTHS, accuracies
+from study.why_time import DECAYS, READ, WIDTHS, accuracies
 
 
 def fall_to(level, widths, curves):
@@ -131,21 +131,25 @@ def repeated_rows(without):
 
 
 def decay_rows(time_runs):
-    """Rows of numbers.csv: what weight decay changes in experiment D's held-out predictions, at the end.
+    """Rows of numbers.csv: what weight decay changes in experiment D's held-out predictions, at 30,000 and at the end.
 
-    The accuracy with each weight decay minus that without, and how many predictions are off by one.
+    How many are off by one, and of this and of accuracy the difference between each weight decay and none.
     """
-    numbers, last = [], add_numbers(time_runs[time_runs.when == 'last'])
-    for width, decay in product(WIDTHS, DECAYS):
-        same = dict(experiment='D', condition=f'width {width}, decay {decay:g}, 300,000 iterations', unit='%')
-        if decay:
-            difference = accuracies(last, width, decay, 'last') - accuracies(last, width, 0, 'last')
-            numbers.append(mean_row('held-out accuracy minus that without weight decay (not planned)',
-                                    difference.dropna(), **same))
-        runs = last[(last.n_embd == width) & (last.weight_decay == decay)].groupby('split')
-        measures = pd.DataFrame([why_load.measure_run(run) for _, run in runs])
-        numbers += [mean_row(f'{name} (not planned)', measures[name], **same)
-                    for name in ('off by one', 'off by one, answers dealt anew') if len(measures)]
+    runs = add_numbers(time_runs)
+    measured = pd.DataFrame([dict(zip(('when', 'n_embd', 'weight_decay', 'split'), key)) | why_load.measure_run(run)
+                             for key, run in runs.groupby(['when', 'n_embd', 'weight_decay', 'split'])])
+    numbers = []
+    for when, width, decay in product(('30000', 'last'), WIDTHS, DECAYS):
+        of_width = measured[(measured.when == when) & (measured.n_embd == width)].set_index('split')
+        one, none = (of_width[of_width.weight_decay == x] for x in (decay, 0))
+        same = dict(experiment='D', condition=f'width {width}, decay {decay:g}, {READ[when]:,} iterations', unit='%')
+        if len(one):
+            numbers += [mean_row(f'{name} (not planned)', one[name], **same)
+                        for name in ('off by one', 'off by one, answers dealt anew')]
+        if decay and len(one) and len(none):
+            numbers += [mean_row(f'{name} minus that without weight decay (not planned)',
+                                 (one[name] - none[name]).dropna(), **same)
+                        for name in ('held-out accuracy', 'off by one')]
     return numbers
 
 

@@ -274,10 +274,12 @@ def test_a_context_too_short_for_the_questions_is_said_and_one_longer_than_the_t
 def test_what_is_not_there_is_named_with_the_command_that_makes_it(bare, data):
     (data / 'as_math').mkdir()
     shutil.copy(bare.folder / 'data/as_math/prepare.py', data / 'as_math')
-    with pytest.raises(UserError, match=r'no dataset data/as_maths: did you mean as_math\?'):
-        load_dataset('as_maths')
-    with pytest.raises(UserError, match='no dataset data/nonsense: there are as_math, and .python study/datasets.py'):
-        load_dataset('nonsense')
+    (data / 'of_ones_own').mkdir()
+    (data / 'of_ones_own/train.bin').touch()
+    for name, hint in (('as_maths', r'did you mean as_math\?'), ('of_ones', r'did you mean of_ones_own\?'),
+                       ('nonsense', 'there are as_math, of_ones_own. .* study/datasets.py those of the studies')):
+        with pytest.raises(UserError, match=f'no dataset data/{name}: {hint}'):
+            load_dataset(name)
     for act in (lambda: load_dataset('as_math'), lambda: find_meta('as_math')):
         with pytest.raises(UserError, match='run python data/as_math/prepare.py first'):
             act()

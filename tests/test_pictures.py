@@ -121,13 +121,23 @@ def test_a_caption_explains_what_is_drawn_and_nothing_else(held_out, said, max_o
 
 
 def test_where_digits_are_letters_no_axis_is_called_by_one_of_them():
-    small, large = (table_of(questions, [q.answer for q in questions])
-                    for questions in (base_questions(base, []) for base in (12, 24)))
-    figure, draw_both = pictures.model_figure([('base 12', small), ('base 24', large)])
-    draw_both([small, large], ['base 12', 'base 24'])
+    tables = [table_of(questions, [q.answer for q in questions])
+              for questions in (base_questions(base, []) for base in (12, 24))]
+    figure, draw_both = pictures.model_figure([('', table) for table in tables])
+    draw_both(tables, ['base 12', 'base 24'])
     *grids, bar = figure.axes
     assert {ax.get_ylabel() for ax in grids} == {'first'} and {ax.get_xlabel() for ax in grids} == {'second'}
     assert bar.get_xlabel().endswith('\nletters: prediction')  # those of base 12; base 24's cells are too small
+    figure, _ = pictures.model_figure([('base 24', tables[1])])
+    assert 'prediction' not in figure.axes[-1].get_xlabel()
+
+
+def test_a_grid_to_which_each_model_gives_a_row_of_its_own_has_its_predictions_explained():
+    tables = [table_of(questions, [q.answer for q in questions]) for questions in (
+        [q for q in arithmetic_questions() if q.prompt.startswith('<7+')],
+        [q for q in arithmetic_questions() if q.prompt.endswith('+7=')])]
+    figure, _ = pictures.model_figure([('', table) for table in tables])
+    assert '\nnumber: prediction' in figure.axes[-1].get_xlabel()
 
 
 def test_a_legend_stays_inside_its_figure():

@@ -174,7 +174,7 @@ def test_one_failure_does_not_stop_the_others_and_is_reported_with_its_log(fresh
     (['--seeds=0'], 'above 0'), (['--cluster_options', 'x'], 'not key=value'),
     (CONFIGS[:1], 'two runs would be called'),
     (['nowhere.py'], 'nowhere.py'), (['--seed=x'], 'invalid int'), (['--n_embd=14,,28'], 'an empty value'),
-    (['--dataset=as_math_{seed}'], 'data/as_math_1337 is not prepared'),
+    (['--dataset=as_math_{seed}'], 'data/as_math_1337 is not prepared: did you mean as_math? A prepare.py'),
     (['--n_embd=6,x'], "must be a whole number, not 'x'"),
     (['--n_embd=6,6'], 'two runs would be called'), (['--learning_rate=0.01,1e-2'], 'would be the same run'),
     (['--dataset=as_math,../as_math'], 'contains a slash'),
@@ -496,11 +496,13 @@ def test_what_a_changed_copy_lacks_is_named(copied, change, args, says):
     (['plot_results.py', '--model_folder=going_on'], 'no seed of going_on has finished'),
     (['summarize.py', 'config'], 'no runs in config'), (['plot_results.py', '--sweep=nowhere'], 'no runs in nowhere'),
     (['plot_results.py', '--sweep=going_on/seed_1'], 'a model folder, which plot_results.py --model_folder draws'),
+    (['plot_results.py', '--sweep=a_run'], 'a model folder, which plot_results.py --model_folder draws'),
+    (['plot_results.py', '--model_folder=results/whole'], 'results/whole: it is a sweep, which plot_results.py'),
     (['plot_results.py', '--model_folder=a_sweep'], 'a_sweep: it is a sweep, which plot_results.py --sweep draws')])
 def test_a_folder_without_a_finished_run_is_named(copied, args, says):
-    for folder in ('going_on/seed_1', 'a_sweep/math_mini_14/seed_1'):
-        (copied.folder / folder).mkdir(parents=True, exist_ok=True)
-    (copied.folder / 'going_on/seed_1/temp.csv').touch()
+    for name in ('going_on/seed_1/temp.csv', 'a_sweep/math_mini_14/seed_1/temp.csv', 'a_run/results.csv'):
+        (copied.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (copied.folder / name).touch()
     copied.fails(*args, says=says)
 
 

@@ -441,12 +441,16 @@ def test_weight_decay_is_compared_with_none_at_the_end():
     answer, wrong = time_runs.answer.astype(int), time_runs.said != time_runs.answer
     near = (answer + np.where(time_runs.n_embd == 20, 1, 2)).astype(str)  # width 28's wrong ones are off by two
     all_rows = why_unplanned.decay_rows(time_runs.assign(said=time_runs.said.where(~wrong, near)))
-    rows = [row for row in all_rows if 'minus' in row['name']]
-    assert [row['condition'].split(', 300')[0] for row in rows] == [
-        'width 20, decay 0.1', 'width 20, decay 1', 'width 28, decay 0.1', 'width 28, decay 1']
-    assert [row['value'] for row in rows] == pytest.approx([0.1, 0.4, 0.1, 0.6])
-    off_by_one = [row['value'] for row in all_rows if row['name'] == 'off by one (not planned)']
-    assert off_by_one == pytest.approx([0.6875, 0.5875, 0.2875, 0, 0, 0])
+    values = pd.DataFrame(all_rows).set_index('condition').groupby('name').value
+    decays = [f'width {width}, decay {decay}' for width in (20, 28) for decay in ('0', '0.1', '1')]
+    for name, at_30000, at_end in (
+            ('off by one', [0.8] * 3 + [0] * 3, [0.6875, 0.5875, 0.2875, 0, 0, 0]),
+            ('held-out accuracy minus that without weight decay', [0] * 4, [0.1, 0.4, 0.1, 0.6]),
+            ('off by one minus that without weight decay', [0] * 4, [-0.1, -0.4, 0, 0])):
+        conditions = decays if name == 'off by one' else [text for text in decays if not text.endswith('decay 0')]
+        expected = dict(zip([f'{text}, 30,000 iterations' for text in conditions], at_30000))
+        expected |= dict(zip([f'{text}, 300,000 iterations' for text in conditions], at_end))
+        assert values.get_group(f'{name} (not planned)').to_dict() == pytest.approx(expected)
     assert {row['n'] for row in all_rows} == {4}
 
 
