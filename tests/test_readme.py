@@ -76,10 +76,11 @@ def test_what_is_said_of_larger_tables_is_in_the_committed_numbers():
     rows = [numbers.loc['held-out accuracy', f'base {base}', 20] for base in (12, 24)]
     assert [int(x) for x in found] == [round(100 * x) for row in rows for x in (row.value, row.low, row.high)]
     load = numbers.loc['held-out accuracy', 'random', 20]
-    easy = 100 * numbers.loc['held-out accuracy', 'regular', 20].value
     value, low, high = (100 * x for x in (load.value, load.low, load.high))
-    assert (f'added to the decimal table, width 20 answers {value:.1f}% ({low:.1f} to {high:.1f}), '
-            f'or {easy:.1f}% if all have one answer') in text
+    assert f'added to the decimal table, width 20 answers {value:.1f}% ({low:.1f} to {high:.1f}), without' in text
+    first = pd.read_csv(REPO / 'results/study/numbers.csv').set_index(['name', 'study', 'share', 'n_embd']).value
+    again = numbers.loc['held-out accuracy, decay 0', '30,000 iterations', 20].value  # experiment D's, without a load
+    assert f"without them {100 * again:.0f} to {100 * first['heldout_acc', 'main', 20, 20]:.0f}%" in text
     least = float(re.search(r'and ([\d.]+)% or more of its training questions in both', text)[1])
     assert all(100 * numbers.loc['training accuracy', f'base {base}', 20].value >= least for base in (12, 24))
 
