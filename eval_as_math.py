@@ -15,6 +15,7 @@ what lies beyond the training text forms a group of its own, `beyond`.
 import math
 import os
 import textwrap
+from functools import partial
 
 from common.errors import UserError, report_errors
 from configurator import configure, inherit_settings
@@ -43,7 +44,7 @@ config, given = configure(globals(), RANGES)
 from common.evaluate import grade  # torch takes seconds to import, so the settings are checked first
 from common.load import load_evaluated
 from common.questions import LABELS, arithmetic_questions, operands
-from common.report import mark, prediction_of, print_choice, print_totals, write_json
+from common.report import prediction_of, print_choice, print_grid, print_totals, write_json
 from common.results import score_of
 
 MAX_LINES = 25  # at most this many wrong predictions are printed, which fills a screen
@@ -70,22 +71,6 @@ def print_by_digits(title, part, pairs):
         print(f"  {name}: {s['questions_right']} of {s['questions']} questions right, probability {s['prob']:.1%}")
 
 
-def print_grid(title, part, pairs):
-    """One operation as a table: a down, b across; each cell says how many of its samples were right."""
-    marks = {'seen': ' {} ', 'held out': '[{}]', 'beyond': " {}'"}
-    cells = {pair: marks[row.group].format(mark(row)) for pair, row in zip(pairs, part.itertuples())}
-    down, across = sorted({a for a, _ in cells}), sorted({b for _, b in cells})
-    width = max(3, len(str(num_samples)) + 2, len(str(across[-1])) + 2)
-    if len(across) * width > 75:  # wider than a terminal, so it is made as narrow as can be read
-        width = max(3, len(str(num_samples - 1)) + 2, len(str(across[-1])) + 1)
-    beyond = ", ' beyond the training text" if (part.group == 'beyond').any() else ""
-    print(f"\n{title}, a down and b across:")
-    print(textwrap.fill(f". = all {num_samples} samples right, x = none, 3 = three; [ ] held out{beyond}", 80))
-    print('  a b' + ''.join(f'{b:^{width}}' for b in across).rstrip())
-    for a in down:
-        print(f'{a:>5}' + ''.join(f"{cells.get((a, b), ''):^{width}}" for b in across).rstrip())
-
-
 model, meta, path, of_run, terminated, title = load_evaluated(out_dir, init_from, checkpoint, device, 'math')
 inherit_settings(globals(), config, given, of_run, RANGES)
 sampling = dict(num_samples=num_samples, temperature=temperature, top_k=top_k, seed=seed)
@@ -103,7 +88,7 @@ print(f"{title}: {len(table)} questions,\n{num_samples} samples each at temperat
 for task in table.task.unique():
     part = table[table.task == task]
     if pairs := operands(part.prompt):  # a dataset may write its questions in another way
-        show = print_grid if max(map(max, pairs)) < 20 else print_by_digits
+        show = partial(print_grid, num_samples) if max(map(max, pairs)) < 20 else print_by_digits
         show(LABELS.get(task, task), part, pairs)
 wrong = table[~table.always_right]
 # those that are held out first, because the list may be cut

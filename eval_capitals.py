@@ -7,8 +7,9 @@ $ python eval_capitals.py facts_mini_28 --plot
 $ python eval_capitals.py --init_from=gpt2
 
 Prints a line for each capital, with the prediction if that is wrong, a summary of the wrong ones and the totals; the
-exit code is 0 whatever the accuracy. It evaluates on every question of the dataset that has a text as its answer. The
-original GPT-2 cannot know that the line ends after the capital, so its answer need only begin with it.
+exit code is 0 whatever the accuracy. It evaluates on every question of the dataset that has a text as its answer. Those
+of a table whose digits are letters, like the second study's, are printed as a grid. The original GPT-2 cannot know that
+the line ends after the capital, so its answer need only begin with it.
 """
 
 import math
@@ -36,22 +37,31 @@ report_errors()
 config, given = configure(globals(), RANGES)
 # -----------------------------------------------------------------------------
 
+import pandas as pd
+
 from common.evaluate import grade  # torch takes seconds to import, so the settings are checked first
 from common.load import load_evaluated
-from common.report import mark, prediction_of, print_choice, print_totals, write_json
+from common.questions import LABELS, has_letters, operands
+from common.report import mark, prediction_of, print_choice, print_grid, print_totals, write_json
 
 model, meta, path, of_run, terminated, title = load_evaluated(out_dir, init_from, checkpoint, device, 'facts')
 inherit_settings(globals(), config, given, of_run, RANGES)
 sampling = dict(num_samples=num_samples, temperature=temperature, top_k=top_k, seed=seed)
 table = grade(model, meta.tokenizer, meta.questions, **sampling, terminated=terminated)
 
-print(f"{title}: {len(table)} questions,\n{num_samples} samples each at temperature {temperature}\n")
-print(f". = all {num_samples} samples right, x = none; %: probability of the right answer\n")
-lines = [line if len(line) <= 44 else '…' + line[-43:] for line in table.prompt + table.answer]
-width = max(map(len, lines))
-for line, row in zip(lines, table.itertuples()):
-    prediction = '' if row.always_right else f"  {prediction_of(row, 65 - width)}"  # a line has 80 columns
-    print(f" {mark(row):>2}  {line:<{width}}  {row.prob:>6.1%}{prediction}")
+print(f"{title}: {len(table)} questions,\n{num_samples} samples each at temperature {temperature}")
+parts = dict(list(table.groupby('task', sort=False)))
+grids = {task: operands(part.prompt) for task, part in parts.items() if has_letters(part.prompt)}
+for task, pairs in grids.items():
+    print_grid(num_samples, LABELS.get(task, task), parts[task], pairs)
+listed = table[~table.task.isin(grids)]
+if len(listed):
+    print(f"\n. = all {num_samples} samples right, x = none; %: probability of the right answer\n")
+    lines = [line if len(line) <= 44 else '…' + line[-43:] for line in listed.prompt + listed.answer]
+    width = max(map(len, lines))
+    for line, row in zip(lines, listed.itertuples()):
+        prediction = '' if row.always_right else f"  {prediction_of(row, 65 - width)}"  # a line has 80 columns
+        print(f" {mark(row):>2}  {line:<{width}}  {row.prob:>6.1%}{prediction}")
 print()
 wrong = table[~table.right]
 if len(wrong):
@@ -66,5 +76,6 @@ print_choice(path, 'facts')
 write_json(json, path, sampling, table)
 if plot or output:
     from common.pictures import picture
-    picture(table.sort_values('prob', ascending=False), f"{title} ({model.get_num_params(non_embedding=False):,} "
-            "parameters)", output or os.path.join(out_dir, 'facts.png'))
+    picture(pd.concat([part.sort_values('prob', ascending=False) for part in parts.values()]),
+            f"{title} ({model.get_num_params(non_embedding=False):,} parameters)",
+            output or os.path.join(out_dir, 'facts.png'))

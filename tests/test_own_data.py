@@ -9,6 +9,9 @@ import pandas as pd
 import pytest
 from conftest import REPO, TINY
 
+from common.questions import Question
+from study.datasets import LETTERS, base_questions
+
 # What a user would write: two tasks, one answered by numbers and one by words, with lines that end in their own ways
 PREPARE = '''
 import os, sys
@@ -53,6 +56,25 @@ def test_its_tasks_have_columns_answers_and_reports_of_their_own_name(own):
     out = own.check('eval_capitals.py', '--out_dir=own')
     assert re.search(r'^past tense +\d of 2 questions right', out, re.MULTILINE) and 'yesterday I go: went' in out
     own.fails('eval_as_math.py', '--out_dir=own', '--max_operand=19', says="if the questions are not like '<3+4='")
+
+
+def test_a_table_whose_digits_are_letters_is_a_grid_and_other_texts_beside_it_are_listed(project):
+    questions = [*base_questions(24, [(3, 7)]), Question('past tense', 'I go: ', 'went')]
+    code = PREPARE[:PREPARE.index('squares =')] + f'questions = {[tuple(q) for q in questions]}\n' + (
+        'questions = [Question(*q) for q in questions]\n'
+        "write_dataset(HERE, ''.join(q.line + chr(10) for q in questions if q.group == 'seen'), questions)\n")
+    (project.folder / 'data/own').mkdir()
+    (project.folder / 'data/own/prepare.py').write_text(code)
+    project.check('data/own/prepare.py')
+    project.check('train_with_eval.py', *OWN_RUN)
+    out = project.check('eval_capitals.py', '--out_dir=own', '--plot')
+    assert max(map(len, out.splitlines())) <= 80 and 'I go: went' in out
+    head, *rows = out.split('a-b, the first operand down and the second across:')[1].splitlines()[2:27]
+    assert head.split() == [*LETTERS] and [row.split()[0][0] for row in rows] == [*LETTERS]
+    across = {letter: place for place, letter in enumerate(head) if letter in LETTERS}
+    for row in rows:  # d-h and h-d are held out
+        held_out = {letter for letter, place in across.items() if row[place - 1] == '['}
+        assert held_out == {'d': {'h'}, 'h': {'d'}}.get(row.split()[0][0], set())
 
 
 def test_reports_of_long_prompts_and_names_fit_into_80_columns(project):
