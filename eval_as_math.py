@@ -15,7 +15,6 @@ what lies beyond the training text forms a group of its own, `beyond`.
 import math
 import os
 import textwrap
-from functools import partial
 
 from common.errors import UserError, report_errors
 from configurator import configure, inherit_settings
@@ -88,7 +87,7 @@ print(f"{title}: {len(table)} questions,\n{num_samples} samples each at temperat
 for task in table.task.unique():
     part = table[table.task == task]
     if pairs := operands(part.prompt):  # a dataset may write its questions in another way
-        show = partial(print_grid, num_samples) if max(map(max, pairs)) < 20 else print_by_digits
+        show = print_grid if max(map(max, pairs)) < 20 else print_by_digits
         show(LABELS.get(task, task), part, pairs)
 wrong = table[~table.always_right]
 # those that are held out first, because the list may be cut

@@ -37,9 +37,9 @@ report_errors()
 config, given = configure(globals(), RANGES)
 # -----------------------------------------------------------------------------
 
-import pandas as pd
+import pandas as pd  # this and torch take seconds to import, so the settings are checked first
 
-from common.evaluate import grade  # torch takes seconds to import, so the settings are checked first
+from common.evaluate import grade
 from common.load import load_evaluated
 from common.questions import LABELS, has_letters, operands
 from common.report import mark, prediction_of, print_choice, print_grid, print_totals, write_json
@@ -51,9 +51,9 @@ table = grade(model, meta.tokenizer, meta.questions, **sampling, terminated=term
 
 print(f"{title}: {len(table)} questions,\n{num_samples} samples each at temperature {temperature}")
 parts = dict(list(table.groupby('task', sort=False)))
-grids = {task: operands(part.prompt) for task, part in parts.items() if has_letters(part.prompt)}
+grids = {task: pairs for task, part in parts.items() if has_letters(part.prompt) and (pairs := operands(part.prompt))}
 for task, pairs in grids.items():
-    print_grid(num_samples, LABELS.get(task, task), parts[task], pairs)
+    print_grid(LABELS.get(task, task), parts[task], pairs)
 listed = table[~table.task.isin(grids)]
 if len(listed):
     print(f"\n. = all {num_samples} samples right, x = none; %: probability of the right answer\n")

@@ -170,10 +170,11 @@ def model_figure(models, words=WORDS):
     grids = everything[everything.task.isin([task for task, _, is_grid in panels if is_grid])]
     if len(grids):
         marks = []
-        numbers = grids.answer.str.fullmatch('-?[0-9]+').all()
-        if any(np.max(operands(part.prompt)) < MOST_CELLS for _, table in models for _, part in
-               table[table.task.isin(grids.task)].drop_duplicates(['task', 'prompt']).groupby('task')):
-            marks.append(f"{'number' if numbers else 'letters'}: {words['number']}")
+        shown = [prompts for _, table in models  # what a model has in its cells depends on its own largest operand
+                 for prompts in table[table.task.isin(grids.task)].groupby('task').prompt.unique()]
+        if any(np.max(operands(prompts)) < MOST_CELLS for prompts in shown):
+            kind = 'number' if grids.answer.str.fullmatch('-?[0-9]+').all() else 'letters'
+            marks.append(f"{kind}: {words['number']}")
         if not grids.right.all():
             marks.append(f"orange: {words['wrong']}")
         if (grids.group == 'held out').any():

@@ -76,8 +76,8 @@ def operands(prompts):
 
 
 def has_letters(prompts):
-    """Whether these prompts have operands that are letters."""
-    return LETTER_EXPRESSION.fullmatch(next(iter(prompts))) is not None and operands(prompts) is not None
+    """Whether the operands of these prompts are letters, if they have any."""
+    return LETTER_EXPRESSION.fullmatch(next(iter(prompts))) is not None
 
 
 def operand_names(prompts, n):

@@ -24,11 +24,12 @@ def mark(row):
     return '.' if row.always_right else 'x' if row.correct == 0 else str(row.correct)
 
 
-def print_grid(num_samples, title, part, pairs):
+def print_grid(title, part, pairs):
     """One operation as a table: a down, b across; each cell says how many of its samples were right.
 
     part: its graded table; pairs: the operands of its prompts.
     """
+    num_samples, letters = part.samples.iloc[0], has_letters(part.prompt)
     marks = {'seen': ' {} ', 'held out': '[{}]', 'beyond': " {}'"}
     cells = {pair: marks[row.group].format(mark(row)) for pair, row in zip(pairs, part.itertuples())}
     down, across = sorted({a for a, _ in cells}), sorted({b for _, b in cells})
@@ -37,10 +38,9 @@ def print_grid(num_samples, title, part, pairs):
     if len(across) * width > 75:  # wider than a terminal, so it is made as narrow as can be read
         width = max(3, len(str(num_samples - 1)) + 2, len(str(names[across[-1]])) + 1)
     beyond = ", ' beyond the training text" if (part.group == 'beyond').any() else ""
-    print(f"\n{title}, " + ("the first operand down and the second across:" if has_letters(part.prompt) else
-                            "a down and b across:"))
+    print(f"\n{title}, {'the first operand down and the second' if letters else 'a down and b'} across:")
     print(textwrap.fill(f". = all {num_samples} samples right, x = none, 3 = three; [ ] held out{beyond}", 80))
-    print(('     ' if has_letters(part.prompt) else '  a b') + ''.join(f'{names[b]:^{width}}' for b in across).rstrip())
+    print(('     ' if letters else '  a b') + ''.join(f'{names[b]:^{width}}' for b in across).rstrip())
     for a in down:
         print(f'{names[a]:>5}' + ''.join(f"{cells.get((a, b), ''):^{width}}" for b in across).rstrip())
 

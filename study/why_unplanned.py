@@ -135,11 +135,12 @@ def decay_rows(time_runs):
 
     How many are off by one, and of this and of accuracy the difference between each weight decay and none.
     """
-    runs = add_numbers(time_runs)
-    measured = pd.DataFrame([dict(zip(('when', 'n_embd', 'weight_decay', 'split'), key)) | why_load.measure_run(run)
-                             for key, run in runs.groupby(['when', 'n_embd', 'weight_decay', 'split'])])
+    times, run_of = ('30000', 'last'), ['when', 'n_embd', 'weight_decay', 'split']
+    runs = add_numbers(time_runs[time_runs.when.isin(times)])
+    measured = pd.DataFrame([dict(zip(run_of, run)) | why_load.measure_run(answers)
+                             for run, answers in runs.groupby(run_of)])
     numbers = []
-    for when, width, decay in product(('30000', 'last'), WIDTHS, DECAYS):
+    for when, width, decay in product(times, WIDTHS, DECAYS):
         of_width = measured[(measured.when == when) & (measured.n_embd == width)].set_index('split')
         one, none = (of_width[of_width.weight_decay == x] for x in (decay, 0))
         same = dict(experiment='D', condition=f'width {width}, decay {decay:g}, {READ[when]:,} iterations', unit='%')

@@ -436,7 +436,7 @@ def test_runs_of_both_studies_with_the_same_settings_are_compared_split_by_split
     assert why_unplanned.repeated_rows(why_unplanned.without_load(first, None)) == []
 
 
-def test_weight_decay_is_compared_with_none_at_the_end():
+def test_weight_decay_is_compared_with_none_at_30000_and_at_the_end():
     time_runs = time_answers(lambda width, decay: {0: 0.1, 0.1: 0.2, 1.0: width / 40}[decay], splits=4)
     answer, wrong = time_runs.answer.astype(int), time_runs.said != time_runs.answer
     near = (answer + np.where(time_runs.n_embd == 20, 1, 2)).astype(str)  # width 28's wrong ones are off by two
