@@ -7,6 +7,7 @@ import torch
 
 from common.cores import usable_cores
 from common.errors import UserError, explained, one_line, say
+from common.processes import leave_gloo_behind
 
 
 def pick_device(device, n_embd):
@@ -61,6 +62,7 @@ def compute_init(device, n_embd, num_threads, backend):
         with explained(f"torchrun's processes cannot communicate over {backend} ({{}}): start with torchrun, and omit "
                        "--backend", RuntimeError, ValueError):
             torch.distributed.init_process_group(backend)
+        leave_gloo_behind()
     if device == 'cpu':
         # this is a fixed rule, because sums round differently with another number of threads
         threads = min(torch.get_num_threads(), usable_cores())

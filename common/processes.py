@@ -1,6 +1,9 @@
 """torchrun's processes: they train on one batch together, so they must train the same model on the same text."""
 
+import atexit
 import hashlib
+import os
+import sys
 
 import torch
 
@@ -8,6 +11,20 @@ from common.errors import UserError, explained
 
 LOST = "another torchrun process has ended ({}): restart with --init_from=resume if anything was saved"
 PER_HOST = {'out_dir', 'init_from', 'device', 'num_threads'}  # settings that may differ between hosts, as may wandb's
+
+
+def leave_gloo_behind():
+    """From now on an error ends this process when its exit handlers have run, and Python takes nothing down after them.
+
+    There gloo's threads, which may still be busy, abort one process in twenty, with another exit code than the error's.
+    """
+    codes, show = [], sys.excepthook
+
+    def excepthook(kind, error, traceback):
+        show(kind, error, traceback)
+        codes.append(130 if issubclass(kind, KeyboardInterrupt) else 1)
+    sys.excepthook = excepthook
+    atexit.register(lambda: codes and os._exit(codes[0]))
 
 
 def check_same(config, model, **values):

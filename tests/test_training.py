@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import TIMING, TINY, Project
+from conftest import REPO, TIMING, TINY, Project
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -261,6 +261,16 @@ def test_processes_that_would_not_train_the_same_are_refused_by_name(project, tm
         for process in processes:
             process.kill()
     assert not (project.folder / 'pair').exists()
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason="on_exit is in Linux's library of C")
+@pytest.mark.parametrize('error, code', [('ValueError', 1), ('KeyboardInterrupt', 130)])
+def test_an_error_ends_a_process_before_gloos_threads_can_abort_it(error, code):
+    program = ("import atexit, ctypes\nfrom common.processes import leave_gloo_behind\nlibc = ctypes.CDLL(None)\n"
+               "libc.on_exit(ctypes.cast(libc.abort, ctypes.c_void_p), None)\nleave_gloo_behind()\n"
+               f"atexit.register(print, 'handlers run', flush=True)\nraise {error}('the reason')")
+    process = subprocess.run([sys.executable, '-c', program], cwd=REPO, capture_output=True, text=True, timeout=60)
+    assert process.returncode == code and 'the reason' in process.stderr and process.stdout == 'handlers run\n'
 
 
 def test_processes_may_have_their_own_folders_and_numbers_of_threads(project, tmp_path_factory):
