@@ -22,7 +22,10 @@ def read_results(folder):
                   "check its name, or train it with train_with_eval.py first")
         raise UserError(f"no results.csv in {folder}: {remedy}")
     with explained(f"{path} cannot be read ({{}}): train again, or wait for the first evaluation"):
-        return check_rows(pd.read_csv(path))
+        results = check_rows(pd.read_csv(path))
+        if not path.read_bytes().endswith(b'\n'):  # a number that is cut off is a number, too
+            raise ValueError("its last line is cut off")
+    return results
 
 
 def check_rows(results):

@@ -14,6 +14,8 @@ base_B_SEED, splits 0 to 7: tables of base B, a letter for each digit, with B / 
 base_B_shuffled_SEED, splits 0 to 3: the training questions of those, with the answers shuffled, and nothing held out
 load_KIND_M_SEED, splits 0 to 15: two rounds held out, and M lines more that are not arithmetic, with random answers or
 with a regular one; for KIND shuffled, the answers of the arithmetic are shuffled as well, and nothing is held out
+examples_N_KIND_SEED, splits 0 to 7: base 24 with N of its 864 training questions; the others become lines that are not
+arithmetic, with random answers or with a regular one, or are left out if KIND is none
 """
 
 import random
@@ -37,6 +39,7 @@ BASES = [8, 12, 16, 20, 24]
 LOADS = [200, 400]  # lines
 LOAD_OPERATIONS = '*/%^'  # each has a hundred prompts; they only look like arithmetic
 REGULAR_ANSWER = '5'
+EXAMPLES = [288, 432]  # of the training questions of the largest base
 LETTERS = 'abcdefghijklmnopqrstuvwx'  # the digits of all bases, in their order
 
 
@@ -117,11 +120,35 @@ def write_loads(split):
         write(f'load_shuffled_{n}_{seed}', shuffle_answers(training_part(sums), split) + loads['random'])
 
 
+def questions_with_examples(n, kind, split):
+    """The questions of base 24 with n of its training questions, those of a few rounds and of equal digits.
+
+    kind: what becomes of the others. 'random': each gets another operator, * for + and / for -, and their answers are
+    shuffled within an operation; 'regular': another operator, and all have the same answer; 'none': they are left out.
+    """
+    base = BASES[-1]
+    pairs, held_out = round_robin_pairs(split, base), base // 4 * base // 2
+    rest = pairs[held_out + (n - 2 * base) // 4:]  # a pair has four questions, and two equal digits have two
+    is_rest = {q.prompt for q in base_questions(base, rest) if q.group == 'held out'}
+    questions = base_questions(base, pairs[:held_out])
+    others = shuffle_answers([q for q in questions if q.prompt in is_rest], split)
+    load = [Question('load', q.prompt.translate(str.maketrans('+-', '*/')),
+                     LETTERS[int(REGULAR_ANSWER)] if kind == 'regular' else q.answer) for q in others]
+    return [q for q in questions if q.prompt not in is_rest] + load * (kind != 'none')
+
+
+def write_examples(split):
+    for n in EXAMPLES:
+        for kind in ('random', 'regular', 'none'):
+            write(f'examples_{n}_{kind}_{FIRST_SEED + split}', questions_with_examples(n, kind, split))
+
+
 if __name__ == '__main__':
     argument_parser(__doc__).parse_args()
     for split in range(SPLITS):
         write_first_study(split)
         write_tables(split)
+        write_examples(split)
     for split in range(2 * SPLITS):
         write_loads(split)
     print(f"wrote the datasets of both studies into {DATA}")

@@ -53,3 +53,11 @@ part why_load_28 last --seeds=16 $rarely --n_embd=28 \
 # D: time and decay
 part why_time "30000 100000 last" --seeds=8 --eval_interval=10000 --full_eval_interval=10000 --n_embd=20,28 \
   --weight_decay=0,0.1,1.0 --dataset=rounds_2_{seed} --max_iters=300000
+
+# E: fewer examples among as many lines; without the other lines, as many passes
+part why_examples last --seeds=8 $rarely --n_embd=14,20,28 \
+  --dataset=examples_288_random_{seed},examples_288_regular_{seed},examples_432_random_{seed},examples_432_regular_{seed}
+part why_examples_288 last --seeds=8 $rarely --n_embd=14,20,28 --dataset=examples_288_none_{seed} \
+  --max_iters=10000 --warmup_iters=667 --lr_decay_iters=8333
+part why_examples_432 last --seeds=8 $rarely --n_embd=14,20,28 --dataset=examples_432_none_{seed} \
+  --max_iters=15000 --warmup_iters=1000 --lr_decay_iters=12500

@@ -28,7 +28,10 @@ SWEEPS = {
     'why_more_passes': Sweep('B', 24, 60_000, {'dataset': 'base_20'}),
     'why_load_20': Sweep('C', 48, 67_500, {'n_embd': '20'}),
     'why_load_28': Sweep('C', 48, 105_000, {'n_embd': '28'}),
-    'why_time': Sweep('D', 48, 300_000, {'dataset': 'rounds_2'})}
+    'why_time': Sweep('D', 48, 300_000, {'dataset': 'rounds_2'}),
+    'why_examples': Sweep('E', 96, 30_000, {}),
+    'why_examples_288': Sweep('E', 24, 10_000, {'dataset': 'examples_288_none'}),
+    'why_examples_432': Sweep('E', 24, 15_000, {'dataset': 'examples_432_none'})}
 COLUMNS = ['experiment', 'name', 'condition', 'n_embd', 'unit', 'value', 'low', 'high', 'n', 'p', 'p_holm', 'test',
            'verdict']
 
