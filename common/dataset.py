@@ -158,10 +158,10 @@ def hint_of_dataset(dataset):
     """What to do if there is no dataset of this name: which one may be meant, and how others are made."""
     scripted, prepared = ({path.parent.name for path in DATA.glob(f'*/{name}')} for name in ('prepare.py', 'train.bin'))
     names = [*sorted(scripted), *sorted(prepared - scripted)]
-    begun = [f"did you mean {name}?" for name in names if dataset and name.startswith(dataset)]
     some = f"there are {', '.join(names[:10])}{', ...' * (len(names) > 10)}."
-    return (f"{[*begun, did_you_mean(dataset, names), some][0]} A prepare.py writes others with --name, and study/datasets.py "
-            "those of the studies")
+    begun = [name for name in names if dataset and name.startswith(dataset)]
+    hint = f"did you mean {begun[0]}?" if begun else did_you_mean(dataset, names) or some
+    return f"{hint} A prepare.py writes others with --name, and study/datasets.py those of the studies"
 
 
 def load_dataset(dataset, block_size=None, gpt2_folder=None):

@@ -4,11 +4,12 @@ The numbers, tables and figures of the second study (study/why.md), from the com
 $ python study/why.py
 $ python study/why.py results --markdown
 
-Reads results/why_order, why_base, why_shuffled, why_fewer_passes, why_more_passes, why_load_20, why_load_28 and
-why_time, as study/why.sh writes them, and results/study, with which experiment A is compared, and C and D if it is
-there. Writes numbers.csv, a figure for each experiment and tables.png into results/why. --markdown only prints
-study/why_tables.md, from numbers.csv. Runs may be missing: it says how many are there, a mean is over those that are
-there, what pairs splits or needs all widths is over complete splits, and no verdict is drawn.
+Reads results/why_order, why_base, why_shuffled, why_fewer_passes, why_more_passes, why_load_20, why_load_28, why_time,
+why_examples, why_examples_288 and why_examples_432, as study/why.sh writes them, and results/study, with which
+experiment A is compared, and C and D if it is there. Writes numbers.csv, a figure for each experiment and tables.png
+into results/why. --markdown only prints study/why_tables.md, from numbers.csv. Runs may be missing: it says how many
+are there, a mean is over those that are there, what pairs splits or needs all widths is over complete splits, and no
+verdict is drawn.
 """
 
 import sys
@@ -25,7 +26,7 @@ import pandas as pd
 
 from common.files import write_file
 from common.pictures import save
-from study import why_base, why_load
+from study import why_base, why_examples, why_load
 from study.runs import read_study
 from study.why_order import order_numbers
 from study.why_runs import COLUMNS, SWEEPS, counts, read_results, read_runs
@@ -35,6 +36,7 @@ from study.why_unplanned import unplanned_numbers
 
 MEASURE = dict.fromkeys(['why_base', 'why_shuffled', 'why_fewer_passes', 'why_more_passes'], why_base.measure_runs)
 MEASURE |= dict.fromkeys(['why_load_20', 'why_load_28'], why_load.measure_runs)
+MEASURE |= dict.fromkeys(['why_examples', 'why_examples_288', 'why_examples_432'], why_examples.measure_runs)
 
 
 def all_numbers(runs, folder):
@@ -54,6 +56,7 @@ def all_numbers(runs, folder):
     numbers += why_base.base_numbers(measured) + why_load.load_numbers(measured)
     if runs['why_time'] is not None:
         numbers += time_numbers(runs['why_time'])
+    numbers += why_examples.example_numbers(measured)
     results = {name: read_results(folder, name) for name in ('why_base', 'why_shuffled')}
     numbers += unplanned_numbers(measured, results, first, runs['why_time'])
     numbers = pd.DataFrame(numbers, columns=COLUMNS)

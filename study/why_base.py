@@ -30,7 +30,7 @@ def from_letters(text, base):
 
 def add_letter_numbers(answers):
     """Answers in letters with three more columns: base, right_number, and error, the predicted number minus that."""
-    base = answers.dataset.str.extract(r'^base_(\d+)')[0].astype(int)
+    base = answers.dataset.str.extract(r'^base_(\d+)')[0].fillna(str(BASES[-1])).astype(int)  # experiment E's
     numbers = {}
     for column in ('answer', 'said'):
         pairs = [*zip(answers[column].str.partition('\n')[0].str.strip(), base)]  # a newline ends an answer, too

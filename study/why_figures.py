@@ -9,7 +9,8 @@ from matplotlib.patches import Patch
 
 from common.pictures import WRONG, plt, log_axis
 from common.questions import operands
-from study.datasets import BASES
+from study.datasets import BASES, EXAMPLES
+from study.why_examples import ALL_EXAMPLES, KINDS
 from study.why_load import LOADS, MOST_LEARNT
 from study.why_time import DECAYS, READ
 from study.why_time import WIDTHS as TIME_WIDTHS
@@ -137,9 +138,27 @@ def draw_time(numbers):
     return figure
 
 
+def draw_examples(numbers):
+    """Experiment E: held-out accuracy with few examples and each load, and with all, a panel for each number."""
+    figure, axes = plt.subplots(1, 2, figsize=(9.6, 4.2), sharey=True, layout='constrained')
+    styles = (dict(color=BLUE, marker='o'), dict(color=ORANGE, marker='^', linestyle='--'),
+              dict(color=GREY, marker='s', linestyle=':'), dict(color='black', marker='D'))
+    for ax, n in zip(axes, EXAMPLES):
+        conditions = {f'{n} examples, {kind}': kind for kind in KINDS.values()} | {ALL_EXAMPLES: ALL_EXAMPLES}
+        for i, ((condition, label), style) in enumerate(zip(conditions.items(), styles)):
+            means = numbers[(numbers.name == 'held-out accuracy') & (numbers.condition == condition)]
+            draw_means(ax, (0.97 + 0.02 * i) * means.n_embd, means, label=label, **style)  # side by side
+        log_axis(ax, sorted(numbers.n_embd.unique().astype(int)))
+        ax.set(title=f'{n} examples')
+    axes[0].set_ylabel(f'held-out accuracy (%)\n{NOTE}')
+    figure.legend(*axes[0].get_legend_handles_labels(), loc='outside lower center', ncols=4, frameon=False)
+    return figure
+
+
 def figures(numbers, base_answers):
     """The figures by name. base_answers: read_runs of why_base, or None."""
-    drawers = {'order': ('A', draw_order), 'base': ('B', draw_base), 'load': ('C', draw_load), 'time': ('D', draw_time)}
+    drawers = {'order': ('A', draw_order), 'base': ('B', draw_base), 'load': ('C', draw_load), 'time': ('D', draw_time),
+               'examples': ('E', draw_examples)}
     measures = numbers[numbers.n_embd.notna()]
     drawn = {name: draw(measures[measures.experiment == experiment]) for name, (experiment, draw) in drawers.items()
              if (measures.experiment == experiment).any()}

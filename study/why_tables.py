@@ -7,7 +7,7 @@ import numpy as np
 from study.tables import markdown_table, number
 
 EXPERIMENTS = {'A': 'one order hidden', 'B': 'how much there is to learn', 'C': 'a load that is not arithmetic',
-               'D': 'time and weight decay'}
+               'D': 'time and weight decay', 'E': 'fewer examples among as many lines'}
 HEAD = """# Tables of the second study
 
 `python study/why.py --markdown` prints this file from [numbers.csv](../results/why/numbers.csv); [the page](why.md)

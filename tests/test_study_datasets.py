@@ -25,7 +25,8 @@ def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp('data')
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(datasets, 'DATA', folder)
-        for write in (datasets.write_first_study, datasets.write_tables, datasets.write_loads):
+        for write in (datasets.write_first_study, datasets.write_tables, datasets.write_loads,
+                      datasets.write_examples):
             write(SPLIT)
     return folder
 
@@ -144,6 +145,28 @@ def test_the_check_of_the_load_shuffles_the_arithmetic_as_well(load, lines):
 def test_both_kinds_of_load_have_one_vocabulary(data, lines):
     texts = [(data / f'load_{kind}_{lines}_{SEED}' / 'input.txt').read_text() for kind in ('random', 'regular')]
     assert set(texts[0]) == set(texts[1])
+
+
+@pytest.mark.parametrize('n', datasets.EXAMPLES)
+def test_fewer_examples_keep_the_number_of_lines_and_what_is_held_out(load, n):
+    table, _ = load('base_24')
+    answers = {}
+    for kind in ('random', 'regular', 'none'):
+        questions, text = load(f'examples_{n}_{kind}')
+        arithmetic, others = ([q for q in questions if (q.task == 'load') == is_load] for is_load in (False, True))
+        assert set(arithmetic) < set(table) and held_out(arithmetic) == held_out(table)
+        assert len(text) == (n if kind == 'none' else 864) and {len(line) for line in text} == {8}
+        seen = [q.prompt for q in arithmetic if q.group == 'seen']
+        assert len(seen) == n and {other_order(prompt) for prompt in seen} == set(seen)
+        counts = Counter((prompt[2], place, prompt[place]) for prompt in seen for place in (1, 3))
+        assert set(counts.values()) == {n // 48} and len(counts) == 96  # every digit equally often, at either place
+        answers[kind] = {q.prompt: q.answer for q in others}
+    left_out = {q.prompt.translate(str.maketrans('+-', '*/')): q.answer for q in table
+                if q.group == 'seen' and q.prompt not in seen}
+    assert answers['random'].keys() == answers['regular'].keys() == left_out.keys() and not answers['none']
+    assert Counter(answers['random'].values()) == Counter(left_out.values())
+    assert sum(answers['random'][prompt] == answer for prompt, answer in left_out.items()) < len(left_out) / 4
+    assert set(answers['regular'].values()) == {'f'}
 
 
 def test_a_load_depends_on_the_split_alone():

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from common.errors import UserError
 from common.questions import arithmetic_questions, round_robin_pairs
-from study import why_base, why_load, why_order, why_time, why_unplanned
+from study import why_base, why_examples, why_load, why_order, why_time, why_unplanned
 from study.curves import accuracy_at, resampled_means, width_of_fall, width_of_memory
-from study.datasets import BASES, base_questions, in_letters, load_questions, one_order_questions, training_part
+from study.datasets import (BASES, EXAMPLES, base_questions, in_letters, load_questions, one_order_questions,
+                            questions_with_examples, training_part)
 from study.inference import sign_flips
 from study.runs import add_numbers
 from study.why import all_numbers
@@ -518,6 +519,61 @@ def test_the_rule_of_experiment_d(gains, p_holm, verdict):
 
 
 # -----------------------------------------------------------------------------
+# experiment E
+
+def example_numbers(effect, learnt=0.2, fitted=1.0, all_right=0.8, width=20, kinds=('random', 'regular', 'none')):
+    """The rows of experiment E if a random load adds so much held-out accuracy, and a regular one nothing to 0.3.
+
+    learnt: of 864 lines with shuffled answers; fitted: of the arithmetic with the random load; all_right: of the
+    held-out questions with all examples.
+    """
+    table, split = base_questions(24, round_robin_pairs(0, 24)[:72]), range(8)
+    runs = {('why_examples' if kind != 'none' else f'why_examples_{n}', f'examples_{n}_{kind}'):
+            (questions_with_examples(n, kind, 0), {'held out': 0.3 + effect * (kind == 'random'),
+                                                   'seen': fitted if kind == 'random' else 1.0})
+            for n, kind in product(EXAMPLES, kinds)}
+    runs |= {('why_base', 'base_24'): (table, all_right),
+             ('why_shuffled', 'base_24_shuffled'): (training_part(table), {'seen': learnt})}
+    tables = {}
+    for (sweep, dataset), (questions, accuracy) in runs.items():
+        answers = answers_of(questions, accuracy, dataset=dataset, when='last', n_embd=width)
+        tables.setdefault(sweep, []).append(answers.assign(right=answers.said == answers.answer))
+    measured = dict.fromkeys(['why_base', 'why_shuffled', 'why_examples', *(f'why_examples_{n}' for n in EXAMPLES)])
+    for sweep, parts in tables.items():
+        measure = why_examples.measure_runs if 'examples' in sweep else why_base.measure_runs
+        one = measure(pd.concat([part.assign(split=0) for part in parts]))  # and all splits are alike
+        measured[sweep] = pd.concat([one.assign(split=i) for i in split], ignore_index=True)
+    return pd.DataFrame(why_examples.example_numbers(measured)).set_index('name')
+
+
+@pytest.mark.parametrize(('effect', 'learnt', 'fitted', 'verdict', 'competition'), [
+    (0.25, 0.2, 1.0, why_load.CAUSES, why_load.NO_COMPETITION),
+    (0.0, 0.2, 1.0, why_load.REFUTED, why_load.NO_COMPETITION),
+    (-0.25, 0.2, 0.5, why_load.REFUTED, why_load.COMPETITION),
+    (0.0, 0.9, 1.0, why_load.UNDECIDED, why_load.NO_COMPETITION),  # the check does not hold
+    (0.125, 0.2, 1.0, why_load.UNDECIDED, why_load.NO_COMPETITION)])
+def test_experiment_e_comes_out_each_way(effect, learnt, fitted, verdict, competition):
+    numbers = example_numbers(effect, learnt, fitted)
+    assert numbers.verdict['verdict'] == verdict and numbers.verdict['competition'] == competition
+    assert numbers.verdict['manipulation check'] == (why_load.HOLDS if learnt <= 0.8 else why_load.HOLDS_NOT)
+    tests = numbers.loc['held-out accuracy, random minus regular load']
+    assert tests.value.tolist() == pytest.approx([effect] * 2, abs=0.01) and tests.n.tolist() == [8, 8]
+    if effect > 0:
+        assert tests.p.tolist() == [2 ** -8] * 2 and tests.p_holm.tolist() == [2 * 2 ** -8] * 2
+    few = numbers.loc['held-out accuracy, all examples minus these with the random load']
+    assert few.value.tolist() == pytest.approx([0.5 - effect] * 2, abs=0.01)
+
+
+def test_experiment_e_has_no_verdict_without_its_width_and_compares_what_is_there():
+    numbers = example_numbers(0.25, width=14)
+    assert 'verdict' not in numbers.index and 'p' not in numbers
+    assert numbers.loc['held-out accuracy, random minus no load'].value.tolist() == pytest.approx([0.25] * 2, abs=0.01)
+    numbers = example_numbers(0.25, kinds=('random',))
+    assert 'verdict' not in numbers.index and not numbers.index.str.contains('minus no load').any()
+    assert why_examples.example_numbers(dict.fromkeys(['why_base', 'why_shuffled', 'why_examples'])) == []
+
+
+# -----------------------------------------------------------------------------
 # the command
 
 @pytest.fixture(scope='module')
@@ -549,6 +605,8 @@ def results(tmp_path_factory):
         {held: accuracy, 'seen': 0.5})) for kind, split in product(('random', 'regular', 'shuffled'), range(2))])
     write_sweep(folder, 'why_time', [(f'math_mini,n_embd={width},weight_decay={decay}', 1337 + split, when, answers_of(
         arithmetic, accuracy)) for width, decay, when, split in product((20, 28), (0, 0.1), why_time.READ, range(2))])
+    write_sweep(folder, 'why_examples', [(f'math_mini,n_embd=20,dataset=examples_288_{kind}', 1337, 'last', answers_of(
+        questions_with_examples(288, kind, 0), accuracy)) for kind in ('random', 'regular')])
     return folder
 
 
@@ -564,9 +622,9 @@ def test_the_loads_need_no_first_study(results, tmp_path, capsys):
 def test_an_unfinished_study_says_how_many_runs_are_there_and_gives_the_rest(bare, results):
     process = bare.run('study/why.py', results)
     assert process.returncode == 0, process.stderr
-    assert 'Runs: A 4 of 64, B 99 of 528, C 6 of 96, D 8 of 48' in process.stdout
+    assert 'Runs: A 4 of 64, B 99 of 528, C 6 of 96, D 8 of 48, E 2 of 144' in process.stdout
     assert {path.name for path in (results / 'why').iterdir()} == {'numbers.csv', 'order.png', 'base.png', 'tables.png',
-                                                                   'load.png', 'time.png'}
+                                                                   'load.png', 'time.png', 'examples.png'}
     numbers = pd.read_csv(results / 'why/numbers.csv').set_index(['name', 'condition']).value
     assert numbers['width of the fall', 'base 8'] == pytest.approx(14 * (20 / 14) ** 0.5, rel=1e-4)
     text = bare.check('study/why.py', results, '--markdown')
@@ -577,7 +635,7 @@ def test_an_unfinished_study_says_how_many_runs_are_there_and_gives_the_rest(bar
 
 def test_without_any_run_there_is_a_table_of_what_is_missing(tmp_path):
     numbers = all_numbers(dict.fromkeys(SWEEPS), tmp_path)
-    assert (numbers.name == 'runs').all() and (numbers.value == 0).all() and numbers.n.sum() == 736
+    assert (numbers.name == 'runs').all() and (numbers.value == 0).all() and numbers.n.sum() == 880
 
 
 def test_a_folder_without_runs_is_refused(bare, tmp_path):
@@ -629,7 +687,7 @@ def test_the_page_has_the_committed_numbers():
     numbers, page = pd.read_csv(REPO / 'results/why/numbers.csv'), (REPO / 'study/why.md').read_text(encoding='utf-8')
     text = ' '.join(page.split())
     runs = numbers[numbers.name == 'runs'].groupby('experiment')[['value', 'n']].sum()
-    assert re.findall(r'\| ([A-D]): .*? \| (\d+ of \d+) \|', page) == [
+    assert re.findall(r'\| ([A-E]): .*? \| (\d+ of \d+) \|', page) == [
         (experiment, f'{row.value:.0f} of {row.n:.0f}') for experiment, row in runs.iterrows()]
     widths = re.findall(r'^\| (\d+) \| \d+ \| ([^|]+) \| ([^|]+) \|$', page, re.MULTILINE)
     assert [int(base) for base, *_ in widths] == BASES
