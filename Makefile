@@ -2,7 +2,7 @@
 # `make test`: set up, check the style and run all tests. `make test-fast`: those that together take about a minute.
 # `make test-faults`: kill runs at random and fill disks (minutes). `make bench`: measure the speed on this machine.
 # `make paper`: train the paper's runs with several seeds (hours). `make study`: train those of the first study (a day),
-# and `make why` those of the second (some 25 hours of one core). `make mlt`: train the paper's large model on arithmetic,
+# and `make why` those of the second (some 27 hours of one core). `make mlt`: train the paper's large model on arithmetic,
 # 30,000 iterations of 1.3 s on two cores of an Intel with AMX, which is a night. All continue where they were if you stop
 # them and run them again. `make results`: write the tables and figures of the runs so far into results/.
 # `make study-data`: write the datasets of the studies. `make pictures`: draw the pictures of results/ anew from the runs

@@ -75,12 +75,10 @@ def test_what_is_said_of_larger_tables_is_in_the_committed_numbers():
                       r'(\d+)% in base 24 \((\d+) to (\d+)\)', text).groups()
     rows = [numbers.loc['held-out accuracy', f'base {base}', 20] for base in (12, 24)]
     assert [int(x) for x in found] == [round(100 * x) for row in rows for x in (row.value, row.low, row.high)]
-    load = numbers.loc['held-out accuracy', 'random', 20]
-    value, low, high = (100 * x for x in (load.value, load.low, load.high))
-    assert f'added to the decimal table, width 20 answers {value:.1f}% ({low:.1f} to {high:.1f}), without' in text
-    first = pd.read_csv(REPO / 'results/study/numbers.csv').set_index(['name', 'study', 'share', 'n_embd']).value
-    again = numbers.loc['held-out accuracy, decay 0', '30,000 iterations', 20].value  # experiment D's, without a load
-    assert f"without them {100 * again:.0f} to {100 * first['heldout_acc', 'main', 20, 20]:.0f}%" in text
+    few, alone = (numbers.loc['held-out accuracy', f'432 examples, {load}', 20] for load in ('random load', 'no load'))
+    value, low, high = (100 * x for x in (few.value, few.low, few.high))
+    assert f'replaced by random lines, it answers {value:.1f}% ({low:.1f} to {high:.1f}), and without' in text
+    assert f'without these {100 * alone.value:.1f}%' in text
     least = float(re.search(r'and ([\d.]+)% or more of its training questions in both', text)[1])
     assert all(100 * numbers.loc['training accuracy', f'base {base}', 20].value >= least for base in (12, 24))
 
@@ -132,7 +130,7 @@ def test_the_page_of_speed_has_what_the_benchmark_printed():
 def test_no_example_overwrites_a_dataset_of_the_studies():
     """--name=rounds_2_1337 would be split 1337, where the study's seed 1337 has split 0."""
     written = {name for block in BLOCKS for name in re.findall(r'prepare.py --name=(\w+)', block)}
-    theirs = '(pair|rounds|orders|random|one_order|base|load)_'
+    theirs = '(pair|rounds|orders|random|one_order|base|load|examples)_'
     assert len(written) > 3 and not [name for name in written if re.match(theirs, name)]
 
 
