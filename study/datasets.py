@@ -22,6 +22,7 @@ import random
 import sys
 from contextlib import redirect_stdout
 from io import StringIO
+from itertools import product
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).absolute().parents[1]))  # the repository, wherever this is run from
@@ -39,7 +40,8 @@ BASES = [8, 12, 16, 20, 24]
 LOADS = [200, 400]  # lines
 LOAD_OPERATIONS = '*/%^'  # each has a hundred prompts; they only look like arithmetic
 REGULAR_ANSWER = '5'
-EXAMPLES = [288, 432]  # of the training questions of the largest base
+EXAMPLES = [288, 432]  # of the training questions of the largest base, with a load or without
+MORE_EXAMPLES = [576, 720]  # without
 LETTERS = 'abcdefghijklmnopqrstuvwx'  # the digits of all bases, in their order
 
 
@@ -47,6 +49,12 @@ def in_letters(n, base):
     """A whole number in letters, e.g. 13 in base 8 is 'bf', and -3 is '-d'."""
     digits = LETTERS[abs(n) % base]
     return '-' * (n < 0) + (LETTERS[abs(n) // base] + digits if abs(n) >= base else digits)
+
+
+def quarter_held_out(split, base):
+    """The pairs of a base that a split holds out, a quarter of the questions, and the others, both in rounds."""
+    pairs, n = round_robin_pairs(split, base), base // 4 * base // 2
+    return pairs[:n], pairs[n:]
 
 
 def base_questions(base, held_out):
@@ -86,7 +94,7 @@ def load_questions(n, answers, split, regular):
 
 
 def write(name, questions, text=None):
-    with redirect_stdout(StringIO()):  # some two hundred datasets would say the same
+    with redirect_stdout(StringIO()):  # some three hundred datasets would say the same
         write_dataset(DATA / name, text or arithmetic_text(questions), questions)
 
 
@@ -104,7 +112,7 @@ def write_tables(split):
     seed = FIRST_SEED + split
     write(f'one_order_{seed}', one_order_questions(split))
     for base in BASES:
-        questions = base_questions(base, round_robin_pairs(split, base)[:base // 4 * base // 2])
+        questions = base_questions(base, quarter_held_out(split, base)[0])
         write(f'base_{base}_{seed}', questions)
         if split < 4:
             write(f'base_{base}_shuffled_{seed}', shuffle_answers(training_part(questions), split))
@@ -127,20 +135,19 @@ def questions_with_examples(n, kind, split):
     shuffled within an operation; 'regular': another operator, and all have the same answer; 'none': they are left out.
     """
     base = BASES[-1]
-    pairs, held_out = round_robin_pairs(split, base), base // 4 * base // 2
-    rest = pairs[held_out + (n - 2 * base) // 4:]  # a pair has four questions, and two equal digits have two
-    is_rest = {q.prompt for q in base_questions(base, rest) if q.group == 'held out'}
-    questions = base_questions(base, pairs[:held_out])
-    others = shuffle_answers([q for q in questions if q.prompt in is_rest], split)
+    held_out, pairs = quarter_held_out(split, base)
+    others = {frozenset(pair) for pair in pairs[(n - 2 * base) // 4:]}  # a pair has four questions, equal digits two
+    questions = base_questions(base, held_out)
+    examples = [q for q in questions if frozenset(map(LETTERS.index, (q.prompt[1], q.prompt[3]))) not in others]
+    others = shuffle_answers([q for q in questions if q not in examples], split)
     load = [Question('load', q.prompt.translate(str.maketrans('+-', '*/')),
                      LETTERS[int(REGULAR_ANSWER)] if kind == 'regular' else q.answer) for q in others]
-    return [q for q in questions if q.prompt not in is_rest] + load * (kind != 'none')
+    return examples + load * (kind != 'none')
 
 
 def write_examples(split):
-    for n in EXAMPLES:
-        for kind in ('random', 'regular', 'none'):
-            write(f'examples_{n}_{kind}_{FIRST_SEED + split}', questions_with_examples(n, kind, split))
+    for n, kind in [*product(EXAMPLES, ('random', 'regular', 'none')), *product(MORE_EXAMPLES, ('none',))]:
+        write(f'examples_{n}_{kind}_{FIRST_SEED + split}', questions_with_examples(n, kind, split))
 
 
 if __name__ == '__main__':

@@ -55,9 +55,14 @@ part why_time "30000 100000 last" --seeds=8 --eval_interval=10000 --full_eval_in
   --weight_decay=0,0.1,1.0 --dataset=rounds_2_{seed} --max_iters=300000
 
 # E: fewer examples among as many lines; without the other lines, as many passes
-part why_examples last --seeds=8 $rarely --n_embd=14,20,28 \
-  --dataset=examples_288_random_{seed},examples_288_regular_{seed},examples_432_random_{seed},examples_432_regular_{seed}
+loads=''
+for n in 288 432; do loads+=",examples_${n}_random_{seed},examples_${n}_regular_{seed}"; done
+part why_examples last --seeds=8 $rarely --n_embd=14,20,28 --dataset="${loads:1}"
 part why_examples_288 last --seeds=8 $rarely --n_embd=14,20,28 --dataset=examples_288_none_{seed} \
   --max_iters=10000 --warmup_iters=667 --lr_decay_iters=8333
 part why_examples_432 last --seeds=8 $rarely --n_embd=14,20,28 --dataset=examples_432_none_{seed} \
   --max_iters=15000 --warmup_iters=1000 --lr_decay_iters=12500
+part why_examples_576 last --seeds=8 $rarely --n_embd=14,20,28 --dataset=examples_576_none_{seed} \
+  --max_iters=20000 --warmup_iters=1333 --lr_decay_iters=16667
+part why_examples_720 last --seeds=8 $rarely --n_embd=14,20,28 --dataset=examples_720_none_{seed} \
+  --max_iters=25000 --warmup_iters=1667 --lr_decay_iters=20833

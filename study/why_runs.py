@@ -31,7 +31,9 @@ SWEEPS = {
     'why_time': Sweep('D', 48, 300_000, {'dataset': 'rounds_2'}),
     'why_examples': Sweep('E', 96, 30_000, {}),
     'why_examples_288': Sweep('E', 24, 10_000, {'dataset': 'examples_288_none'}),
-    'why_examples_432': Sweep('E', 24, 15_000, {'dataset': 'examples_432_none'})}
+    'why_examples_432': Sweep('E', 24, 15_000, {'dataset': 'examples_432_none'}),
+    'why_examples_576': Sweep('E', 24, 20_000, {'dataset': 'examples_576_none'}),
+    'why_examples_720': Sweep('E', 24, 25_000, {'dataset': 'examples_720_none'})}
 COLUMNS = ['experiment', 'name', 'condition', 'n_embd', 'unit', 'value', 'low', 'high', 'n', 'p', 'p_holm', 'test',
            'verdict']
 
