@@ -105,7 +105,7 @@ from common.device import compile_model, compute_init, pick_dtype
 from common.evaluate import estimate_losses, grade
 from common.files import cut_file, size_of, write_file
 from common.gpt2 import load_gpt2
-from common.processes import all_reduce_gradients, all_reduce_max, check_same
+from common.processes import all_reduce_gradients, all_reduce_max, check_same, leave_together
 from common.progress import Progress, describe_run
 from common.results import results_row
 from common.run_folder import claim_folder, end_results
@@ -324,7 +324,5 @@ if __name__ == '__main__':
     elif writes:
         progress.end(iter_num, stopped, rows, meta.questions)
     if ddp:
-        torch.distributed.barrier()
-        torch.distributed.destroy_process_group()
-        os._exit(stopped)  # all is saved; gloo's threads sometimes abort a process that ends in the ordinary way
+        leave_together(stopped)
     sys.exit(stopped)

@@ -111,7 +111,7 @@ def find_checkpoint(out_dir, names):
         if (out_dir / name).exists():
             return out_dir / name
     for run in [*seed_folders(out_dir).values(), *sorted(out_dir.glob('*/seed_*'))]:
-        raise UserError(f"{out_dir} holds the runs of several seeds: choose one, e.g. --out_dir={run}")
+        raise UserError(f"{out_dir} holds several runs: choose one, e.g. --out_dir={run}")
     raise UserError(f"no {' or '.join(names)} in {out_dir}: train a model there, or name another with --checkpoint")
 
 

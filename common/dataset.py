@@ -159,7 +159,7 @@ def hint_of_dataset(dataset):
     scripted, prepared = ({path.parent.name for path in DATA.glob(f'*/{name}')} for name in ('prepare.py', 'train.bin'))
     names = [*sorted(scripted), *sorted(prepared - scripted)]
     some = f"there are {', '.join(names[:10])}{', ...' * (len(names) > 10)}."
-    begun = [name for name in names if dataset and name.startswith(dataset)]
+    begun = [name for name in names if name.startswith(f'{dataset}_')]
     hint = f"did you mean {begun[0]}?" if begun else did_you_mean(dataset, names) or some
     return f"{hint} A prepare.py writes others with --name, and study/datasets.py those of the studies"
 

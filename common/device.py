@@ -61,8 +61,8 @@ def compute_init(device, n_embd, num_threads, backend):
         backend = backend if backend != 'auto' else 'nccl' if 'cuda' in device else 'gloo'
         with explained(f"torchrun's processes cannot communicate over {backend} ({{}}): start with torchrun, and omit "
                        "--backend", RuntimeError, ValueError):
+            leave_gloo_behind()
             torch.distributed.init_process_group(backend)
-        leave_gloo_behind()
     if device == 'cpu':
         # this is a fixed rule, because sums round differently with another number of threads
         threads = min(torch.get_num_threads(), usable_cores())

@@ -13,18 +13,30 @@ LOST = "another torchrun process has ended ({}): restart with --init_from=resume
 PER_HOST = {'out_dir', 'init_from', 'device', 'num_threads'}  # settings that may differ between hosts, as may wandb's
 
 
-def leave_gloo_behind():
-    """From now on an error ends this process when its exit handlers have run, and Python takes nothing down after them.
+exit_codes = []  # of this process; the first one counts
 
-    There gloo's threads, which may still be busy, abort one process in twenty, with another exit code than the error's.
+
+def leave_gloo_behind():
+    """From now on what has an exit code ends this process after the exit handlers that are registered from now on.
+
+    Python takes nothing down then: there gloo's threads, which may still be busy, abort one process in twenty. An error
+    has an exit code, and leave_together gives one.
     """
-    codes, show = [], sys.excepthook
+    show = sys.excepthook
 
     def excepthook(kind, error, traceback):
+        exit_codes.append(130 if issubclass(kind, KeyboardInterrupt) else 1)
         show(kind, error, traceback)
-        codes.append(130 if issubclass(kind, KeyboardInterrupt) else 1)
     sys.excepthook = excepthook
-    atexit.register(lambda: codes and os._exit(codes[0]))
+    atexit.register(lambda: exit_codes and os._exit(exit_codes[0]))
+
+
+def leave_together(code):
+    """End this process, when all others have come as far, with an exit code."""
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+    exit_codes.append(code)
+    sys.exit(code)
 
 
 def check_same(config, model, **values):

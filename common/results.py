@@ -1,5 +1,6 @@
 """A row of results.csv: what it has, and what is computed from it. And the results.csv of a run."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,9 @@ def read_results(folder):
                   "check its name, or train it with train_with_eval.py first")
         raise UserError(f"no results.csv in {folder}: {remedy}")
     with explained(f"{path} cannot be read ({{}}): train again, or wait for the first evaluation"):
-        results = check_rows(pd.read_csv(path))
-        if not path.read_bytes().endswith(b'\n'):  # a number that is cut off is a number, too
+        content = path.read_bytes()  # once, because temp.csv may become results.csv at any time
+        results = check_rows(pd.read_csv(io.BytesIO(content)))
+        if not content.endswith(b'\n'):  # a number that is cut off is a number, too
             raise ValueError("its last line is cut off")
     return results
 

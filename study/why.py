@@ -4,12 +4,10 @@ The numbers, tables and figures of the second study (study/why.md), from the com
 $ python study/why.py
 $ python study/why.py results --markdown
 
-Reads results/why_order, why_base, why_shuffled, why_fewer_passes, why_more_passes, why_load_20, why_load_28, why_time,
-why_examples, why_examples_288 and why_examples_432, as study/why.sh writes them, and results/study, with which
-experiment A is compared, and C and D if it is there. Writes numbers.csv, a figure for each experiment and tables.png
-into results/why. --markdown only prints study/why_tables.md, from numbers.csv. Runs may be missing: it says how many
-are there, a mean is over those that are there, what pairs splits or needs all widths is over complete splits, and no
-verdict is drawn.
+Reads results/why_order and the other sweeps that study/why.sh writes, and results/study, with which experiment A is
+compared, and C and D if it is there. Writes numbers.csv, a figure for each experiment and tables.png into results/why.
+--markdown only prints study/why_tables.md, from numbers.csv. Runs may be missing: it says how many are there, a mean is
+over those that are there, what pairs splits or needs all widths is over complete splits, and no verdict is drawn.
 """
 
 import sys
@@ -36,7 +34,7 @@ from study.why_unplanned import unplanned_numbers
 
 MEASURE = dict.fromkeys(['why_base', 'why_shuffled', 'why_fewer_passes', 'why_more_passes'], why_base.measure_runs)
 MEASURE |= dict.fromkeys(['why_load_20', 'why_load_28'], why_load.measure_runs)
-MEASURE |= dict.fromkeys(['why_examples', 'why_examples_288', 'why_examples_432'], why_examples.measure_runs)
+MEASURE |= dict.fromkeys([name for name in SWEEPS if name.startswith('why_examples')], why_examples.measure_runs)
 
 
 def all_numbers(runs, folder):

@@ -28,15 +28,20 @@ def from_letters(text, base):
     return float(-number if text.startswith('-') else number)
 
 
-def add_letter_numbers(answers):
-    """Answers in letters with three more columns: base, right_number, and error, the predicted number minus that."""
-    base = answers.dataset.str.extract(r'^base_(\d+)')[0].fillna(str(BASES[-1])).astype(int)  # experiment E's
+def add_letter_numbers(answers, base=None):
+    """Answers in letters with three more columns: base, right_number, and error, the predicted number minus that.
+
+    base: of all of them; None: their datasets say it.
+    """
+    base = base or answers.dataset.str.extract(r'^base_(\d+)')[0].astype(int)
+    answers = answers.assign(base=base)
     numbers = {}
     for column in ('answer', 'said'):
-        pairs = [*zip(answers[column].str.partition('\n')[0].str.strip(), base)]  # a newline ends an answer, too
+        texts = answers[column].str.partition('\n')[0].str.strip()  # a newline ends an answer, too
+        pairs = [*zip(texts, answers.base)]
         known = {pair: from_letters(*pair) for pair in {*pairs}}
         numbers[column] = np.array([known[pair] for pair in pairs])
-    return answers.assign(base=base, right_number=numbers['answer'], error=numbers['said'] - numbers['answer'])
+    return answers.assign(right_number=numbers['answer'], error=numbers['said'] - numbers['answer'])
 
 
 def measure_run(answers):

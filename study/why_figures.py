@@ -9,8 +9,8 @@ from matplotlib.patches import Patch
 
 from common.pictures import WRONG, plt, log_axis
 from common.questions import operands
-from study.datasets import BASES, EXAMPLES
-from study.why_examples import ALL_EXAMPLES, KINDS
+from study.datasets import BASES, EXAMPLES, MORE_EXAMPLES
+from study.why_examples import ALL_EXAMPLES, KINDS, as_often
 from study.why_load import LOADS, MOST_LEARNT
 from study.why_time import DECAYS, READ
 from study.why_time import WIDTHS as TIME_WIDTHS
@@ -139,29 +139,37 @@ def draw_time(numbers):
 
 
 def draw_examples(numbers):
-    """Experiment E: held-out accuracy with few examples and each load, and with all, a panel for each number."""
-    figure, axes = plt.subplots(1, 2, figsize=(9.6, 4.2), sharey=True, layout='constrained')
-    styles = (dict(color=BLUE, marker='o'), dict(color=ORANGE, marker='^', linestyle='--'),
-              dict(color=GREY, marker='s', linestyle=':'), dict(color='black', marker='D'))
-    for ax, n in zip(axes, EXAMPLES):
-        conditions = {f'{n} examples, {kind}': kind for kind in KINDS.values()} | {ALL_EXAMPLES: ALL_EXAMPLES}
-        for i, ((condition, label), style) in enumerate(zip(conditions.items(), styles)):
-            means = numbers[(numbers.name == 'held-out accuracy') & (numbers.condition == condition)]
-            draw_means(ax, (0.97 + 0.02 * i) * means.n_embd, means, label=label, **style)  # side by side
-        log_axis(ax, sorted(numbers.n_embd.unique().astype(int)))
-        ax.set(title=f'{n} examples')
-    axes[0].set_ylabel(f'held-out accuracy (%)\n{NOTE}')
-    figure.legend(*axes[0].get_legend_handles_labels(), loc='outside lower center', ncols=4, frameon=False)
+    """Experiment E: held-out accuracy against the number of examples with each load, a panel for each width.
+
+    Beside it are experiment B's tables in which each digit is shown as often.
+    """
+    numbers, counts = numbers[numbers.name == 'held-out accuracy'], [*EXAMPLES, *MORE_EXAMPLES, 864]
+    series = {label: {n: f'{n} examples, {label}' for n in counts[:-1]} for label in KINDS.values()}
+    series['no load'][864] = ALL_EXAMPLES
+    series['smaller tables that show each digit as often'] = {n: f'base {as_often(n)}' for n in counts}
+    styles = (dict(color=BLUE, marker='o', linestyle='--'), dict(color=ORANGE, marker='^', linestyle='--'),
+              dict(color='black', marker='s'), dict(color=GREY, marker='D', linestyle=':'))
+    widths = sorted(numbers[numbers.experiment == 'E'].n_embd.unique().astype(int))
+    figure, axes = plt.subplots(1, len(widths), figsize=(10.4, 4.2), sharey=True, layout='constrained', squeeze=False)
+    for ax, width in zip(axes[0], widths):
+        of_width = numbers[numbers.n_embd == width].set_index('condition')
+        for i, ((label, conditions), style) in enumerate(zip(series.items(), styles)):
+            there = {n: condition for n, condition in conditions.items() if condition in of_width.index}
+            draw_means(ax, np.array([*there]) + 8 * (i - 1.5), of_width.loc[there.values()], label=label, **style)
+        ax.set(title=f'width {width}', xlabel='examples')
+        ax.set_xticks(counts)
+    axes[0, 0].set_ylabel(f'held-out accuracy (%)\n{NOTE}')
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc='outside lower center', ncols=4, frameon=False)
     return figure
 
 
 def figures(numbers, base_answers):
     """The figures by name. base_answers: read_runs of why_base, or None."""
     drawers = {'order': ('A', draw_order), 'base': ('B', draw_base), 'load': ('C', draw_load), 'time': ('D', draw_time),
-               'examples': ('E', draw_examples)}
+               'examples': ('EB', draw_examples)}  # which also draws some of experiment B
     measures = numbers[numbers.n_embd.notna()]
-    drawn = {name: draw(measures[measures.experiment == experiment]) for name, (experiment, draw) in drawers.items()
-             if (measures.experiment == experiment).any()}
+    drawn = {name: draw(measures[measures.experiment.isin([*experiments])])
+             for name, (experiments, draw) in drawers.items() if (measures.experiment == experiments[0]).any()}
     if base_answers is not None:
         first = base_answers[(base_answers.n_embd == 20) & (base_answers.split == 0) & (base_answers.task == 'a+b')
                              & base_answers.dataset.isin([f'base_{base}' for base in TABLES])]

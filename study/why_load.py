@@ -47,6 +47,14 @@ def decide(differences, highs, p_holm, check):
     return REFUTED if check and all(round(high, 9) < NO_EFFECT for high in highs) else UNDECIDED
 
 
+def verdict_rows(experiment, tests, check, fitted):
+    """The rows of numbers.csv with the verdicts. fitted: whether the arithmetic is, with the load."""
+    verdict = decide(*([test[key] for test in tests] for key in ('value', 'high', 'p_holm')), check)
+    verdicts = {'verdict': verdict, 'manipulation check': HOLDS if check else HOLDS_NOT,
+                'competition': NO_COMPETITION if fitted else COMPETITION}
+    return [dict(experiment=experiment, name=name, verdict=text) for name, text in verdicts.items()]
+
+
 def load_numbers(measured):
     """The rows of numbers.csv of experiment C. measured: {sweep: measure_runs} of its two sweeps, None for no runs."""
     tests, numbers, checks, fitted = [], [], [], []
@@ -67,7 +75,4 @@ def load_numbers(measured):
     if not tests:
         return []
     tests = family(tests)
-    verdict = decide(*([test[key] for test in tests] for key in ('value', 'high', 'p_holm')), all(checks))
-    verdicts = {'verdict': verdict, 'manipulation check': HOLDS if all(checks) else HOLDS_NOT,
-                'competition': NO_COMPETITION if all(fitted) else COMPETITION}
-    return [*(dict(experiment='C', name=name, verdict=text) for name, text in verdicts.items()), *tests, *numbers]
+    return [*verdict_rows('C', tests, all(checks), all(fitted)), *tests, *numbers]

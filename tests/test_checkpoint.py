@@ -150,6 +150,14 @@ def test_the_first_checkpoint_that_is_there_is_found(tmp_path):
         find_checkpoint(tmp_path / 'nowhere', ['a.pt'])
 
 
+def test_a_sweep_and_its_config_are_named_as_such_with_one_of_their_runs(tmp_path):
+    run = tmp_path / 'main/math_mini_14/seed_1337'
+    run.mkdir(parents=True)
+    for folder in (run.parent, run.parent.parent):
+        with pytest.raises(UserError, match=f'{folder} holds several runs: choose one, e.g. --out_dir={run}$'):
+            find_checkpoint(folder, ['a.pt'])
+
+
 def test_only_gpt2s_vocabulary_may_be_padded_in_the_model():
     model, tokenizer = little_model(70), paper_meta().tokenizer
     with pytest.raises(UserError, match="x has a vocabulary of 70, but y one of 66: mend it"):

@@ -276,8 +276,13 @@ def test_what_is_not_there_is_named_with_the_command_that_makes_it(bare, data):
     shutil.copy(bare.folder / 'data/as_math/prepare.py', data / 'as_math')
     (data / 'of_ones_own').mkdir()
     (data / 'of_ones_own/train.bin').touch()
+    for name in ('base_8_1342', 'base_12_1337'):  # the first is more like base_12
+        (data / name).mkdir()
+        (data / name / 'train.bin').touch()
     for name, hint in (('as_maths', r'did you mean as_math\?'), ('of_ones', r'did you mean of_ones_own\?'),
-                       ('nonsense', 'there are as_math, of_ones_own. .* study/datasets.py those of the studies')):
+                       ('base_12', r'did you mean base_12_1337\?'),
+                       ('nonsense', 'there are as_math, base_12_1337, base_8_1342, of_ones_own. .* '
+                                    'study/datasets.py those of the studies')):
         with pytest.raises(UserError, match=f'no dataset data/{name}: {hint}'):
             load_dataset(name)
     for act in (lambda: load_dataset('as_math'), lambda: find_meta('as_math')):

@@ -770,7 +770,7 @@ def test_an_old_results_csv_is_read_without_n_params(tmp_path):
         read_results(tmp_path / 'nowhere')
 
 
-def test_a_results_csv_that_is_cut_off_is_refused_wherever_the_cut_is(tmp_path):
+def test_a_results_csv_that_is_cut_off_is_refused_wherever_the_last_line_is_cut(tmp_path):
     text = run_of([0, 250], [0, 1]).assign(n_params=3020).to_csv(index=False)
     for cut in range(1, len(text.splitlines()[-1]) + 1):
         (tmp_path / 'results.csv').write_text(text[:-cut])

@@ -17,7 +17,7 @@ from common.questions import arithmetic_questions, round_robin_pairs
 from study import why_base, why_examples, why_load, why_order, why_time, why_unplanned
 from study.curves import accuracy_at, resampled_means, width_of_fall, width_of_memory
 from study.datasets import (BASES, EXAMPLES, base_questions, in_letters, load_questions, one_order_questions,
-                            questions_with_examples, training_part)
+                            quarter_held_out, questions_with_examples, training_part)
 from study.inference import sign_flips
 from study.runs import add_numbers
 from study.why import all_numbers
@@ -527,12 +527,13 @@ def example_numbers(effect, learnt=0.2, fitted=1.0, all_right=0.8, width=20, kin
     learnt: of 864 lines with shuffled answers; fitted: of the arithmetic with the random load; all_right: of the
     held-out questions with all examples.
     """
-    table, split = base_questions(24, round_robin_pairs(0, 24)[:72]), range(8)
+    base_8, base_12, table = (base_questions(base, quarter_held_out(0, base)[0]) for base in (8, 12, 24))
     runs = {('why_examples' if kind != 'none' else f'why_examples_{n}', f'examples_{n}_{kind}'):
             (questions_with_examples(n, kind, 0), {'held out': 0.3 + effect * (kind == 'random'),
                                                    'seen': fitted if kind == 'random' else 1.0})
             for n, kind in product(EXAMPLES, kinds)}
-    runs |= {('why_base', 'base_24'): (table, all_right),
+    runs |= {('why_base', 'base_24'): (table, all_right), ('why_base', 'base_8'): (base_8, 0.1),
+             ('why_base', 'base_12'): (base_12, 0.4),
              ('why_shuffled', 'base_24_shuffled'): (training_part(table), {'seen': learnt})}
     tables = {}
     for (sweep, dataset), (questions, accuracy) in runs.items():
@@ -542,7 +543,7 @@ def example_numbers(effect, learnt=0.2, fitted=1.0, all_right=0.8, width=20, kin
     for sweep, parts in tables.items():
         measure = why_examples.measure_runs if 'examples' in sweep else why_base.measure_runs
         one = measure(pd.concat([part.assign(split=0) for part in parts]))  # and all splits are alike
-        measured[sweep] = pd.concat([one.assign(split=i) for i in split], ignore_index=True)
+        measured[sweep] = pd.concat([one.assign(split=split) for split in range(8)], ignore_index=True)
     return pd.DataFrame(why_examples.example_numbers(measured)).set_index('name')
 
 
@@ -560,6 +561,8 @@ def test_experiment_e_comes_out_each_way(effect, learnt, fitted, verdict, compet
     assert tests.value.tolist() == pytest.approx([effect] * 2, abs=0.01) and tests.n.tolist() == [8, 8]
     if effect > 0:
         assert tests.p.tolist() == [2 ** -8] * 2 and tests.p_holm.tolist() == [2 * 2 ** -8] * 2
+    as_base_8_and_12 = numbers.loc['held-out accuracy, no load minus the base that shows each digit as often']
+    assert as_base_8_and_12.value.tolist() == pytest.approx([0.2, -0.1], abs=0.03)
     few = numbers.loc['held-out accuracy, all examples minus these with the random load']
     assert few.value.tolist() == pytest.approx([0.5 - effect] * 2, abs=0.01)
 
@@ -571,6 +574,16 @@ def test_experiment_e_has_no_verdict_without_its_width_and_compares_what_is_ther
     numbers = example_numbers(0.25, kinds=('random',))
     assert 'verdict' not in numbers.index and not numbers.index.str.contains('minus no load').any()
     assert why_examples.example_numbers(dict.fromkeys(['why_base', 'why_shuffled', 'why_examples'])) == []
+
+
+def test_experiment_e_has_no_verdict_without_experiment_b():
+    measured = dict.fromkeys(['why_base', 'why_shuffled', 'why_examples'])
+    tables = [answers_of(questions_with_examples(n, kind, 0), 0.5, dataset=f'examples_{n}_{kind}', when='last',
+                         n_embd=20, split=0) for n, kind in product(EXAMPLES, ('random', 'regular'))]
+    table = pd.concat(tables)
+    measured['why_examples'] = why_examples.measure_runs(table.assign(right=table.said == table.answer))
+    numbers = pd.DataFrame(why_examples.example_numbers(measured))
+    assert len(numbers) and 'verdict' not in numbers
 
 
 # -----------------------------------------------------------------------------
@@ -622,7 +635,7 @@ def test_the_loads_need_no_first_study(results, tmp_path, capsys):
 def test_an_unfinished_study_says_how_many_runs_are_there_and_gives_the_rest(bare, results):
     process = bare.run('study/why.py', results)
     assert process.returncode == 0, process.stderr
-    assert 'Runs: A 4 of 64, B 99 of 528, C 6 of 96, D 8 of 48, E 2 of 144' in process.stdout
+    assert 'Runs: A 4 of 64, B 99 of 528, C 6 of 96, D 8 of 48, E 2 of 192' in process.stdout
     assert {path.name for path in (results / 'why').iterdir()} == {'numbers.csv', 'order.png', 'base.png', 'tables.png',
                                                                    'load.png', 'time.png', 'examples.png'}
     numbers = pd.read_csv(results / 'why/numbers.csv').set_index(['name', 'condition']).value
@@ -635,7 +648,7 @@ def test_an_unfinished_study_says_how_many_runs_are_there_and_gives_the_rest(bar
 
 def test_without_any_run_there_is_a_table_of_what_is_missing(tmp_path):
     numbers = all_numbers(dict.fromkeys(SWEEPS), tmp_path)
-    assert (numbers.name == 'runs').all() and (numbers.value == 0).all() and numbers.n.sum() == 880
+    assert (numbers.name == 'runs').all() and (numbers.value == 0).all() and numbers.n.sum() == 928
 
 
 def test_a_folder_without_runs_is_refused(bare, tmp_path):
