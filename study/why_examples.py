@@ -5,14 +5,15 @@ table because there is more to memorise, or because there are more examples of t
 
 import pandas as pd
 
-from study.datasets import BASES, EXAMPLES
+from study.datasets import BASES, EXAMPLES, MORE_EXAMPLES
 from study.inference import family, mean_row, sign_flips
 from study.why_base import add_letter_numbers
-from study.why_load import FITTED, MOST_LEARNT, measure_run, verdict_rows
+from study.why_load import EFFECT, FITTED, HOLDS, HOLDS_NOT, MOST_LEARNT, measure_run, verdict_rows
 
 PRIMARY_WIDTH = 20
 KINDS = {'random': 'random load', 'regular': 'regular load', 'none': 'no load'}  # in a dataset's name: how it is called
 ALL_EXAMPLES = '864 examples'  # experiment B's runs of base 24
+AS_OFTEN = 'no load minus the base that shows each digit as often'  # how a difference is called
 MEASURES = ['held-out accuracy', 'training accuracy, arithmetic', 'accuracy on the load', 'off by one',
             'off by one, answers dealt anew']
 
@@ -46,7 +47,7 @@ def difference_rows(runs, bases):
         for first, second, name in (
                 ('random', 'regular', 'random minus regular load'), ('random', 'none', 'random minus no load'),
                 ('all', 'random', 'all examples minus these with the random load'),
-                ('none', 'as often', 'no load minus the base that shows each digit as often')):
+                ('none', 'as often', AS_OFTEN)):
             if held_out.get(first) is None or held_out.get(second) is None:
                 continue
             difference = (held_out[first] - held_out[second]).dropna()
@@ -55,6 +56,16 @@ def difference_rows(runs, bases):
             if (width, first, second) == (PRIMARY_WIDTH, 'random', 'regular'):
                 rows[-1] |= dict(p=sign_flips(difference, 'greater'), test='sign flips, one-sided')
     return rows
+
+
+def prediction_rows(rows):
+    """The row with the verdict on what was predicted for more examples, if they are there. rows: difference_rows."""
+    differences = [row['value'] for row in rows if row['name'].endswith(AS_OFTEN) and
+                   row['condition'] in [f'{n} examples, width {PRIMARY_WIDTH}' for n in MORE_EXAMPLES]]
+    if len(differences) < len(MORE_EXAMPLES):
+        return []
+    holds = all(abs(round(difference, 9)) <= EFFECT for difference in differences)
+    return [dict(experiment='E', name='prediction', verdict=HOLDS if holds else HOLDS_NOT)]
 
 
 def example_verdicts(runs, shuffled, tests):
@@ -86,4 +97,4 @@ def example_numbers(measured):
         numbers += [mean_row('held-out accuracy', part, experiment='E', condition=ALL_EXAMPLES, n_embd=width, unit='%')
                     for width, part in whole.groupby('n_embd')['held-out accuracy']]
     verdicts = example_verdicts(runs[runs.n_embd == PRIMARY_WIDTH], measured['why_shuffled'], tests)
-    return [*verdicts, *tests, *(row for row in rows if 'p' not in row), *numbers]
+    return [*verdicts, *prediction_rows(rows), *tests, *(row for row in rows if 'p' not in row), *numbers]

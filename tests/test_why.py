@@ -576,6 +576,16 @@ def test_experiment_e_has_no_verdict_without_its_width_and_compares_what_is_ther
     assert why_examples.example_numbers(dict.fromkeys(['why_base', 'why_shuffled', 'why_examples'])) == []
 
 
+@pytest.mark.parametrize(('differences', 'verdict'), [
+    ([0.15, -0.15], why_load.HOLDS), ([0.0, 0.16], why_load.HOLDS_NOT), ([-0.16, 0.0], why_load.HOLDS_NOT)])
+def test_the_prediction_of_experiment_e_comes_out_each_way(differences, verdict):
+    rows = [dict(name=f'held-out accuracy, {why_examples.AS_OFTEN}', value=value,
+                 condition=f'{n} examples, width {width}')
+            for n, difference in zip((576, 720), differences) for width, value in ((20, difference), (14, 0.9))]
+    row, = why_examples.prediction_rows(rows)
+    assert row['verdict'] == verdict and why_examples.prediction_rows(rows[:2]) == []
+
+
 def test_experiment_e_has_no_verdict_without_experiment_b():
     measured = dict.fromkeys(['why_base', 'why_shuffled', 'why_examples'])
     tables = [answers_of(questions_with_examples(n, kind, 0), 0.5, dataset=f'examples_{n}_{kind}', when='last',
@@ -733,6 +743,13 @@ def test_the_page_has_the_committed_numbers():
     assert f'is {without.min():.2f} to {without.max():.2f}' in text
     row, = numbers[numbers.condition == 'fall to 20% right'].itertuples()
     assert f'is {row.value:.2f} ({row.low:.2f} to {row.high:.2f})' in text
+
+
+def test_the_page_has_the_first_studys_numbers_of_width_20():
+    numbers, page = pd.read_csv(REPO / 'results/study/numbers.csv'), (REPO / 'study/why.md').read_text(encoding='utf-8')
+    numbers = numbers[(numbers.name == 'heldout_acc') & (numbers.study == 'main') & (numbers.n_embd == 20)]
+    values = [f'{100 * value:.1f}' for value in numbers.sort_values('share', ascending=False).value]
+    assert f"width 20 answers {', '.join(values[:-1])} and {values[-1]}%" in ' '.join(page.split())
 
 
 def test_every_interval_of_the_page_is_a_row_of_the_committed_numbers():
