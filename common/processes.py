@@ -11,8 +11,6 @@ from common.errors import UserError, explained
 
 LOST = "another torchrun process has ended ({}): restart with --init_from=resume if anything was saved"
 PER_HOST = {'out_dir', 'init_from', 'device', 'num_threads'}  # settings that may differ between hosts, as may wandb's
-
-
 exit_codes = []  # of this process; the first one counts
 
 
@@ -32,11 +30,11 @@ def leave_gloo_behind():
 
 
 def leave_together(code):
-    """End this process, when all others have come as far, with an exit code."""
-    torch.distributed.barrier()
+    """Wait until all processes have come as far. This one is then about to end, with an exit code."""
+    with explained(LOST, RuntimeError):
+        torch.distributed.barrier()
     torch.distributed.destroy_process_group()
     exit_codes.append(code)
-    sys.exit(code)
 
 
 def check_same(config, model, **values):

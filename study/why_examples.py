@@ -13,7 +13,7 @@ from study.why_load import EFFECT, FITTED, HOLDS, HOLDS_NOT, MOST_LEARNT, measur
 PRIMARY_WIDTH = 20
 KINDS = {'random': 'random load', 'regular': 'regular load', 'none': 'no load'}  # in a dataset's name: how it is called
 ALL_EXAMPLES = '864 examples'  # experiment B's runs of base 24
-AS_OFTEN = 'no load minus the base that shows each digit as often'  # how a difference is called
+AS_MANY = 'no load minus the base with as many examples per digit'  # how a difference is called
 MEASURES = ['held-out accuracy', 'training accuracy, arithmetic', 'accuracy on the load', 'off by one',
             'off by one, answers dealt anew']
 
@@ -27,8 +27,8 @@ def measure_runs(answers):
     return pd.DataFrame([dict(zip(index, run)) | measure_run(table) for run, table in last.groupby(index)])
 
 
-def as_often(n):
-    """The base whose training questions show each digit as often as n examples of the largest base do."""
+def base_with_as_many(n):
+    """The base whose training questions are as many per digit as n examples of the largest base."""
     return n * BASES[-1] // 864
 
 
@@ -43,11 +43,11 @@ def difference_rows(runs, bases):
         if bases is not None:
             of_base = {base: part.set_index('split')['held-out accuracy']
                        for base, part in bases[bases.n_embd == width].groupby('base')}
-            held_out |= {'all': of_base.get(BASES[-1]), 'as often': of_base.get(as_often(n))}
+            held_out |= {'all': of_base.get(BASES[-1]), 'as many': of_base.get(base_with_as_many(n))}
         for first, second, name in (
                 ('random', 'regular', 'random minus regular load'), ('random', 'none', 'random minus no load'),
                 ('all', 'random', 'all examples minus these with the random load'),
-                ('none', 'as often', AS_OFTEN)):
+                ('none', 'as many', AS_MANY)):
             if held_out.get(first) is None or held_out.get(second) is None:
                 continue
             difference = (held_out[first] - held_out[second]).dropna()
@@ -60,7 +60,7 @@ def difference_rows(runs, bases):
 
 def prediction_rows(rows):
     """The row with the verdict on what was predicted for more examples, if they are there. rows: difference_rows."""
-    differences = [row['value'] for row in rows if row['name'].endswith(AS_OFTEN) and
+    differences = [row['value'] for row in rows if row['name'].endswith(AS_MANY) and
                    row['condition'] in [f'{n} examples, width {PRIMARY_WIDTH}' for n in MORE_EXAMPLES]]
     if len(differences) < len(MORE_EXAMPLES):
         return []

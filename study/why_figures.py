@@ -10,7 +10,7 @@ from matplotlib.patches import Patch
 from common.pictures import WRONG, plt, log_axis
 from common.questions import operands
 from study.datasets import BASES, EXAMPLES, MORE_EXAMPLES
-from study.why_examples import ALL_EXAMPLES, KINDS, as_often
+from study.why_examples import ALL_EXAMPLES, KINDS, base_with_as_many
 from study.why_load import LOADS, MOST_LEARNT
 from study.why_time import DECAYS, READ
 from study.why_time import WIDTHS as TIME_WIDTHS
@@ -141,12 +141,12 @@ def draw_time(numbers):
 def draw_examples(numbers):
     """Experiment E: held-out accuracy against the number of examples with each load, a panel for each width.
 
-    Beside it are experiment B's tables in which each digit is shown as often.
+    Beside it are experiment B's tables with as many examples per digit.
     """
     numbers, counts = numbers[numbers.name == 'held-out accuracy'], [*EXAMPLES, *MORE_EXAMPLES, 864]
     series = {label: {n: f'{n} examples, {label}' for n in counts[:-1]} for label in KINDS.values()}
     series['no load'][864] = ALL_EXAMPLES
-    series['smaller tables that show each digit as often'] = {n: f'base {as_often(n)}' for n in counts}
+    series['smaller bases, as many examples per digit'] = {n: f'base {base_with_as_many(n)}' for n in counts}
     styles = (dict(color=BLUE, marker='o', linestyle='--'), dict(color=ORANGE, marker='^', linestyle='--'),
               dict(color='black', marker='s'), dict(color=GREY, marker='D', linestyle=':'))
     widths = sorted(numbers[numbers.experiment == 'E'].n_embd.unique().astype(int))
@@ -156,8 +156,8 @@ def draw_examples(numbers):
         for i, ((label, conditions), style) in enumerate(zip(series.items(), styles)):
             there = {n: condition for n, condition in conditions.items() if condition in of_width.index}
             draw_means(ax, np.array([*there]) + 8 * (i - 1.5), of_width.loc[there.values()], label=label, **style)
-        ax.set(title=f'width {width}', xlabel='examples')
-        ax.set_xticks(counts)
+        ax.set(title=f'width {width}', xlabel='examples in base 24\n(per digit)')
+        ax.set_xticks(counts, [f'{n}\n({n // BASES[-1]})' for n in counts])
     axes[0, 0].set_ylabel(f'held-out accuracy (%)\n{NOTE}')
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc='outside lower center', ncols=4, frameon=False)
     return figure

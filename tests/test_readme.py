@@ -77,7 +77,7 @@ def test_what_is_said_of_larger_tables_is_in_the_committed_numbers():
     assert [int(x) for x in found] == [round(100 * x) for row in rows for x in (row.value, row.low, row.high)]
     few, loaded = (numbers.loc['held-out accuracy', f'432 examples, {load}', 20] for load in ('no load', 'random load'))
     value, low, high = (100 * x for x in (few.value, few.low, few.high))
-    assert f'it answers {value:.1f}% ({low:.1f} to {high:.1f}), and {100 * loaded.value:.1f}% if the others' in text
+    assert f'it answers {value:.1f}% ({low:.1f} to {high:.1f}), and {100 * loaded.value:.1f}% with random lines' in text
     least = float(re.search(r'and ([\d.]+)% or more of its training questions in both', text)[1])
     assert all(100 * numbers.loc['training accuracy', f'base {base}', 20].value >= least for base in (12, 24))
 
