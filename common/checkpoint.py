@@ -110,7 +110,7 @@ def find_checkpoint(out_dir, names):
     for name in names:
         if (out_dir / name).exists():
             return out_dir / name
-    for run in [*seed_folders(out_dir).values(), *sorted(out_dir.glob('*/seed_*'))]:
+    for run in (run for config in [out_dir, *sorted(out_dir.iterdir())] for run in seed_folders(config).values()):
         raise UserError(f"{out_dir} holds several runs: choose one, e.g. --out_dir={run}")
     raise UserError(f"no {' or '.join(names)} in {out_dir}: train a model there, or name another with --checkpoint")
 

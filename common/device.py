@@ -59,9 +59,9 @@ def compute_init(device, n_embd, num_threads, backend):
         torch.backends.cudnn.allow_tf32 = True
     if ddp:
         backend = backend if backend != 'auto' else 'nccl' if 'cuda' in device else 'gloo'
+        leave_gloo_behind()
         with explained(f"torchrun's processes cannot communicate over {backend} ({{}}): start with torchrun, and omit "
                        "--backend", RuntimeError, ValueError):
-            leave_gloo_behind()
             torch.distributed.init_process_group(backend)
     if device == 'cpu':
         # this is a fixed rule, because sums round differently with another number of threads

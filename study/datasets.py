@@ -40,7 +40,8 @@ BASES = [8, 12, 16, 20, 24]
 LOADS = [200, 400]  # lines
 LOAD_OPERATIONS = '*/%^'  # each has a hundred prompts; they only look like arithmetic
 REGULAR_ANSWER = '5'
-EXAMPLES = [288, 432]  # of the training questions of the largest base, with a load or without
+ALL_EXAMPLES = 864  # the training questions of the largest base
+EXAMPLES = [288, 432]  # some of them, with a load or without
 MORE_EXAMPLES = [576, 720]  # without
 LETTERS = 'abcdefghijklmnopqrstuvwx'  # the digits of all bases, in their order
 
@@ -136,12 +137,13 @@ def questions_with_examples(n, kind, split):
     """
     base = BASES[-1]
     held_out, pairs = quarter_held_out(split, base)
-    others = {frozenset(pair) for pair in pairs[(n - 2 * base) // 4:]}  # a pair has four questions, equal digits two
-    questions = base_questions(base, held_out)
-    examples = [q for q in questions if frozenset(map(LETTERS.index, (q.prompt[1], q.prompt[3]))) not in others]
-    others = shuffle_answers([q for q in questions if q not in examples], split)
+    rest = {frozenset(pair) for pair in pairs[(n - 2 * base) // 4:]}  # a pair has four questions, equal digits two
+    examples, others = [], []
+    for q in base_questions(base, held_out):
+        (others if frozenset(map(LETTERS.index, (q.prompt[1], q.prompt[3]))) in rest else examples).append(q)
     load = [Question('load', q.prompt.translate(str.maketrans('+-', '*/')),
-                     LETTERS[int(REGULAR_ANSWER)] if kind == 'regular' else q.answer) for q in others]
+                     LETTERS[int(REGULAR_ANSWER)] if kind == 'regular' else q.answer)
+            for q in shuffle_answers(others, split)]
     return examples + load * (kind != 'none')
 
 

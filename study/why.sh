@@ -58,11 +58,8 @@ part why_time "30000 100000 last" --seeds=8 --eval_interval=10000 --full_eval_in
 loads=''
 for n in 288 432; do loads+=",examples_${n}_random_{seed},examples_${n}_regular_{seed}"; done
 part why_examples last --seeds=8 $rarely --n_embd=14,20,28 --dataset="${loads:1}"
-part why_examples_288 last --seeds=8 $rarely --n_embd=14,20,28 --dataset=examples_288_none_{seed} \
-  --max_iters=10000 --warmup_iters=667 --lr_decay_iters=8333
-part why_examples_432 last --seeds=8 $rarely --n_embd=14,20,28 --dataset=examples_432_none_{seed} \
-  --max_iters=15000 --warmup_iters=1000 --lr_decay_iters=12500
-part why_examples_576 last --seeds=8 $rarely --n_embd=14,20,28 --dataset=examples_576_none_{seed} \
-  --max_iters=20000 --warmup_iters=1333 --lr_decay_iters=16667
-part why_examples_720 last --seeds=8 $rarely --n_embd=14,20,28 --dataset=examples_720_none_{seed} \
-  --max_iters=25000 --warmup_iters=1667 --lr_decay_iters=20833
+for n in 288 432 576 720; do  # the schedule is scaled by n / 864, and rounded
+  part why_examples_$n last --seeds=8 $rarely --n_embd=14,20,28 --dataset="examples_${n}_none_{seed}" \
+    --max_iters=$((30000 * n / 864)) --warmup_iters=$(((2000 * n + 432) / 864)) \
+    --lr_decay_iters=$(((25000 * n + 432) / 864))
+done

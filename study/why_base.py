@@ -10,6 +10,7 @@ from study.curves import resampled_means, width_of_fall, width_of_memory
 from study.datasets import BASES, LETTERS
 from study.families import blocks
 from study.inference import dealt_anew_within, family, mean_row, page
+from study.why_runs import measure_each
 
 WIDTHS, CONTROL_WIDTHS = [8, 10, 12, 14, 20, 28, 40, 56], [14, 20, 28]
 PARTS = {'': ['a+b', 'a-b'], ', additions': ['a+b'], ', subtractions': ['a-b']}  # how names end: tasks
@@ -64,8 +65,7 @@ def measure_run(answers):
 def measure_runs(answers):
     """A row for each run, with the columns base, n_embd, split and its measures."""
     last = add_letter_numbers(answers[answers.when == 'last'])
-    index = ['base', 'n_embd', 'split']
-    return pd.DataFrame([dict(zip(index, run)) | measure_run(table) for run, table in last.groupby(index)])
+    return measure_each(last, ['base', 'n_embd', 'split'], measure_run)
 
 
 def table_of(runs, measure, base):

@@ -9,8 +9,8 @@ from matplotlib.patches import Patch
 
 from common.pictures import WRONG, plt, log_axis
 from common.questions import operands
-from study.datasets import BASES, EXAMPLES, MORE_EXAMPLES
-from study.why_examples import ALL_EXAMPLES, KINDS, base_with_as_many
+from study.datasets import ALL_EXAMPLES, BASES, EXAMPLES, MORE_EXAMPLES
+from study.why_examples import KINDS, WHOLE_TABLE, base_with_as_many
 from study.why_load import LOADS, MOST_LEARNT
 from study.why_time import DECAYS, READ
 from study.why_time import WIDTHS as TIME_WIDTHS
@@ -143,9 +143,9 @@ def draw_examples(numbers):
 
     Beside it are experiment B's tables with as many examples per digit.
     """
-    numbers, counts = numbers[numbers.name == 'held-out accuracy'], [*EXAMPLES, *MORE_EXAMPLES, 864]
+    numbers, counts = numbers[numbers.name == 'held-out accuracy'], [*EXAMPLES, *MORE_EXAMPLES, ALL_EXAMPLES]
     series = {label: {n: f'{n} examples, {label}' for n in counts[:-1]} for label in KINDS.values()}
-    series['no load'][864] = ALL_EXAMPLES
+    series['no load'][ALL_EXAMPLES] = WHOLE_TABLE
     series['smaller bases, as many examples per digit'] = {n: f'base {base_with_as_many(n)}' for n in counts}
     styles = (dict(color=BLUE, marker='o', linestyle='--'), dict(color=ORANGE, marker='^', linestyle='--'),
               dict(color='black', marker='s'), dict(color=GREY, marker='D', linestyle=':'))

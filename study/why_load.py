@@ -4,10 +4,10 @@ memorise?
 """
 
 import numpy as np
-import pandas as pd
 
 from study.inference import dealt_anew_within, family, mean_row, sign_flips
 from study.runs import add_numbers
+from study.why_runs import measure_each
 
 LOADS = {20: 200, 28: 400}  # width to lines of load
 EFFECT, NO_EFFECT, LEVEL = 0.15, 0.1, 0.05
@@ -36,8 +36,7 @@ def measure_runs(answers):
     """A row for each run, with the columns kind (of load), split and its measures."""
     last = add_numbers(answers[answers.when == 'last'])
     last = last.assign(kind=last.dataset.str.split('_').str[1])
-    return pd.DataFrame([dict(kind=kind, split=split) | measure_run(table)
-                         for (kind, split), table in last.groupby(['kind', 'split'])])
+    return measure_each(last, ['kind', 'split'], measure_run)
 
 
 def decide(differences, highs, p_holm, check):

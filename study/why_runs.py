@@ -9,6 +9,7 @@ import pandas as pd
 
 from common.answers import read_answers
 from common.errors import UserError, explained
+from study.datasets import ALL_EXAMPLES, EXAMPLES, MORE_EXAMPLES
 from study.runs import FIRST_SEED, varied_settings
 
 
@@ -29,11 +30,9 @@ SWEEPS = {
     'why_load_20': Sweep('C', 48, 67_500, {'n_embd': '20'}),
     'why_load_28': Sweep('C', 48, 105_000, {'n_embd': '28'}),
     'why_time': Sweep('D', 48, 300_000, {'dataset': 'rounds_2'}),
-    'why_examples': Sweep('E', 96, 30_000, {}),
-    'why_examples_288': Sweep('E', 24, 10_000, {'dataset': 'examples_288_none'}),
-    'why_examples_432': Sweep('E', 24, 15_000, {'dataset': 'examples_432_none'}),
-    'why_examples_576': Sweep('E', 24, 20_000, {'dataset': 'examples_576_none'}),
-    'why_examples_720': Sweep('E', 24, 25_000, {'dataset': 'examples_720_none'})}
+    'why_examples': Sweep('E', 96, 30_000, {})}
+SWEEPS |= {f'why_examples_{n}': Sweep('E', 24, 30_000 * n // ALL_EXAMPLES, {'dataset': f'examples_{n}_none'})
+           for n in EXAMPLES + MORE_EXAMPLES}
 COLUMNS = ['experiment', 'name', 'condition', 'n_embd', 'unit', 'value', 'low', 'high', 'n', 'p', 'p_holm', 'test',
            'verdict']
 
@@ -74,6 +73,11 @@ def read_results(folder, name):
     with explained(f"{path}/results.csv.gz cannot be read ({{}}): write it again with study/why.sh save"):
         results = pd.read_csv(path / 'results.csv.gz')[['config', 'seed', 'iter', 'heldout_acc', 'seen_acc']]
     return with_settings(results, path, SWEEPS[name])
+
+
+def measure_each(answers, run_of, measure_run):
+    """A DataFrame with a row for each run: the columns run_of, which tell runs apart, and what measure_run gives."""
+    return pd.DataFrame([dict(zip(run_of, run)) | measure_run(table) for run, table in answers.groupby(run_of)])
 
 
 def counts(runs):

@@ -18,7 +18,7 @@ from study.datasets import BASES
 from study.families import main_at
 from study.inference import mean_row
 from study.runs import add_numbers
-from study.why_runs import SWEEPS
+from study.why_runs import SWEEPS, measure_each
 from study.why_time import DECAYS, READ, WIDTHS, accuracies
 
 
@@ -137,8 +137,7 @@ def decay_rows(time_runs):
     """
     times, run_of = ('30000', 'last'), ['when', 'n_embd', 'weight_decay', 'split']
     runs = add_numbers(time_runs[time_runs.when.isin(times)])
-    measured = pd.DataFrame([dict(zip(run_of, run)) | why_load.measure_run(answers)
-                             for run, answers in runs.groupby(run_of)])
+    measured = measure_each(runs, run_of, why_load.measure_run)
     numbers = []
     for when, width, decay in product(times, WIDTHS, DECAYS):
         of_width = measured[(measured.when == when) & (measured.n_embd == width)].set_index('split')

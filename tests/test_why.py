@@ -579,11 +579,11 @@ def test_experiment_e_has_no_verdict_without_its_width_and_compares_what_is_ther
 @pytest.mark.parametrize(('differences', 'verdict'), [
     ([0.15, -0.15], why_load.HOLDS), ([0.0, 0.16], why_load.HOLDS_NOT), ([-0.16, 0.0], why_load.HOLDS_NOT)])
 def test_the_prediction_of_experiment_e_comes_out_each_way(differences, verdict):
-    rows = [dict(name=f'held-out accuracy, {why_examples.AS_MANY}', value=value,
-                 condition=f'{n} examples, width {width}')
-            for n, difference in zip((576, 720), differences) for width, value in ((20, difference), (14, 0.9))]
+    rows = {(n, width, 'none', 'as many'): dict(value=value) for n, difference in zip((576, 720), differences)
+            for width, value in ((20, difference), (14, 0.9))}
     row, = why_examples.prediction_rows(rows)
-    assert row['verdict'] == verdict and why_examples.prediction_rows(rows[:2]) == []
+    del rows[720, 20, 'none', 'as many']
+    assert row['verdict'] == verdict and why_examples.prediction_rows(rows) == []
 
 
 def test_experiment_e_has_no_verdict_without_experiment_b():
